@@ -1,0 +1,977 @@
+"""The `task` dialect: the work in tiles.
+
+It models tile-level IRs (linalg on subviews, Exo, cuTile). A *family* is a set of equal tasks over an iteration
+domain; its body loads tiles of buffers, computes on them and stores tiles. The regions written in loads and stores are
+what the body accesses, so dependences follow from them and are never written by hand.
+
+Tile values are builtin tensors: float32 activations [T, ...] with T the tokens of a step, weights and cached keys and
+values in their storage type. A head dimension is stored as 2 x half, so that a tile can hold rotation pairs (i, i + half)
+of the rotary embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Self, cast
+
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    I64,
+    AnyFloat,
+    Float32Type,
+    Float64Type,
+    FloatAttr,
+    IntegerAttr,
+    StringAttr,
+    SymbolNameConstraint,
+    SymbolRefAttr,
+    TensorType,
+    UnitAttr,
+    f32,
+    f64,
+    i32,
+    i64,
+)
+from xdsl.ir import Attribute, Block, Dialect, Operation, Region, SSAValue
+from xdsl.irdl import (
+    EqAttrConstraint,
+    IRDLOperation,
+    ParsePropInAttrDict,
+    VarConstraint,
+    base,
+    irdl_op_definition,
+    operand_def,
+    opt_prop_def,
+    prop_def,
+    region_def,
+    result_def,
+    traits_def,
+)
+from xdsl.parser import Parser
+from xdsl.printer import Printer
+from xdsl.traits import (
+    HasParent,
+    MemoryReadEffect,
+    MemoryWriteEffect,
+    NoTerminator,
+    Pure,
+    SymbolOpInterface,
+    SymbolTable,
+)
+from xdsl.utils.exceptions import VerifyException
+
+from ..amk_ir.access import Access, check_access
+from ..amk_ir.attrs import (
+    AccessAttr,
+    BufferKind,
+    BufferKindAttr,
+    CheckpointAttr,
+    DomainAttr,
+    IndicesAttr,
+    RopeFrequenciesAttr,
+)
+from ..amk_ir.linear import POSITION, Linear
+from ..amk_ir.syntax import format_domain, format_linear_list, parse_access, parse_domain, parse_linear_list
+
+F32Tensor = TensorType[Float32Type]
+FloatTensor = TensorType[AnyFloat]
+AnyTensor = TensorType[Attribute]
+
+_F32 = base(TensorType[Float32Type])
+_FLOAT = base(TensorType[AnyFloat])
+_IDS = TensorType.constr(EqAttrConstraint(i32))
+
+
+def shape_of(value: SSAValue) -> tuple[int, ...]:
+    """The tile shape of a value, DYNAMIC_INDEX where it depends on the position."""
+    return cast(AnyTensor, value.type).get_shape()
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "x".join("?" if d == DYNAMIC_INDEX else str(d) for d in shape) or "scalar"
+
+
+def parse_block(parser: Parser) -> Region:
+    """A region of one block, which may be empty."""
+    region = parser.parse_region()
+    if not region.blocks:
+        region.add_block(Block())
+    return region
+
+
+def print_block(printer: Printer, region: Region) -> None:
+    printer.print_region(region, print_block_terminators=False, print_empty_block=False)
+
+
+# ---- structure ----------------------------------------------------------------------------------------------------
+
+
+class HoldsBuffers(IRDLOperation):
+    """Base of the ops that hold buffers and families: `task.program` and `queue.kernel`."""
+
+    sym_name = prop_def(SymbolNameConstraint())
+    max_seq = prop_def(IntegerAttr[I64])
+    tokens = prop_def(IntegerAttr[I64])
+
+    @property
+    def max_pos(self) -> int:
+        """The greatest position at which a step may start."""
+        return self.max_seq.value.data - self.tokens.value.data
+
+    @property
+    def holder_block_ops(self) -> Sequence[Operation]:
+        return tuple(self.regions[0].block.ops)
+
+    @property
+    def buffers(self) -> dict[str, BufferOp]:
+        """Buffers by name, in textual order."""
+        return {op.sym_name.data: op for op in self.regions[0].block.ops if isinstance(op, BufferOp)}
+
+    @property
+    def families(self) -> dict[str, FamilyOp]:
+        """Families by name, in textual order."""
+        return {op.sym_name.data: op for op in self.regions[0].block.ops if isinstance(op, FamilyOp)}
+
+    def verify_limits(self) -> None:
+        """Checks 1 <= tokens <= max_seq."""
+        tokens, max_seq = self.tokens.value.data, self.max_seq.value.data
+        if not 1 <= tokens <= max_seq:
+            raise VerifyException(f"tokens must lie in [1, max_seq = {max_seq}], found {tokens}")
+
+
+@irdl_op_definition
+class ProgramOp(HoldsBuffers):
+    """A step as families of tasks: buffers, families, and one `task.order` that gives its sequential meaning.
+
+    A step handles `tokens` tokens from position `pos` in [0, max_seq - tokens].
+
+    ```mlir
+    task.program @tiny max_seq 64 tokens 1 { ... }
+    ```
+    """
+
+    name = "task.program"
+
+    body = region_def("single_block")
+
+    traits = traits_def(SymbolOpInterface(), SymbolTable(), NoTerminator())
+
+    def __init__(self, name: str, max_seq: int, tokens: int, body: Region):
+        super().__init__(
+            properties={
+                "sym_name": StringAttr(name),
+                "max_seq": IntegerAttr(max_seq, i64),
+                "tokens": IntegerAttr(tokens, i64),
+            },
+            regions=[body],
+        )
+
+    @property
+    def order(self) -> OrderOp:
+        return next(op for op in self.body.block.ops if isinstance(op, OrderOp))
+
+    @classmethod
+    def parse(cls, parser: Parser) -> ProgramOp:
+        name = parser.parse_symbol_name().data
+        parser.parse_keyword("max_seq")
+        max_seq = parser.parse_integer(allow_boolean=False)
+        parser.parse_keyword("tokens")
+        tokens = parser.parse_integer(allow_boolean=False)
+        attributes = parser.parse_optional_attr_dict_with_keyword()
+        op = ProgramOp(name, max_seq, tokens, parse_block(parser))
+        if attributes is not None:
+            op.attributes |= attributes.data
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_symbol_name(self.sym_name.data)
+        printer.print_string(f" max_seq {self.max_seq.value.data} tokens {self.tokens.value.data} ")
+        if self.attributes:
+            printer.print_op_attributes(self.attributes, print_keyword=True)
+            printer.print_string(" ")
+        print_block(printer, self.body)
+
+    def verify_(self) -> None:
+        self.verify_limits()
+        orders = sum(isinstance(op, OrderOp) for op in self.body.block.ops)
+        if orders != 1:
+            raise VerifyException(f"a program has exactly one task.order, found {orders}")
+        for op in self.body.block.ops:
+            if not isinstance(op, BufferOp | FamilyOp | OrderOp):
+                raise VerifyException(f"a program holds buffers, families and one order, found '{op.name}'")
+
+
+@irdl_op_definition
+class BufferOp(IRDLOperation):
+    """A named tensor in device memory, row-major. Only weights have a source; `{layer}` in it is the first dimension.
+
+    `tagged` (scratch float32 only): every word carries the epoch that wrote it, and a reader polls the words
+    themselves instead of waiting on a counter.
+
+    ```mlir
+    task.buffer @q_proj weight from #amk.checkpoint<"model.layers.{layer}.self_attn.q_proj.weight"> : tensor<30x9x2x32x576xbf16>
+    task.buffer @x scratch tagged : tensor<31x1x576xf32>
+    ```
+    """
+
+    name = "task.buffer"
+
+    sym_name = prop_def(SymbolNameConstraint())
+    kind = prop_def(BufferKindAttr)
+    tagged = opt_prop_def(UnitAttr)
+    source = opt_prop_def(base(CheckpointAttr) | base(RopeFrequenciesAttr))
+    type = prop_def(TensorType[Attribute])
+
+    traits = traits_def(SymbolOpInterface(), HasParent(HoldsBuffers))
+
+    def __init__(
+        self,
+        name: str,
+        kind: BufferKind,
+        type: AnyTensor,
+        source: CheckpointAttr | RopeFrequenciesAttr | None = None,
+        tagged: bool = False,
+    ):
+        super().__init__(
+            properties={
+                "sym_name": StringAttr(name),
+                "kind": BufferKindAttr(kind),
+                "tagged": UnitAttr() if tagged else None,
+                "source": source,
+                "type": type,
+            }
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.type.get_shape()
+
+    @property
+    def is_layered(self) -> bool:
+        """Whether the first dimension numbers the layers of a per-layer checkpoint entry."""
+        return isinstance(self.source, CheckpointAttr) and "{layer}" in self.source.data
+
+    @classmethod
+    def parse(cls, parser: Parser) -> BufferOp:
+        name = parser.parse_symbol_name().data
+        kind = parser.parse_str_enum(BufferKind)
+        tagged = parser.parse_optional_keyword("tagged") is not None
+        source = parser.parse_attribute() if parser.parse_optional_keyword("from") is not None else None
+        if source is not None and not isinstance(source, CheckpointAttr | RopeFrequenciesAttr):
+            parser.raise_error("a weight's source is #amk.checkpoint or #amk.rope_frequencies")
+        parser.parse_punctuation(":")
+        type = parser.parse_type()
+        if not isinstance(type, TensorType):
+            parser.raise_error("a buffer's type is a tensor")
+        op = BufferOp(name, kind, cast(AnyTensor, type), source, tagged)
+        op.attributes |= parser.parse_optional_attr_dict()
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_symbol_name(self.sym_name.data)
+        printer.print_string(f" {self.kind.data.value}")
+        if self.tagged is not None:
+            printer.print_string(" tagged")
+        if self.source is not None:
+            printer.print_string(" from ")
+            printer.print_attribute(self.source)
+        printer.print_string(" : ")
+        printer.print_attribute(self.type)
+        printer.print_op_attributes(self.attributes)
+
+    def verify_(self) -> None:
+        if any(d < 1 for d in self.shape):
+            raise VerifyException(f"buffer shape must be static and positive, found {self.type}")
+        if (self.source is not None) != (self.kind.data is BufferKind.WEIGHT):
+            raise VerifyException(f"exactly the weights have a source, found a {self.kind.data.value} buffer")
+        if self.tagged is not None and (
+            self.kind.data is not BufferKind.SCRATCH or self.type.get_element_type() != f32
+        ):
+            raise VerifyException(
+                f"only scratch float32 buffers can be tagged, found {self.kind.data.value} {self.type}"
+            )
+
+
+@irdl_op_definition
+class FamilyOp(IRDLOperation):
+    """Equal tasks over an iteration domain; the body is one task, with the indices bound.
+
+    ```mlir
+    task.family @down (layer = 30, tile = 72) { ... task.store %y, @x[layer + 1, 0 : 1, tile*8 : 8] : tensor<1x8xf32> }
+    ```
+    """
+
+    name = "task.family"
+
+    sym_name = prop_def(SymbolNameConstraint())
+    domain = prop_def(DomainAttr)
+    body = region_def("single_block")
+
+    traits = traits_def(SymbolOpInterface(), HasParent(HoldsBuffers), NoTerminator())
+
+    def __init__(self, name: str, domain: Sequence[tuple[str, int]], body: Region):
+        super().__init__(properties={"sym_name": StringAttr(name), "domain": DomainAttr(tuple(domain))}, regions=[body])
+
+    @classmethod
+    def parse(cls, parser: Parser) -> FamilyOp:
+        name = parser.parse_symbol_name().data
+        domain = parse_domain(parser, parser.Delimiter.PAREN)
+        attributes = parser.parse_optional_attr_dict_with_keyword()
+        op = FamilyOp(name, domain, parse_block(parser))
+        if attributes is not None:
+            op.attributes |= attributes.data
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_symbol_name(self.sym_name.data)
+        printer.print_string(f" ({format_domain(self.domain.data)}) ")
+        if self.attributes:
+            printer.print_op_attributes(self.attributes, print_keyword=True)
+            printer.print_string(" ")
+        print_block(printer, self.body)
+
+    @property
+    def loads(self) -> tuple[LoadOp | StreamOp | GatherOp, ...]:
+        """The ops that read buffers, in body order."""
+        return tuple(op for op in self.body.block.ops if isinstance(op, LoadOp | StreamOp | GatherOp))
+
+    @property
+    def streams(self) -> tuple[StreamOp, ...]:
+        """The constant tiles that a task takes from the ring, in body order."""
+        return tuple(op for op in self.body.block.ops if isinstance(op, StreamOp))
+
+    @property
+    def stores(self) -> tuple[StoreOp, ...]:
+        """The ops that write buffers, in body order."""
+        return tuple(op for op in self.body.block.ops if isinstance(op, StoreOp))
+
+    def verify_(self) -> None:
+        names = self.domain.names
+        if len(set(names)) != len(names):
+            raise VerifyException(f"indices of a domain must differ, found ({', '.join(names)})")
+        if POSITION in names:
+            raise VerifyException(f"'{POSITION}' is reserved for the position and cannot name a domain index")
+        for name, extent in self.domain.data:
+            if extent < 1:
+                raise VerifyException(f"extent of domain index '{name}' must be at least 1, found {extent}")
+        if not self.stores:
+            raise VerifyException(f"family @{self.sym_name.data} stores nothing")
+
+
+@irdl_op_definition
+class OrderOp(IRDLOperation):
+    """The sequential meaning of a program: its calls one after the other, the tasks of one call in any order.
+
+    ```mlir
+    task.order { task.call @embed[] task.for layer = 0 to 30 { task.call @qkv[layer] } }
+    ```
+    """
+
+    name = "task.order"
+
+    body = region_def("single_block")
+
+    traits = traits_def(HasParent(ProgramOp), NoTerminator())
+
+    assembly_format = "$body attr-dict"
+
+    def __init__(self, body: Region):
+        super().__init__(regions=[body])
+
+
+@irdl_op_definition
+class ForOp(IRDLOperation):
+    """A loop over an index that calls, runs, waits and signals may use; also in `queue` programs.
+
+    ```mlir
+    task.for layer = 0 to 30 { ... }
+    ```
+    """
+
+    name = "task.for"
+
+    index = prop_def(StringAttr)
+    start = prop_def(IntegerAttr[I64])
+    stop = prop_def(IntegerAttr[I64])
+    body = region_def("single_block")
+
+    traits = traits_def(NoTerminator())
+
+    def __init__(self, index: str, start: int, stop: int, body: Region):
+        super().__init__(
+            properties={
+                "index": StringAttr(index),
+                "start": IntegerAttr(start, i64),
+                "stop": IntegerAttr(stop, i64),
+            },
+            regions=[body],
+        )
+
+    @property
+    def range(self) -> range:
+        return range(self.start.value.data, self.stop.value.data)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> ForOp:
+        index = parser.parse_identifier(" as the loop index")
+        parser.parse_punctuation("=")
+        start = parser.parse_integer(allow_boolean=False)
+        parser.parse_keyword("to")
+        stop = parser.parse_integer(allow_boolean=False)
+        op = ForOp(index, start, stop, parse_block(parser))
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(f" {self.index.data} = {self.start.value.data} to {self.stop.value.data} ")
+        print_block(printer, self.body)
+
+    def verify_(self) -> None:
+        if self.stop.value.data <= self.start.value.data:
+            raise VerifyException(
+                f"loop over '{self.index.data}' from {self.start.value.data} to {self.stop.value.data} is empty"
+            )
+        if self.index.data in enclosing_indices(self) or self.index.data == POSITION:
+            raise VerifyException(f"loop index '{self.index.data}' is already in use")
+
+
+def enclosing_indices(op: Operation) -> dict[str, tuple[int, int]]:
+    """Inclusive ranges of the loop indices in scope at `op`, outermost first."""
+    found: list[tuple[str, tuple[int, int]]] = []
+    parent = op.parent_op()
+    while parent is not None:
+        if isinstance(parent, ForOp):
+            found.append((parent.index.data, (parent.range.start, parent.range.stop - 1)))
+        parent = parent.parent_op()
+    return dict(reversed(found))
+
+
+def find_family(op: Operation, name: SymbolRefAttr) -> FamilyOp:
+    """The family `name` of the enclosing program or kernel, or a VerifyException."""
+    family = SymbolTable.lookup_symbol(op, name)
+    if not isinstance(family, FamilyOp):
+        raise VerifyException(f"'{op.name}' refers to @{name.string_value()}, which is not a family")
+    return family
+
+
+def verify_leading_indices(op: Operation, family: FamilyOp, indices: Sequence[Linear]) -> None:
+    """Checks that `indices` bind leading domain indices of `family` within their extents, for every loop iteration."""
+    domain = family.domain.data
+    if len(indices) > len(domain):
+        raise VerifyException(f"'{op.name}' binds {len(indices)} indices, @{family.sym_name.data} has {len(domain)}")
+    scope = enclosing_indices(op)
+    for value, (name, extent) in zip(indices, domain, strict=False):
+        if unbound := sorted(value.names - scope.keys()):
+            raise VerifyException(f"'{op.name}' uses index '{unbound[0]}', which no enclosing loop defines")
+        low, high = value.bounds(scope)
+        if low < 0 or high >= extent:
+            raise VerifyException(
+                f"'{op.name}' binds '{name}' of @{family.sym_name.data} to [{low}, {high}], its extent is {extent}"
+            )
+
+
+@irdl_op_definition
+class CallOp(IRDLOperation):
+    """All tasks of a family whose leading indices have the given values, in any order.
+
+    ```mlir
+    task.call @qkv[layer]
+    ```
+    """
+
+    name = "task.call"
+
+    family = prop_def(SymbolRefAttr)
+    indices = prop_def(IndicesAttr)
+
+    # Tasks write buffers: a call is an event, never merged or removed.
+    traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
+
+    def __init__(self, family: str | SymbolRefAttr, indices: Sequence[Linear]):
+        super().__init__(
+            properties={
+                "family": SymbolRefAttr(family) if isinstance(family, str) else family,
+                "indices": IndicesAttr(tuple(indices)),
+            }
+        )
+
+    @classmethod
+    def parse(cls, parser: Parser) -> CallOp:
+        return CallOp(parser.parse_symbol_name().data, parse_linear_list(parser))
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(f" @{self.family.string_value()}{format_linear_list(self.indices.data)}")
+
+    def verify_(self) -> None:
+        verify_leading_indices(self, find_family(self, self.family), self.indices.data)
+
+
+# ---- access -------------------------------------------------------------------------------------------------------
+
+
+def _holder(op: Operation) -> HoldsBuffers | None:
+    parent = op.parent_op()
+    while parent is not None and not isinstance(parent, HoldsBuffers):
+        parent = parent.parent_op()
+    return parent
+
+
+def verify_access(op: Operation, access: Access) -> BufferOp:
+    """The buffer of `access`; checks that the region lies inside it for every task and position."""
+    buffer = SymbolTable.lookup_symbol(op, access.buffer)
+    if not isinstance(buffer, BufferOp):
+        raise VerifyException(f"'{op.name}' accesses @{access.buffer}, which is not a buffer")
+    family, holder = op.parent_op(), _holder(op)
+    assert isinstance(family, FamilyOp) and holder is not None
+    if problem := check_access(access, buffer.shape, family.domain.extents, holder.max_pos):
+        raise VerifyException(f"'{op.name}' in @{family.sym_name.data}: {problem}")
+    return buffer
+
+
+class _AccessOp(IRDLOperation):
+    """Base of the ops that name a region of a buffer."""
+
+    access = prop_def(AccessAttr)
+
+    @property
+    def region(self) -> Access:
+        """The accessed region."""
+        return self.access.data
+
+
+class _ReadOp(_AccessOp):
+    """Base of load and stream: `op @buffer[region] : type`."""
+
+    result = result_def(TensorType[Attribute])
+
+    def __init__(self, access: Access, element_type: Attribute):
+        super().__init__(
+            properties={"access": AccessAttr(access)}, result_types=[TensorType(element_type, access.tile_shape)]
+        )
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        access = parse_access(parser)
+        attributes = parser.parse_optional_attr_dict()
+        parser.parse_punctuation(":")
+        result_type = cast(AnyTensor, parser.parse_type())
+        op = cls(access, result_type.get_element_type())
+        if op.result.type != result_type:
+            parser.raise_error(f"{access} is a tile of type {op.result.type}, found {result_type}")
+        op.attributes |= attributes
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(f" {self.region}")
+        printer.print_op_attributes(self.attributes)
+        printer.print_string(" : ")
+        printer.print_attribute(self.result.type)
+
+    def verify_(self) -> None:
+        buffer = verify_access(self, self.region)
+        _verify_tile(self, self.region.tile_shape, buffer.type.get_element_type(), self.result)
+
+
+def _verify_tile(op: Operation, shape: tuple[int, ...], element_type: Attribute, value: SSAValue) -> None:
+    expected = TensorType(element_type, shape)
+    if value.type != expected:
+        raise VerifyException(f"'{op.name}' accesses a tile of type {expected}, found {value.type}")
+
+
+@irdl_op_definition
+class LoadOp(_ReadOp):
+    """A tile of a buffer. Elements beyond a limit read as zero.
+
+    ```mlir
+    %x = task.load @x[layer, 0 : 1, 0 : 576] : tensor<1x576xf32>
+    ```
+    """
+
+    name = "task.load"
+
+    traits = traits_def(MemoryReadEffect(), HasParent(FamilyOp))
+
+
+@irdl_op_definition
+class StreamOp(_ReadOp):
+    """A constant tile of a weight, taken from the SM's weight ring. Elements beyond a limit are zero.
+
+    ```mlir
+    %w = task.stream @down[layer, tile*8 : 8, 0 : 1536] : tensor<8x1536xbf16>
+    ```
+    """
+
+    name = "task.stream"
+
+    # Taking a tile from the ring is an event: merging or removing one would shift all that follow.
+    traits = traits_def(MemoryReadEffect(), MemoryWriteEffect(), HasParent(FamilyOp))
+
+    def verify_(self) -> None:
+        super().verify_()
+        buffer = SymbolTable.lookup_symbol(self, self.region.buffer)
+        if isinstance(buffer, BufferOp) and buffer.kind.data is not BufferKind.WEIGHT:
+            raise VerifyException(f"only weights are streamed, @{self.region.buffer} is {buffer.kind.data.value}")
+        if POSITION in self.region.names:
+            raise VerifyException(f"a streamed tile is constant, {self.region} depends on '{POSITION}'")
+
+
+@irdl_op_definition
+class GatherOp(_AccessOp):
+    """Rows of a buffer chosen by ids, in float32: the first dimension of the access is the range of valid ids.
+
+    ids [T], access [rows, *dims] -> [T, *dims].
+
+    ```mlir
+    %x = task.gather %ids, @embed[0 : 49152, tile*64 : 64] : (tensor<1xi32>) -> tensor<1x64xf32>
+    ```
+    """
+
+    name = "task.gather"
+
+    ids = operand_def(_IDS)
+    result = result_def(_F32)
+
+    traits = traits_def(MemoryReadEffect(), HasParent(FamilyOp))
+
+    def __init__(self, ids: SSAValue, access: Access):
+        shape = (*shape_of(ids), *access.tile_shape[1:])
+        super().__init__(
+            operands=[ids], properties={"access": AccessAttr(access)}, result_types=[TensorType(f32, shape)]
+        )
+
+    @classmethod
+    def parse(cls, parser: Parser) -> GatherOp:
+        ids = parser.parse_unresolved_operand()
+        parser.parse_punctuation(",")
+        access = parse_access(parser)
+        attributes = parser.parse_optional_attr_dict()
+        parser.parse_punctuation(":")
+        with parser.in_parens():
+            ids_type = parser.parse_type()
+        parser.parse_punctuation("->")
+        result_type = parser.parse_type()
+        op = GatherOp(parser.resolve_operand(ids, ids_type), access)
+        if op.result.type != result_type:
+            parser.raise_error(f"the gathered rows are of type {op.result.type}, found {result_type}")
+        op.attributes |= attributes
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_ssa_value(self.ids)
+        printer.print_string(f", {self.region}")
+        printer.print_op_attributes(self.attributes)
+        printer.print_string(" : (")
+        printer.print_attribute(self.ids.type)
+        printer.print_string(") -> ")
+        printer.print_attribute(self.result.type)
+
+    def verify_(self) -> None:
+        buffer = verify_access(self, self.region)
+        first = self.region.dims[0]
+        if not first.kept or first.start != Linear() or not first.size.is_constant or first.limit is not None:
+            raise VerifyException(f"the first dimension of a gather is a constant range '0 : rows', found {first}")
+        if not isinstance(buffer.type.get_element_type(), AnyFloat):
+            raise VerifyException(f"a gather takes rows of floats, @{self.region.buffer} is {buffer.type}")
+        _verify_tile(self, (*shape_of(self.ids), *self.region.tile_shape[1:]), f32, self.result)
+
+
+@irdl_op_definition
+class StoreOp(_AccessOp):
+    """Writes a tile to a buffer, float32 rounded to nearest even if the buffer is narrower; nothing beyond a limit.
+
+    ```mlir
+    task.store %y, @k_cache[layer, pos : 1, head, 0 : 2, part*4 : 4] : tensor<1x2x4xf32>
+    ```
+    """
+
+    name = "task.store"
+
+    value = operand_def(TensorType[Attribute])
+
+    traits = traits_def(MemoryWriteEffect(), HasParent(FamilyOp))
+
+    def __init__(self, value: SSAValue, access: Access):
+        super().__init__(operands=[value], properties={"access": AccessAttr(access)})
+
+    @classmethod
+    def parse(cls, parser: Parser) -> StoreOp:
+        value = parser.parse_unresolved_operand()
+        parser.parse_punctuation(",")
+        access = parse_access(parser)
+        attributes = parser.parse_optional_attr_dict()
+        parser.parse_punctuation(":")
+        op = StoreOp(parser.resolve_operand(value, parser.parse_type()), access)
+        op.attributes |= attributes
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_ssa_value(self.value)
+        printer.print_string(f", {self.region}")
+        printer.print_op_attributes(self.attributes)
+        printer.print_string(" : ")
+        printer.print_attribute(self.value.type)
+
+    def verify_(self) -> None:
+        buffer = verify_access(self, self.region)
+        if buffer.kind.data in (BufferKind.WEIGHT, BufferKind.INPUT):
+            raise VerifyException(f"a task cannot write @{self.region.buffer}, a {buffer.kind.data.value} buffer")
+        element = buffer.type.get_element_type()
+        # float32 results may be stored narrower; everything else is stored as it is
+        stored = f32 if isinstance(element, AnyFloat) else element
+        _verify_tile(self, self.region.tile_shape, stored, self.value)
+
+
+# ---- computation --------------------------------------------------------------------------------------------------
+
+
+@irdl_op_definition
+class MatmulOp(IRDLOperation):
+    """`y = x w^T`: x [T, *k], w [*n, *k] -> [T, *n].
+
+    ```mlir
+    %y = task.matmul %n, %w : (tensor<1x576xf32>, tensor<2x4x576xbf16>) -> tensor<1x2x4xf32>
+    ```
+    """
+
+    name = "task.matmul"
+
+    x = operand_def(_F32)
+    w = operand_def(_FLOAT)
+    result = result_def(_F32)
+
+    traits = traits_def(Pure())
+    assembly_format = "$x `,` $w `:` `(` type($x) `,` type($w) `)` `->` type($result) attr-dict"
+
+    def __init__(self, x: SSAValue, w: SSAValue):
+        rank = len(shape_of(x)) - 1
+        shape = (shape_of(x)[0], *shape_of(w)[: len(shape_of(w)) - rank])
+        super().__init__(operands=[x, w], result_types=[TensorType(f32, shape)])
+
+    def verify_(self) -> None:
+        x, w, y = shape_of(self.x), shape_of(self.w), shape_of(self.result)
+        if not x or not y or x[0] != y[0] or w != (*y[1:], *x[1:]):
+            raise VerifyException(f"weight tile {_text(w)} does not take {_text(x)} to {_text(y)}")
+
+
+@irdl_op_definition
+class RmsNormOp(IRDLOperation):
+    """`y = x / sqrt(mean(x^2) + eps) * weight` over the last dimension: x [T, width], weight [width].
+
+    ```mlir
+    %n = task.rms_norm %x, %g {eps = 1.0e-05 : f64} : (tensor<1x576xf32>, tensor<576xbf16>)
+    ```
+    """
+
+    name = "task.rms_norm"
+    T: ClassVar = VarConstraint("T", _F32)
+
+    x = operand_def(T)
+    weight = operand_def(_FLOAT)
+    eps = prop_def(FloatAttr[Float64Type])
+    result = result_def(T)
+
+    traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$x `,` $weight attr-dict `:` `(` type($x) `,` type($weight) `)`"
+
+    def __init__(self, x: SSAValue, weight: SSAValue, eps: float):
+        super().__init__(operands=[x, weight], properties={"eps": FloatAttr(eps, f64)}, result_types=[x.type])
+
+    def verify_(self) -> None:
+        if len(shape_of(self.x)) != 2 or shape_of(self.weight) != shape_of(self.x)[1:]:
+            raise VerifyException(
+                f"norm takes x [T, width] and weight [width], found {_text(shape_of(self.x))} "
+                f"and {_text(shape_of(self.weight))}"
+            )
+
+
+@irdl_op_definition
+class RopeOp(IRDLOperation):
+    """Rotary embedding of [T, ..., 2, n] with frequencies [n]; row r stands at position `pos + r`.
+
+    With a = (pos + r) * frequencies: y[0] = x[0] cos a - x[1] sin a; y[1] = x[1] cos a + x[0] sin a.
+
+    ```mlir
+    %r = task.rope %y, %f : (tensor<1x2x4xf32>, tensor<4xf32>)
+    ```
+    """
+
+    name = "task.rope"
+    T: ClassVar = VarConstraint("T", _F32)
+
+    x = operand_def(T)
+    frequencies = operand_def(_F32)
+    result = result_def(T)
+
+    traits = traits_def(Pure())
+    assembly_format = "$x `,` $frequencies `:` `(` type($x) `,` type($frequencies) `)` attr-dict"
+
+    def __init__(self, x: SSAValue, frequencies: SSAValue):
+        super().__init__(operands=[x, frequencies], result_types=[x.type])
+
+    def verify_(self) -> None:
+        x, frequencies = shape_of(self.x), shape_of(self.frequencies)
+        if len(x) < 3 or x[-2] != 2 or frequencies != x[-1:]:
+            raise VerifyException(
+                f"rope takes x [T, ..., 2, n] and frequencies [n], found {_text(x)} and {_text(frequencies)}"
+            )
+
+
+@irdl_op_definition
+class AttentionOp(IRDLOperation):
+    """Causal grouped-query attention of rows at `pos`, `pos + 1`, ...; row r sees positions `[0, pos + r]`.
+
+    q [T, heads, 2, half]; k, v [pos + T, kv_heads, 2, half] -> [T, heads, 2, half]. Head h uses KV head
+    `h // (heads / kv_heads)`; scores are scaled by `scale`.
+
+    ```mlir
+    %o = task.attention %q, %k, %v {scale = 0.125 : f64} : (tensor<1x3x2x32xf32>, tensor<?x1x2x32xf32>, tensor<?x1x2x32xf32>)
+    ```
+    """
+
+    name = "task.attention"
+    Q: ClassVar = VarConstraint("Q", _F32)
+    KV: ClassVar = VarConstraint("KV", _FLOAT)
+
+    q = operand_def(Q)
+    k = operand_def(KV)
+    v = operand_def(KV)
+    scale = prop_def(FloatAttr[Float64Type])
+    result = result_def(Q)
+
+    traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$q `,` $k `,` $v attr-dict `:` `(` type($q) `,` type($k) `,` type($v) `)`"
+
+    def __init__(self, q: SSAValue, k: SSAValue, v: SSAValue, scale: float):
+        super().__init__(operands=[q, k, v], properties={"scale": FloatAttr(scale, f64)}, result_types=[q.type])
+
+    def verify_(self) -> None:
+        q, k = shape_of(self.q), shape_of(self.k)
+        if len(q) != 4 or len(k) != 4 or q[2:] != k[2:] or q[2] != 2 or k[0] != DYNAMIC_INDEX:
+            raise VerifyException(
+                f"attention takes q [T, heads, 2, half] and k, v [?, kv_heads, 2, half], found {_text(q)} and {_text(k)}"
+            )
+        if q[1] % k[1]:
+            raise VerifyException(f"{q[1]} heads are not divisible by {k[1]} KV heads")
+
+
+class _Elementwise(IRDLOperation):
+    """Base of pointwise ops of two equal tiles."""
+
+    T: ClassVar = VarConstraint("T", _F32)
+
+    lhs = operand_def(T)
+    rhs = operand_def(T)
+    result = result_def(T)
+
+    traits = traits_def(Pure())
+    assembly_format = "$lhs `,` $rhs `:` type($lhs) attr-dict"
+
+    def __init__(self, lhs: SSAValue, rhs: SSAValue):
+        super().__init__(operands=[lhs, rhs], result_types=[lhs.type])
+
+
+@irdl_op_definition
+class AddOp(_Elementwise):
+    """Pointwise sum.
+
+    ```mlir
+    %h = task.add %x, %y : tensor<1x8xf32>
+    ```
+    """
+
+    name = "task.add"
+
+
+@irdl_op_definition
+class SiluMulOp(_Elementwise):
+    """Gated activation `silu(lhs) * rhs` with silu(x) = x / (1 + exp(-x)).
+
+    ```mlir
+    %m = task.silu_mul %gate, %up : tensor<1x4xf32>
+    ```
+    """
+
+    name = "task.silu_mul"
+
+
+@irdl_op_definition
+class BiasAddOp(IRDLOperation):
+    """Adds one vector to every row: x [T, *n], bias [*n].
+
+    ```mlir
+    %y = task.bias_add %x, %b : (tensor<1x2x4xf32>, tensor<2x4xbf16>)
+    ```
+    """
+
+    name = "task.bias_add"
+    T: ClassVar = VarConstraint("T", _F32)
+
+    x = operand_def(T)
+    bias = operand_def(_FLOAT)
+    result = result_def(T)
+
+    traits = traits_def(Pure())
+    assembly_format = "$x `,` $bias `:` `(` type($x) `,` type($bias) `)` attr-dict"
+
+    def __init__(self, x: SSAValue, bias: SSAValue):
+        super().__init__(operands=[x, bias], result_types=[x.type])
+
+    def verify_(self) -> None:
+        if shape_of(self.bias) != shape_of(self.x)[1:]:
+            raise VerifyException(f"bias is {_text(shape_of(self.bias))}, expected {_text(shape_of(self.x)[1:])}")
+
+
+@irdl_op_definition
+class ArgmaxOp(IRDLOperation):
+    """Index of the greatest element of each row, the lowest such index on ties: [T, n] -> [T].
+
+    ```mlir
+    %next = task.argmax %logits : tensor<1x49152xf32> -> tensor<1xi32>
+    ```
+    """
+
+    name = "task.argmax"
+
+    x = operand_def(_F32)
+    result = result_def(_IDS)
+
+    traits = traits_def(Pure())
+    assembly_format = "$x `:` type($x) `->` type($result) attr-dict"
+
+    def __init__(self, x: SSAValue):
+        super().__init__(operands=[x], result_types=[TensorType(i32, [shape_of(x)[0]])])
+
+    def verify_(self) -> None:
+        if len(shape_of(self.x)) != 2 or shape_of(self.result) != shape_of(self.x)[:1]:
+            raise VerifyException(f"argmax takes [T, n] to [T], found {_text(shape_of(self.x))}")
+
+
+Task = Dialect(
+    "task",
+    [
+        AddOp,
+        ArgmaxOp,
+        AttentionOp,
+        BiasAddOp,
+        BufferOp,
+        CallOp,
+        FamilyOp,
+        ForOp,
+        GatherOp,
+        LoadOp,
+        MatmulOp,
+        OrderOp,
+        ProgramOp,
+        RmsNormOp,
+        RopeOp,
+        SiluMulOp,
+        StoreOp,
+        StreamOp,
+    ],
+)
