@@ -30,7 +30,7 @@ from xdsl.dialects.builtin import (
     i32,
     i64,
 )
-from xdsl.ir import Attribute, Block, Dialect, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Dialect, Operation, Region, SSAValue
 from xdsl.irdl import (
     EqAttrConstraint,
     IRDLOperation,
@@ -721,11 +721,6 @@ class ArgmaxOp(IRDLOperation):
     def verify_(self) -> None:
         if len(_shape(self.x)) != 2 or _shape(self.result) != _shape(self.x)[:1]:
             raise VerifyException(f"argmax takes [T, vocab] to [T], found {_text(_shape(self.x))}")
-
-
-def single_block(argument_types: Sequence[Attribute] = ()) -> Region:
-    """A region with one empty block, for builders."""
-    return Region(Block(arg_types=argument_types))
 
 
 Graph = Dialect(

@@ -300,7 +300,7 @@ class PhaseOp(IRDLOperation):
     """Runs with their waits and signals; an SM that owns no task of any of its runs skips the whole phase.
 
     ```mlir
-    queue.phase { queue.wait @x_done[layer] all queue.run @q[layer] cyclic 0 queue.signal @q_done[layer] }
+    queue.phase { queue.wait @x_done[layer] all queue.run @q[layer] on cyclic 0 queue.signal @q_done[layer] }
     ```
     """
 

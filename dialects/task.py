@@ -82,6 +82,11 @@ _FLOAT = base(TensorType[AnyFloat])
 _IDS = TensorType.constr(EqAttrConstraint(i32))
 
 
+def single_block(argument_types: Sequence[Attribute] = ()) -> Region:
+    """A region with one empty block, for builders."""
+    return Region(Block(arg_types=argument_types))
+
+
 def shape_of(value: SSAValue) -> tuple[int, ...]:
     """The tile shape of a value, DYNAMIC_INDEX where it depends on the position."""
     return cast(AnyTensor, value.type).get_shape()
