@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 FloatType = Literal["f32", "bf16"]
 """The element types in which AMK keeps weights and caches."""
 
-_CHUNK = 1 << 20  # elements converted at a time: the temporaries stay in cache
+_CHUNK = 1 << 16  # elements converted at a time: the temporaries stay in cache
 
 
 def bf16_from_f32(values: NDArray[Any]) -> NDArray[np.uint16]:
@@ -23,8 +23,12 @@ def bf16_from_f32(values: NDArray[Any]) -> NDArray[np.uint16]:
     for start in range(0, source.size, _CHUNK):
         bits = source[start : start + _CHUNK]
         # Adding 0x7fff plus the lowest kept bit carries into it exactly when rounding to nearest even goes up.
-        rounded = (bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16
-        is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
+        rounded = bits >> 16
+        rounded &= 1
+        rounded += 0x7FFF
+        rounded += bits  # wraps around for NaNs only
+        rounded >>= 16
+        is_nan = np.isnan(bits.view(np.float32))
         if is_nan.any():
             rounded = np.where(is_nan, (bits >> 16) | 0x40, rounded)
         result[start : start + _CHUNK] = rounded

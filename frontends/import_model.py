@@ -1,0 +1,184 @@
+"""The importer: a model directory or GGUF file becomes a module with one `graph.model`, and the checkpoint it names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from xdsl.dialects.builtin import ModuleOp
+
+from ..amk_ir.dtypes import FloatType
+from ..amk_ir.errors import ConfigError, UsageError
+from .checkpoint import Checkpoint
+from .config_accounting import ConfigReader
+from .json_file import read_json_object
+from .locate import locate_model
+from .recipe import DecoderConfig, ImportOptions, Recipe
+from .registry import find_gguf_recipe, find_recipe
+from .tensor_accounting import check_tensors
+
+if TYPE_CHECKING:
+    from .tokenizer import Tokenizer
+
+DEFAULT_MAX_SEQ = 2048
+"""Positions of the KV cache if nobody says otherwise and the model has as many."""
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """A model at the graph level.
+
+    module: holds one `graph.model`, verified. checkpoint: where its weights are, by the names in the module; None after
+    `import_config`. config: the checked settings. raw_config: all of them as transformers would write them. path: the
+    directory or file it came from, None for a dictionary.
+    """
+
+    name: str
+    module: ModuleOp
+    checkpoint: Checkpoint | None
+    config: DecoderConfig
+    raw_config: Mapping[str, Any]
+    path: Path | None
+    max_seq: int
+    weight_dtype: FloatType
+    kv_dtype: FloatType
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the model.
+
+        Raises:
+            TokenizerError: there is none, or it cannot be used.
+        """
+        from .tokenizer import load_tokenizer
+
+        if self.path is None:
+            raise UsageError(f"{self.name}: imported from a configuration alone, which has no tokenizer")
+        return load_tokenizer(self.path)
+
+
+def import_model(
+    model: str | os.PathLike[str],
+    *,
+    max_seq: int | None = None,
+    weight_dtype: FloatType = "f32",
+    kv_dtype: FloatType = "f32",
+) -> ImportedModel:
+    """Imports a model by directory, GGUF file, bundled name or hub id (see `locate_model`).
+
+    max_seq: positions to serve, at most what the model was made for; by default that, up to `DEFAULT_MAX_SEQ`.
+    weight_dtype: element type of the matrices; norm weights and biases stay float32. No weight is read yet.
+
+    Raises:
+        CheckpointError: files or tensors that are missing, damaged, or not what the configuration says.
+        ConfigError: a model that AMK does not support, or a contradiction in its configuration.
+        UsageError: a wrong argument.
+    """
+    path = locate_model(model)
+    source = _open_directory(path) if path.is_dir() else _open_gguf(path)
+    return _build(source, max_seq, weight_dtype, kv_dtype)
+
+
+def import_config(
+    config: Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    name: str = "model",
+    max_seq: int | None = None,
+    weight_dtype: FloatType = "f32",
+    kv_dtype: FloatType = "f32",
+) -> ImportedModel:
+    """Imports the shape of a model from its configuration alone: a dictionary, a config.json, or a directory with one.
+
+    Raises:
+        ConfigError, UsageError: as `import_model`.
+    """
+    if isinstance(config, Mapping):
+        raw, path, source = dict(config), None, "configuration"
+    else:
+        file = Path(config).expanduser()
+        file = file / "config.json" if file.is_dir() else file
+        raw, path, source = read_json_object(file, ConfigError), file.parent, str(file)
+    recipe = _directory_recipe(raw, source)
+    decoder = _read_config(recipe, ConfigReader(raw, source))
+    return _build(_Source(name, path, recipe, decoder, raw, None), max_seq, weight_dtype, kv_dtype)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A model that was found, read and checked, before its graph is built."""
+
+    name: str
+    path: Path | None
+    recipe: Recipe
+    config: DecoderConfig
+    raw_config: Mapping[str, Any]
+    checkpoint: Checkpoint | None
+    rope_tensor: str | None = None
+
+
+def _open_directory(path: Path) -> _Source:
+    from .safetensors_checkpoint import SafetensorsCheckpoint
+
+    file = path / "config.json"
+    raw = read_json_object(file, ConfigError)
+    recipe = _directory_recipe(raw, str(file))
+    config = _read_config(recipe, ConfigReader(raw, str(file)))
+    checkpoint = SafetensorsCheckpoint(path)
+    check_tensors(checkpoint, recipe, config)
+    return _Source(path.resolve().name, path, recipe, config, raw, checkpoint)
+
+
+def _open_gguf(path: Path) -> _Source:
+    from .gguf_checkpoint import INV_FREQ, GgufCheckpoint
+    from .gguf_config import gguf_architecture, gguf_layout, read_gguf_config, stored_keys
+    from .gguf_file import GgufFile
+
+    file = GgufFile(path)
+    architecture = gguf_architecture(file)
+    recipe = find_gguf_recipe(architecture, str(path))
+    raw = read_gguf_config(file, recipe)
+    config = _read_config(recipe, ConfigReader(raw, str(path), stored_keys(architecture)))
+    checkpoint = GgufCheckpoint(file, gguf_layout(recipe, config), config.rope)
+    rope_tensor = INV_FREQ if INV_FREQ in checkpoint.tensors else None
+    check_tensors(checkpoint, recipe, config, {rope_tensor: (config.head_dim // 2,)} if rope_tensor else None)
+    return _Source(path.stem, path, recipe, config, raw, checkpoint, rope_tensor)
+
+
+def _directory_recipe(config: Mapping[str, Any], source: str) -> Recipe:
+    match config.get("architectures"):
+        case [str(architecture)]:
+            recipe = find_recipe(architecture, source)
+        case other:
+            raise ConfigError(f"{source}: 'architectures': expected a list of one name, found {other!r}")
+    model_type = config.get("model_type")
+    if model_type is not None and model_type not in recipe.model_types:
+        known = " or ".join(recipe.model_types)
+        raise ConfigError(f"{source}: 'model_type': expected {known} with {architecture}, found {model_type!r}")
+    return recipe
+
+
+def _read_config(recipe: Recipe, reader: ConfigReader) -> DecoderConfig:
+    result = recipe.read_config(reader)
+    reader.finish()
+    return result
+
+
+def _build(source: _Source, max_seq: int | None, weight_dtype: FloatType, kv_dtype: FloatType) -> ImportedModel:
+    for what, value in (("weight_dtype", weight_dtype), ("kv_dtype", kv_dtype)):
+        if value not in get_args(FloatType):
+            raise UsageError(f"{what}: expected {' or '.join(get_args(FloatType))}, found {value!r}")
+    config = source.config
+    if max_seq is None:
+        max_seq = min(config.max_position, DEFAULT_MAX_SEQ)
+    if not 1 <= max_seq <= config.max_position:
+        raise UsageError(f"max_seq: expected 1 to {config.max_position}, the model's maximum position, found {max_seq}")
+    symbol = re.sub(r"\W+", "_", source.name.lower()).strip("_")
+    symbol = symbol if symbol[:1].isalpha() else f"model_{symbol}".rstrip("_")
+    module = source.recipe.build(config, ImportOptions(symbol, max_seq, weight_dtype, kv_dtype, source.rope_tensor))
+    module.verify()
+    return ImportedModel(
+        symbol, module, source.checkpoint, config, source.raw_config, source.path, max_seq, weight_dtype, kv_dtype
+    )
