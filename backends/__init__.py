@@ -1,0 +1,1 @@
+"""Backends: they run a verified queue kernel."""
