@@ -1,0 +1,1 @@
+"""The CUDA backend: emit, compile, pack, load, launch."""

@@ -1,0 +1,111 @@
+"""What the emission of a kernel accumulates: the buffers it uses, its packed streams, operations, shared memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...amk_ir.attrs import BufferKind, Ring
+from ...amk_ir.errors import CompileError
+from ...dialects.queue import KernelOp
+from ...dialects.task import FamilyOp, MatmulOp, StreamOp, shape_of
+from .plan import Operation
+from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
+from .values import op_of
+
+
+@dataclass
+class EmitContext:
+    """State of one emission.
+
+    unroll: loads that a thread issues together. partial_bytes: wanted for the partial sums of one batch of tasks.
+    """
+
+    kernel: KernelOp
+    ring: Ring
+    buffers: dict[str, BufferStorage]
+    streams: dict[str, StreamStorage]
+    unroll: int
+    partial_bytes: int
+    used: set[str] = field(default_factory=set[str])
+    operations: list[Operation] = field(default_factory=list[Operation])
+    work_bytes: int = 0
+    partial_floats: int = 0
+
+    @staticmethod
+    def of(kernel: KernelOp, unroll: int, partial_bytes: int) -> EmitContext:
+        """The context of `kernel`; CompileError if it has no ring or a family that cannot be packed."""
+        if kernel.ring is None:
+            raise CompileError(
+                f"kernel @{kernel.sym_name.data} has no ring: run the pass plan-stream before emitting CUDA"
+            )
+        ring = kernel.ring.data
+        streams = {
+            name: stream_storage(family, contracted_dimensions(family), ring.stage_bytes)
+            for name, family in kernel.families.items()
+            if family.streams
+        }
+        buffers = {name: buffer_storage(op) for name, op in kernel.buffers.items()}
+        for stream in streams.values():
+            for part in stream.parts:
+                if (element := buffers[part.access.buffer].element) != "bf16":
+                    raise CompileError(
+                        f"weight @{part.access.buffer} of family @{stream.family} is {element}, the CUDA backend streams "
+                        "bf16: import the model with bf16 weights"
+                    )
+        context = EmitContext(kernel, ring, buffers, streams, unroll, partial_bytes)
+        for storage in buffers.values():
+            if storage.kind in (BufferKind.INPUT.value, BufferKind.OUTPUT.value, BufferKind.STATE.value):
+                context.used.add(storage.name)
+        return context
+
+    @property
+    def tokens(self) -> int:
+        return self.kernel.tokens.value.data
+
+    def use_buffer(self, name: str) -> None:
+        """Notes that the kernel accesses a buffer directly: weights that are only streamed are not stored twice."""
+        self.used.add(name)
+
+    def operation(self, text: str, buffer: str = "") -> int:
+        """The number under which stuck records name an operation; `buffer`: the tagged one that it reads."""
+        operation = Operation(text, buffer)
+        if operation not in self.operations:
+            self.operations.append(operation)
+        return self.operations.index(operation)
+
+    def packed_rows(self, buffer: str) -> tuple[StreamStorage, int, int] | None:
+        """(stream, rows a task, first row) where whole rows of a weight can be read from a packed stream."""
+        for stream in self.streams.values():
+            if any(part.access.buffer == buffer for part in stream.parts):
+                layout = packed_row_layout(stream, buffer, self.buffers[buffer].shape)
+                if layout is not None:
+                    return stream, *layout
+        return None
+
+    def need_work(self, size: int) -> None:
+        """Asks for `size` bytes of the work area, which one run uses at a time."""
+        self.work_bytes = max(self.work_bytes, size)
+
+
+def contracted_dimensions(family: FamilyOp) -> list[int]:
+    """For each stream of a family, the number of its trailing dimensions that its matmul sums over.
+
+    CompileError if a stream is not the weight of exactly one matmul.
+    """
+    result: list[int] = []
+    for stream in family.streams:
+        uses = [use.operation for use in stream.result.uses]
+        match uses:
+            case [MatmulOp() as matmul] if matmul.w is stream.result and op_of(matmul.x) is not stream:
+                result.append(len(shape_of(matmul.x)) - 1)
+            case _:
+                raise CompileError(
+                    f"family @{family.sym_name.data}: {stream_text(stream)} must be the weight of exactly one "
+                    f"task.matmul, found {len(uses)} uses"
+                )
+    return result
+
+
+def stream_text(op: StreamOp) -> str:
+    """The op as IR writes it, without its type."""
+    return f"{op.name} {op.region}"

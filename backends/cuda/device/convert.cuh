@@ -1,0 +1,20 @@
+// bf16 <-> f32, written out: the toolkit's cuda_bf16.h is not available to NVRTC without a toolkit.
+#pragma once
+#include "types.cuh"
+
+__device__ __forceinline__ float from_bf16(u16 bits) { return __uint_as_float(static_cast<u32>(bits) << 16); }
+
+// Round to nearest, ties to even; NaN stays NaN.
+__device__ __forceinline__ u16 to_bf16(float value) {
+    u16 bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+
+__device__ __forceinline__ float load_value(const float* address) { return *address; }
+__device__ __forceinline__ float load_value(const u16* address) { return from_bf16(*address); }
+__device__ __forceinline__ void store_value(float* address, float value) { *address = value; }
+__device__ __forceinline__ void store_value(u16* address, float value) { *address = to_bf16(value); }
+
+// SiLU in f32: x / (1 + e^-x), with the accurate exponential.
+__device__ __forceinline__ float silu(float x) { return x / (1.0f + expf(-x)); }

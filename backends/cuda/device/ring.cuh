@@ -1,0 +1,110 @@
+// The weight ring: shared-memory stages, filled by the producer warp in stream order, emptied by the consumer warps in
+// the same order. ring_bulk.cuh (sm_90 and later) or ring_async.cuh (sm_80 to sm_89) defines how a stage is
+// filled: `start_copy`, `FULL_ARRIVALS`, `mbarrier_poll`, `any_driver`, `drain_copies`.
+#pragma once
+#include "spin.cuh"
+
+__device__ __forceinline__ void mbarrier_init(u64* barrier, u32 arrivals) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
+}
+
+__device__ __forceinline__ void mbarrier_arrive(u64* barrier) {
+    asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(shared_address(barrier)) : "memory");
+}
+
+// The operations that the two copy engines differ in.
+template <int STAGES, int STAGE_BYTES, int IN_FLIGHT>
+struct Ring {
+    u8* data;    // STAGES * STAGE_BYTES, 128-byte aligned
+    u64* full;   // one mbarrier a stage: its bytes have landed
+    u64* empty;  // one mbarrier a stage: all consumer warps are done with it
+
+    // By one thread of the block, before a block barrier.
+    __device__ void init() {
+        for (int s = 0; s < STAGES; ++s) {
+            mbarrier_init(full + s, FULL_ARRIVALS);
+            mbarrier_init(empty + s, CONSUMER_WARPS);
+        }
+        publish_barriers();
+    }
+};
+
+// Waits until `barrier` has completed the phase of the given parity; false if it gave up.
+__device__ __forceinline__ bool wait_barrier(u64* barrier, u32 parity, const Watch& watch, u32 operation, u32 kind,
+                                             u32 stage) {
+    Spin spin;
+    while (!mbarrier_poll(barrier, parity))
+        if (spin.give_up(watch, operation, kind, stage, parity, parity ^ 1)) return false;
+    return true;
+}
+
+// Consumer side; every consumer thread keeps its own copy of the position.
+template <int STAGES, int STAGE_BYTES, int IN_FLIGHT>
+struct RingReader {
+    Ring<STAGES, STAGE_BYTES, IN_FLIGHT> ring;
+    u32 stage = 0, parity = 0;
+
+    __device__ __forceinline__ const u8* acquire(const Watch& watch, u32 operation) {
+        wait_barrier(ring.full + stage, parity, watch, operation, WAIT_RING_FULL, stage);
+        return ring.data + stage * STAGE_BYTES;
+    }
+
+    __device__ __forceinline__ void release() {
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) mbarrier_arrive(ring.empty + stage);
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+// Producer side. `IN_FLIGHT` limits the loads under way: with all stages in flight, tens of megabytes queue up in
+// the memory system and every other access of the grid takes microseconds. The ring still fills during a bubble.
+template <int STAGES, int STAGE_BYTES, int IN_FLIGHT>
+struct RingWriter {
+    Ring<STAGES, STAGE_BYTES, IN_FLIGHT> ring;
+    u32 stage = 0, parity = 0;
+    u32 landed_stage = 0, landed_parity = 0;  // of the oldest load that may still be under way
+    u32 under_way = 0;
+    bool stopped = false;
+
+    __device__ __forceinline__ bool await_oldest(const Watch& watch, u32 operation) {
+        const bool landed =
+            wait_barrier(ring.full + landed_stage, landed_parity, watch, operation, WAIT_RING_FULL, landed_stage);
+        --under_way;
+        if (++landed_stage == STAGES) {
+            landed_stage = 0;
+            landed_parity ^= 1;
+        }
+        return landed;
+    }
+
+    // Loads `bytes` (a multiple of 16) at `source` into the next stage. Does nothing once a wait has given up.
+    __device__ __forceinline__ void push(const u8* source, u32 bytes, const Watch& watch, u32 operation) {
+        if (stopped) return;
+        bool failed = under_way == IN_FLIGHT && !await_oldest(watch, operation);
+        failed = failed || !wait_barrier(ring.empty + stage, parity ^ 1, watch, operation, WAIT_RING_EMPTY, stage);
+        stopped = any_driver(failed);
+        if (stopped) return;
+        start_copy(ring.data + stage * STAGE_BYTES, source, bytes, ring.full + stage);
+        ++under_way;
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+
+    // The block must not exit while the copy engine still writes into its shared memory: after an abort nobody
+    // else waits for these loads. They need no other thread, so polling a bounded number of times is enough.
+    __device__ void finish() {
+        for (; under_way > 0; --under_way) {
+            for (u32 polls = 0; polls < (1u << 20) && !mbarrier_poll(ring.full + landed_stage, landed_parity);) ++polls;
+            if (++landed_stage == STAGES) {
+                landed_stage = 0;
+                landed_parity ^= 1;
+            }
+        }
+        drain_copies();
+    }
+};

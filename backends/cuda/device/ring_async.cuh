@@ -1,0 +1,39 @@
+// Ring stages filled with cp.async (sm_80 to sm_89): all lanes of the producer warp copy 16 bytes at a time.
+#pragma once
+#include "types.cuh"
+
+constexpr u32 FULL_ARRIVALS = 32;  // one a lane, made by the hardware when the lane's copies have landed
+
+// True in the threads of the producer warp that drive the ring.
+__device__ __forceinline__ bool drives_ring() { return true; }
+
+__device__ __forceinline__ void publish_barriers() {}
+
+// Whether any driving thread says so. Brings the lanes together after their polls: copies and arrivals are made by the
+// whole warp at once.
+__device__ __forceinline__ bool any_driver(bool value) { return __any_sync(0xffffffffu, value) != 0; }
+
+__device__ __forceinline__ bool mbarrier_poll(u64* barrier, u32 parity) {
+    u32 done;
+    asm volatile(
+        "{\n.reg .pred p;\n"
+        "mbarrier.test_wait.parity.shared.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(parity)
+        : "memory");
+    return done != 0;
+}
+
+__device__ __forceinline__ void start_copy(u8* destination, const u8* source, u32 bytes, u64* full) {
+    u64 policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    const u32 target = shared_address(destination);
+    for (u32 at = threadIdx.x % 32 * 16; at < bytes; at += 32 * 16)
+        asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(target + at),
+                     "l"(source + at), "l"(policy)
+                     : "memory");
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(full)) : "memory");
+}
+
+__device__ __forceinline__ void drain_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }

@@ -1,0 +1,328 @@
+"""The CUDA driver API through cuda-bindings: device, memory, loading and launching. One launch runs one step."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...amk_ir.errors import DeviceError
+from ...amk_ir.targets import TARGETS, Target
+from .plan import KernelPlan, aligned
+from .stuck import RECORD_WORDS, stuck_error
+
+
+@cache
+def _driver() -> Any:
+    """The driver bindings, initialised; DeviceError without them or without a driver."""
+    try:
+        driver = import_module("cuda.bindings.driver")
+    except ImportError as error:
+        raise DeviceError(
+            f"CUDA's Python bindings cannot be imported ({error}): install the extra with `pip install 'amk[cuda]'`"
+        ) from None
+    try:
+        (status,) = driver.cuInit(0)
+    except Exception as error:  # the bindings raise RuntimeError when libcuda is not found
+        raise DeviceError(
+            f"no NVIDIA driver is installed ({str(error).splitlines()[0]}): use the reference backend"
+        ) from None
+    if int(status) != 0:
+        raise DeviceError(f"the NVIDIA driver finds no usable GPU ({status.name}): use the reference backend")
+    return driver
+
+
+def check(result: tuple[Any, ...], doing: str) -> Any:
+    """The value of a driver call; DeviceError, which says what failed, if it did."""
+    status, *values = result
+    if int(status) != 0:
+        name = getattr(status, "name", str(status))
+        if name == "CUDA_ERROR_OUT_OF_MEMORY":
+            raise DeviceError(f"out of device memory while {doing}: use a smaller model or max_seq")
+        raise DeviceError(f"{name} while {doing}")
+    return values[0] if len(values) == 1 else values
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A GPU of this machine."""
+
+    ordinal: int
+    name: str
+    capability: tuple[int, int]
+    num_sms: int
+    shared_memory_per_block: int
+    cooperative: bool
+
+    @property
+    def target(self) -> Target:
+        """The target of this architecture with this GPU's number of SMs; DeviceError if there is none."""
+        number = f"sm_{self.capability[0]}{self.capability[1]}"
+        for name, target in TARGETS.items():
+            if re.fullmatch(rf"{number}a?", name):
+                return replace(target, num_sms=self.num_sms)
+        known = ", ".join(name for name, target in TARGETS.items() if target.is_cuda)
+        raise DeviceError(f"{self.name} has architecture {number}, the CUDA backend knows {known}")
+
+
+def device_info(ordinal: int = 0) -> DeviceInfo:
+    """What the driver says of a GPU; DeviceError without a driver or GPU."""
+    driver = _driver()
+    count = check(driver.cuDeviceGetCount(), "counting GPUs")
+    if not 0 <= ordinal < count:
+        raise DeviceError(f"GPU {ordinal} does not exist: the driver sees {count}")
+    device = check(driver.cuDeviceGet(ordinal), "opening the GPU")
+    kind = driver.CUdevice_attribute
+
+    def attribute(name: str) -> int:
+        return int(check(driver.cuDeviceGetAttribute(getattr(kind, f"CU_DEVICE_ATTRIBUTE_{name}"), device), "asking"))
+
+    return DeviceInfo(
+        ordinal,
+        check(driver.cuDeviceGetName(128, device), "asking").decode().strip("\x00"),
+        (attribute("COMPUTE_CAPABILITY_MAJOR"), attribute("COMPUTE_CAPABILITY_MINOR")),
+        attribute("MULTIPROCESSOR_COUNT"),
+        attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
+        bool(attribute("COOPERATIVE_LAUNCH")),
+    )
+
+
+class LoadedKernel:
+    """A kernel on a GPU with its weights and buffers.
+
+    The KV cache, tagged words and counters live across steps; `reset` zeroes them. After a stuck wait nothing of them
+    can be trusted, and a step is refused until `reset`.
+    """
+
+    def __init__(
+        self,
+        plan: KernelPlan,
+        image: bytes,
+        weights: Iterable[NDArray[np.uint8]],
+        entry: str,
+        *,
+        ordinal: int = 0,
+        time_limit_s: float = 2.0,
+    ):
+        """Loads `image` and copies the packed `weights` to the GPU.
+
+        Raises DeviceError: no GPU, one of another architecture or with too few SMs, not enough memory.
+        """
+        self.plan = plan
+        self.time_limit_s = time_limit_s
+        self.info = device_info(ordinal)
+        self._check_device()
+        self._driver = _driver()
+        self._memory: list[Any] = []
+        self._module: Any = None
+        self._device = check(self._driver.cuDeviceGet(ordinal), "opening the GPU")
+        self._context = check(self._driver.cuDevicePrimaryCtxRetain(self._device), "opening a context")
+        try:
+            self._activate()
+            self._load(image, entry)
+            self._addresses = self._allocate(weights)
+            self.reset()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_device(self) -> None:
+        plan, info = self.plan, self.info
+        if (found := info.target.name) != plan.target:
+            raise DeviceError(
+                f"kernel @{plan.name} is for {plan.target}, {info.name} is {found}: compile it for {found}"
+            )
+        if plan.grid > info.num_sms:
+            raise DeviceError(
+                f"kernel @{plan.name} needs {plan.grid} SMs at once, {info.name} has {info.num_sms}: compile it with "
+                f"--sms {info.num_sms}"
+            )
+        if not info.cooperative:
+            raise DeviceError(f"{info.name} cannot launch cooperative kernels")
+
+    def _activate(self) -> None:
+        check(self._driver.cuCtxSetCurrent(self._context), "selecting the GPU")
+
+    def _load(self, image: bytes, entry: str) -> None:
+        driver, plan = self._driver, self.plan
+        self._module = check(driver.cuModuleLoadData(image), f"loading kernel @{plan.name}")
+        self._function = check(driver.cuModuleGetFunction(self._module, entry.encode()), f"finding '{entry}'")
+        limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        check(
+            driver.cuFuncSetAttribute(self._function, limit, plan.dynamic_shared),
+            f"asking for {plan.dynamic_shared} bytes of shared memory",
+        )
+        blocks = check(
+            driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(self._function, plan.threads, plan.dynamic_shared),
+            "computing the occupancy",
+        )
+        if blocks * self.info.num_sms < plan.grid:
+            raise DeviceError(
+                f"kernel @{plan.name}: {plan.grid} blocks cannot be resident at once on {self.info.name}, only "
+                f"{blocks * self.info.num_sms}: use fewer SMs or a smaller ring"
+            )
+
+    def _allocate(self, weights: Iterable[NDArray[np.uint8]]) -> list[int]:
+        """Allocates everything, copies the weights; the kernel's pointer parameters in order."""
+        plan = self.plan
+        where: dict[str, int] = {}
+        base = self._new_memory(plan.weight_bytes, f"allocating {plan.weight_bytes >> 20} MiB of weights")
+        for region in plan.weight_regions:
+            where[region.parameter] = base + region.offset
+        copied = 0
+        for piece in weights:
+            if copied + piece.size > plan.weight_bytes:
+                raise DeviceError(f"more packed weights than the {plan.weight_bytes} bytes that the kernel declares")
+            self._copy_in(base + copied, piece)
+            copied += piece.size
+        if copied != plan.weight_bytes:
+            raise DeviceError(f"{copied} bytes of packed weights, the kernel declares {plan.weight_bytes}")
+
+        # one block: [abort | outputs | counters | records | inputs, states, scratch]
+        outputs = [b for b in plan.buffers if b.kind == "output"]
+        others = [b for b in plan.buffers if b.kind not in ("output", "weight")]
+        layout = [("abort", 4), *((b.parameter, b.bytes) for b in outputs)]
+        result_bytes = sum(aligned(size) for _, size in layout)
+        layout += [("counters", 4 * plan.counter_words), ("records", 2 * plan.grid * RECORD_WORDS * 4)]
+        layout += [(b.parameter, b.bytes) for b in others]
+        total = sum(aligned(size) for _, size in layout)
+        base = self._new_memory(total, f"allocating {total >> 20} MiB of buffers and KV cache")
+        self._zeroed, self._results = (base, total), np.zeros(result_bytes, np.uint8)
+        offset = 0
+        self._offsets: dict[str, int] = {}
+        for name, size in layout:
+            where[name] = base + offset
+            self._offsets[name] = offset
+            offset += aligned(size)
+        self._where = where
+        return [where[name] for name in (*plan.pointers, "counters", "records", "abort")]
+
+    def _new_memory(self, size: int, doing: str) -> int:
+        memory = check(self._driver.cuMemAlloc(max(size, 1)), doing)
+        self._memory.append(memory)
+        return int(memory)
+
+    def _copy_in(self, address: int, data: NDArray[Any]) -> None:
+        data = np.ascontiguousarray(data)
+        check(self._driver.cuMemcpyHtoD(address, data.ctypes.data, data.nbytes), "copying to the GPU")
+
+    def _copy_out(self, address: int, data: NDArray[Any]) -> None:
+        check(self._driver.cuMemcpyDtoH(data.ctypes.data, address, data.nbytes), "copying from the GPU")
+
+    def reset(self) -> None:
+        """Zeroes the KV cache, all activations, counters and records; the next step has epoch 1."""
+        self._activate()
+        address, size = self._zeroed
+        check(self._driver.cuMemsetD8(address, 0, size), "clearing the buffers")
+        check(self._driver.cuCtxSynchronize(), "clearing the buffers")
+        self._epoch = 0
+        self._broken = False
+
+    def write(self, name: str, values: NDArray[Any]) -> None:
+        """Copies `values` to a plain buffer; they must have its element type and size."""
+        self._activate()
+        buffer = next(b for b in self.plan.buffers if b.name == name)
+        if buffer.tagged or values.nbytes != buffer.bytes:
+            raise DeviceError(f"buffer @{name} takes {buffer.bytes} bytes, found {values.nbytes}")
+        self._copy_in(self._where[buffer.parameter], values)
+
+    def read(self, name: str) -> NDArray[Any]:
+        """The content of a buffer; tagged words are returned as [..., 2] uint32 {value bits, epoch}."""
+        self._activate()
+        buffer = next(b for b in self.plan.buffers if b.name == name)
+        kind = {"f32": np.float32, "bf16": np.uint16, "i32": np.int32}[buffer.element]
+        data = np.zeros((*buffer.shape, 2), np.uint32) if buffer.tagged else np.zeros(buffer.shape, kind)
+        self._copy_out(self._where[buffer.parameter], data)
+        return data
+
+    def launch(self, pos: int) -> None:
+        """Starts the step at position `pos` with the inputs written before; does not wait for its end."""
+        if self._broken:
+            raise DeviceError("the last step was stopped in a stuck wait: reset before the next one")
+        self._epoch += 1
+        content = struct.pack(
+            f"<{len(self._addresses)}QQiI",
+            *self._addresses,
+            int(self.time_limit_s * 1e9),
+            pos,
+            self._epoch & 0xFFFFFFFF,
+        )
+        parameters = ctypes.create_string_buffer(content, len(content))
+        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameters))
+        plan = self.plan
+        check(
+            self._driver.cuLaunchCooperativeKernel(
+                self._function, plan.grid, 1, 1, plan.threads, 1, 1, plan.dynamic_shared, 0, ctypes.addressof(pointers)
+            ),
+            f"launching kernel @{plan.name}",
+        )
+        self._pos = pos
+
+    def finish(self) -> dict[str, NDArray[Any]]:
+        """Waits for the step and returns its outputs by name, valid until the next step.
+
+        Raises StuckWaitError if a wait of the step ran out of time, DeviceError if it failed otherwise.
+        """
+        check(self._driver.cuCtxSynchronize(), f"running kernel @{self.plan.name}")
+        self._copy_out(self._zeroed[0], self._results)
+        if self._results[:4].view(np.uint32)[0] != 0:
+            self._broken = True
+            records = np.zeros((self.plan.grid, 2, RECORD_WORDS), np.uint32)
+            self._copy_out(self._where["records"], records)
+            raise stuck_error(self.plan, records, self._epoch, self._pos, self.time_limit_s)
+        outputs: dict[str, NDArray[Any]] = {}
+        for buffer in self.plan.buffers:
+            if buffer.kind == "output":
+                kind = {"f32": np.float32, "bf16": np.uint16, "i32": np.int32}[buffer.element]
+                at = self._offsets[buffer.parameter]
+                outputs[buffer.name] = self._results[at : at + buffer.bytes].view(kind).reshape(buffer.shape)
+        return outputs
+
+    def step(self, inputs: dict[str, NDArray[Any]], pos: int) -> dict[str, NDArray[Any]]:
+        """Writes the inputs, runs one step at `pos`, and returns the outputs (see `finish`)."""
+        for name, values in inputs.items():
+            self.write(name, values)
+        self._activate()
+        self.launch(pos)
+        return self.finish()
+
+    def time_steps(self, pos: int, repeats: int) -> list[float]:
+        """Milliseconds of each of `repeats` launches of the step at `pos`, by events around each."""
+        self._activate()
+        driver = self._driver
+        events = [check(driver.cuEventCreate(0), "timing") for _ in range(2)]
+        times: list[float] = []
+        try:
+            for _ in range(repeats):
+                check(driver.cuEventRecord(events[0], 0), "timing")
+                self.launch(pos)
+                check(driver.cuEventRecord(events[1], 0), "timing")
+                self.finish()
+                times.append(float(check(driver.cuEventElapsedTime(events[0], events[1]), "timing")))
+        finally:
+            for event in events:
+                driver.cuEventDestroy(event)
+        return times
+
+    def close(self) -> None:
+        """Frees the GPU's memory. May be called twice."""
+        if self._context is None:
+            return
+        self._driver.cuCtxSetCurrent(self._context)
+        self._driver.cuCtxSynchronize()
+        for memory in self._memory:
+            self._driver.cuMemFree(memory)
+        self._memory = []
+        if self._module is not None:
+            self._driver.cuModuleUnload(self._module)
+            self._module = None
+        self._driver.cuDevicePrimaryCtxRelease(self._device)
+        self._context = None

@@ -1,0 +1,166 @@
+"""How buffers and weight streams are stored in device memory: the contract of emitter, packer and driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from xdsl.dialects.builtin import BFloat16Type, Float32Type, IntegerType
+from xdsl.ir import Attribute
+
+from ...amk_ir.access import Access
+from ...amk_ir.attrs import BufferKind, CheckpointAttr, RopeFrequenciesAttr
+from ...amk_ir.errors import CompileError
+from ...dialects.task import BufferOp, FamilyOp
+from .fragments import BLOCK_K, GROUP_ROWS, FragmentLayout
+
+
+@dataclass(frozen=True)
+class BufferStorage:
+    """A buffer in device memory: row-major elements, or tagged words of 8 bytes {f32, u32 epoch}.
+
+    element: "f32", "bf16" or "i32". source: where a weight comes from. layered: one checkpoint entry for each value of
+    the first dimension.
+    """
+
+    name: str
+    kind: str
+    element: str
+    shape: tuple[int, ...]
+    tagged: bool
+    layered: bool = False
+    source: CheckpointAttr | RopeFrequenciesAttr | None = None
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def element_bytes(self) -> int:
+        return 8 if self.tagged else {"f32": 4, "bf16": 2, "i32": 4}[self.element]
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * self.element_bytes
+
+    @property
+    def c_type(self) -> str:
+        return "u64" if self.tagged else {"f32": "float", "bf16": "u16", "i32": "int"}[self.element]
+
+    @property
+    def parameter(self) -> str:
+        return f"b_{self.name}"
+
+
+@dataclass(frozen=True)
+class StreamPart:
+    """One `task.stream` of a family: the rows [first_row, first_row + rows) of every packed task."""
+
+    access: Access
+    first_row: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class StreamStorage:
+    """The packed weights of a family: one block for each task, in row-major order of the domain."""
+
+    family: str
+    domain: tuple[tuple[str, int], ...]
+    parts: tuple[StreamPart, ...]
+    layout: FragmentLayout
+
+    @property
+    def tasks(self) -> int:
+        return prod(e for _, e in self.domain)
+
+    @property
+    def bytes(self) -> int:
+        return self.tasks * self.layout.task_bytes
+
+    @property
+    def parameter(self) -> str:
+        return f"s_{self.family}"
+
+
+def element_name(type: Attribute, what: str) -> str:
+    """The name of an element type: f32, bf16 or i32; CompileError for any other, of the buffer called `what`."""
+    if isinstance(type, Float32Type):
+        return "f32"
+    if isinstance(type, BFloat16Type):
+        return "bf16"
+    if isinstance(type, IntegerType) and type.width.data == 32:
+        return "i32"
+    raise CompileError(f"buffer @{what} has elements of type {type}; the CUDA backend stores f32, bf16 and i32")
+
+
+def buffer_storage(op: BufferOp) -> BufferStorage:
+    """The storage of a buffer."""
+    return BufferStorage(
+        name=op.sym_name.data,
+        kind=op.kind.data.value,
+        element=element_name(op.type.get_element_type(), op.sym_name.data),
+        shape=tuple(op.shape),
+        tagged=op.tagged is not None,
+        layered=op.kind.data is BufferKind.WEIGHT and op.is_layered,
+        source=op.source,
+    )
+
+
+def stream_storage(family: FamilyOp, contracted: Sequence[int], stage_bytes: int) -> StreamStorage:
+    """The packing of a family's streams; `contracted[i]` trailing dimensions of stream i are its k."""
+    name = family.sym_name.data
+    parts: list[StreamPart] = []
+    row, lengths = 0, set[int]()
+    for op, inner in zip(family.streams, contracted, strict=True):
+        shape = op.region.tile_shape
+        rows, k = prod(shape[: len(shape) - inner]), prod(shape[len(shape) - inner :])
+        parts.append(StreamPart(op.region, row, rows))
+        lengths.add(k)
+        row += rows
+    if len(lengths) != 1:
+        raise CompileError(f"family @{name} streams tiles of different row lengths {sorted(lengths)}: split it")
+    layout = FragmentLayout(row, lengths.pop(), stage_bytes)
+    if layout.chunk_blocks == 0:
+        raise CompileError(
+            f"family @{name} streams {layout.rows} rows a task: one block of {BLOCK_K} columns does not fit a ring "
+            f"stage of {stage_bytes} bytes; use smaller tiles or larger stages"
+        )
+    return StreamStorage(name, family.domain.data, tuple(parts), layout)
+
+
+def packed_row_layout(stream: StreamStorage, buffer: str, shape: Sequence[int]) -> tuple[int, int] | None:
+    """How whole rows of a streamed `buffer` of `shape` can be found in the packed stream, or None.
+
+    (rows a task holds, first row of the part): row v of the buffer is row `first + v % rows` of task `v // rows`. Holds
+    when the buffer's first dimension is cut into equal tiles numbered by the only index of the domain, and all other
+    dimensions are the task's k. Then an embedding that is also the head needs no second copy.
+    """
+    if len(stream.domain) != 1:
+        return None
+    index = stream.domain[0][0]
+    for part in stream.parts:
+        if part.access.buffer != buffer:
+            continue
+        first, *others = part.access.dims
+        whole = all(d.kept and d.start.is_constant and d.start.constant == 0 for d in others) and [
+            d.extent for d in others
+        ] == list(shape[1:])
+        rows = first.extent
+        cut = first.start.coefficient(index) == rows and first.start.constant == 0 and len(first.start.terms) == 1
+        if whole and first.kept and cut and part.rows == rows and prod(shape[1:]) == stream.layout.k:
+            return rows, part.first_row
+    return None
+
+
+def packed_offset(stream: StreamStorage, rows: int, first_row: int, row: str, column: str) -> str:
+    """C++ element number of `row`, `column` (expressions) of a buffer with that `packed_row_layout`."""
+    layout = stream.layout
+    block = GROUP_ROWS * BLOCK_K
+    in_task = f"(({row}) % {rows} + {first_row})"
+    return (
+        f"(long long)(({row}) / {rows}) * {layout.task_bytes // 2}"
+        f" + ((({column}) / {BLOCK_K}) * {layout.groups} + {in_task} / {GROUP_ROWS}) * {block}"
+        f" + ({in_task} % {GROUP_ROWS}) * {BLOCK_K} + ({column}) % {BLOCK_K}"
+    )

@@ -1,0 +1,14 @@
+// RUN: amk-opt %S/../passes/Inputs/tiny_llama.mlir -p 'graph-to-queue{target=sm_80 sms=4}' -t cuda-source | filecheck %s
+
+// A whole model, from graph to CUDA in one command. sm_80 has no bulk copy engine: its ring is filled by cp.async.
+// CHECK: for sm_80: 4 blocks of 288 threads
+// CHECK: #include "ring_async.cuh"
+// CHECK: extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) amk_step(
+
+// Rotations and attention of the layers' loop are written once, whatever the number of layers.
+// CHECK: for (int l_layer = 0; l_layer < [[LAYERS:\d+]]; ++l_layer) {
+// CHECK: for (int l_layer = 0; l_layer < [[LAYERS]]; ++l_layer) {
+// CHECK: sincosf(
+// CHECK: attention<
+// CHECK: silu(
+// CHECK: consumer_best(best, best_scratch);

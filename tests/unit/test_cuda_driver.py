@@ -1,0 +1,94 @@
+"""What the driver side does without a GPU: errors, and the words for a stuck wait."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_kernels import Shape, kernel_text
+from cuda_models import CONFIGS, RandomWeights, verified
+from xdsl.parser import Parser
+
+from amk.amk_ir.errors import DeviceError, UsageError
+from amk.backends.cuda import driver
+from amk.backends.cuda.backend import CudaBackend
+from amk.backends.cuda.driver import DeviceInfo, device_info
+from amk.backends.cuda.emit import emit_kernel
+from amk.backends.cuda.stuck import RECORD_WORDS, stuck_error
+from amk.runtime.compile import find_kernel, new_context
+
+
+def _plan(shape: Shape):
+    return emit_kernel(find_kernel(Parser(new_context(), kernel_text(shape)).parse_module())).plan
+
+
+def test_missing_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError(f"No module named '{name}'")
+
+    monkeypatch.setattr(driver, "import_module", missing)
+    driver._driver.cache_clear()
+    with pytest.raises(DeviceError, match=r"amk\[cuda\]"):
+        device_info()
+    driver._driver.cache_clear()
+
+
+def test_no_gpu() -> None:
+    pytest.importorskip("cuda.bindings.nvrtc")
+    try:
+        device_info()
+    except DeviceError:
+        pass
+    else:
+        pytest.skip("there is a GPU")
+    kernel = verified(CONFIGS["gqa"], sms=4)
+    with pytest.raises(DeviceError, match="use the reference backend"):
+        CudaBackend().load(kernel, RandomWeights(kernel.kernel))
+
+
+def test_target_of_a_device() -> None:
+    h100 = DeviceInfo(0, "H100 PCIe", (9, 0), 114, 232448, True)
+    assert (h100.target.name, h100.target.num_sms) == ("sm_90a", 114)
+    with pytest.raises(DeviceError, match="sm_75"):
+        _ = DeviceInfo(0, "T4", (7, 5), 40, 65536, True).target
+
+
+def test_out_of_memory_is_named() -> None:
+    class Status(int):
+        name = "CUDA_ERROR_OUT_OF_MEMORY"
+
+    with pytest.raises(DeviceError, match="out of device memory while allocating 3 MiB"):
+        driver.check((Status(2),), "allocating 3 MiB")
+
+
+def test_kernels_of_several_tokens_are_for_no_session() -> None:
+    from amk.backends.cuda.compile import CompiledKernel
+    from amk.backends.cuda.nvrtc import Resources
+
+    compiled = CompiledKernel("", b"", _plan(Shape(tokens=4)), Resources(0, 0, 0, 0, 0), "")
+    with pytest.raises(UsageError, match="4 tokens"):
+        CudaBackend().load_packed(compiled, [])
+
+
+def test_the_earliest_wait_is_the_cause() -> None:
+    plan = _plan(Shape(tagged=False))
+    operations = [o.text for o in plan.operations]
+    records = np.zeros((plan.grid, 2, RECORD_WORDS), np.uint32)
+    counter = {c.name: c.offset for c in plan.counters}
+    # fields: taken, operation, kind, index, expected, seen, phase, thread; in the third step, 3 signals a step
+    records[0, 0] = [1, operations.index("queue.wait @o_done[layer] all"), 1, counter["o_done"] + 1, 9, 6, 7, 0]
+    records[1, 0] = [1, operations.index("queue.wait @q_done[layer] all"), 1, counter["q_done"] + 1, 9, 8, 6, 0]
+    records[2, 1] = [1, 0, 4, 2, 1, 0, 0, 256]
+    text = str(stuck_error(plan, records, epoch=3, pos=2, limit_s=2.0))
+    assert "SM 1 waited at 'queue.wait @q_done[layer] all' for counter @q_done[1]" in text
+    assert "expected 3 signals in this step, seen 2 (2 other SMs waited too)" in text
+
+
+def test_a_tagged_word_is_named() -> None:
+    plan = _plan(Shape(tagged=True))
+    number = next(i for i, o in enumerate(plan.operations) if o.buffer == "x")
+    records = np.zeros((plan.grid, 2, RECORD_WORDS), np.uint32)
+    records[2, 0] = [1, number, 2, 64 + 5, 4, 3, 6, 9]
+    text = str(stuck_error(plan, records, epoch=4, pos=3, limit_s=2.0))
+    assert (
+        "SM 2 waited at 'the read of @x[layer, 0 : 1, 0 : 64]' for word @x[1, 0, 5]: expected epoch 4, seen 3" in text
+    )

@@ -1,0 +1,120 @@
+"""Emission and compilation: what kernels are accepted, what they become, and that each target's compiler takes it."""
+
+from dataclasses import replace
+
+import pytest
+from cuda_kernels import SMOLLM2, Shape, kernel_text
+from cuda_models import CONFIGS, LLAMA_8B, llama_config, lower, verified
+from xdsl.parser import Parser
+
+from amk.amk_ir.errors import CompileError, ScheduleError
+from amk.amk_ir.targets import TARGETS
+from amk.backends.cuda.backend import CudaBackend
+from amk.backends.cuda.compile import compile_kernel
+from amk.backends.cuda.emit import DroppedSignal, emit_kernel
+from amk.dialects.queue import KernelOp
+from amk.passes.expand_queues import ExpandQueuesPass
+from amk.runtime.compile import find_kernel, new_context
+
+CUDA_TARGETS = [name for name, target in TARGETS.items() if target.is_cuda]
+
+
+def parse(text: str) -> KernelOp:
+    module = Parser(new_context(), text).parse_module()
+    module.verify()
+    return find_kernel(module)
+
+
+@pytest.mark.parametrize("target", CUDA_TARGETS)
+def test_smollm2_compiles(target: str) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc")
+    compiled = compile_kernel(parse(kernel_text(replace(SMOLLM2, target=target, tagged=True))))
+    assert compiled.image[:4] == b"\x7fELF"
+    assert compiled.resources.spill_stores == compiled.resources.spill_loads == 0
+    shared = compiled.plan.dynamic_shared + compiled.resources.static_shared
+    assert shared <= TARGETS[target].shared_memory_per_block
+
+
+@pytest.mark.parametrize("target", CUDA_TARGETS)
+@pytest.mark.parametrize("shape", [Shape(bias=True, tied=False, cache="bf16"), Shape(tokens=2, tagged=True)], ids=str)
+def test_small_kernels_compile(shape: Shape, target: str) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc")
+    compile_kernel(parse(kernel_text(replace(shape, target=target))))
+
+
+@pytest.mark.parametrize("name", ["odd", "head_dim_256"])
+def test_lowered_models_compile(name: str) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc")
+    CudaBackend().compile(verified(CONFIGS[name], sms=8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_86", "sm_90a"])
+def test_llama_8b_compiles(target: str) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc")
+    compile_kernel(lower(LLAMA_8B, target))
+
+
+def test_text_does_not_grow_with_layers() -> None:
+    few, many = (emit_kernel(parse(kernel_text(Shape(layers=n)))).source for n in (2, 20))
+    assert abs(len(many) - len(few)) < 200
+
+
+def test_runs_with_equal_activations_share_them() -> None:
+    source = emit_kernel(parse(kernel_text(Shape(tagged=True)))).source
+    # one each for q, k and v together, the output projection, gate and up, down, and the head
+    assert source.count("const Activations x =") == 5
+
+
+def test_only_verified_kernels_are_compiled() -> None:
+    kernel = lower(CONFIGS["gqa"], sms=4)
+    with pytest.raises(ScheduleError, match="only verified kernels"):
+        CudaBackend().compile(kernel)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_explicit_form_is_refused_when_it_is_long() -> None:
+    kernel = lower(llama_config(layers=8), sms=132)
+    module = kernel.parent_op()
+    assert module is not None
+    ExpandQueuesPass().apply(new_context(), module)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(CompileError, match="compact form"):
+        emit_kernel(find_kernel(module))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_kernel_without_ring_is_refused() -> None:
+    text = kernel_text(Shape()).replace(" ring #amk.ring<stages = 4, bytes = 8192, in_flight = 2>", "")
+    with pytest.raises(CompileError, match="plan-stream"):
+        emit_kernel(parse(text))
+
+
+def test_f32_weights_are_refused() -> None:
+    text = kernel_text(Shape()).replace(
+        'o_proj.weight"> : tensor<2x64x4x2x8xbf16>', 'o_proj.weight"> : tensor<2x64x4x2x8xf32>'
+    )
+    text = text.replace("tensor<8x4x2x8xbf16>", "tensor<8x4x2x8xf32>")
+    with pytest.raises(CompileError, match=r"@o_proj of family @out is f32.*bf16"):
+        emit_kernel(parse(text))
+
+
+def test_a_body_that_cannot_be_expressed_is_named() -> None:
+    # a norm of the products of a task: its elements are spread over threads
+    text = kernel_text(Shape()).replace(
+        "task.store %s, @h[layer, 0 : 1, tile*8 : 8] : tensor<1x8xf32>",
+        "%g = task.load @mlp_norm[layer, tile*8 : 8] : tensor<8xbf16>\n"
+        "%z = task.rms_norm %s, %g {eps = 1.0e-05 : f64} : (tensor<1x8xf32>, tensor<8xbf16>)\n"
+        "task.store %z, @h[layer, 0 : 1, tile*8 : 8] : tensor<1x8xf32>",
+    )
+    with pytest.raises(CompileError, match=r"family @out.*task.rms_norm"):
+        emit_kernel(parse(text))
+
+
+def test_a_dropped_signal_is_only_for_one_sm() -> None:
+    kernel = parse(kernel_text(Shape()))
+    assert "blockIdx.x != 1) signal_counter" in emit_kernel(kernel, DroppedSignal("q_done", 1)).source
+    with pytest.raises(CompileError, match="no counter @nothing"):
+        emit_kernel(kernel, DroppedSignal("nothing", 1))
+
+
+def test_a_kernel_for_the_reference_is_refused() -> None:
+    with pytest.raises(CompileError, match="sm_"):
+        emit_kernel(lower(CONFIGS["gqa"], "reference"))

@@ -1,0 +1,100 @@
+"""Emitted kernels, executed on the CPU by an emulation of CUDA, against the reference backend."""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from cuda_emulator import EmulatedKernel
+from cuda_kernels import Shape, kernel_text
+from cuda_models import CONFIGS, RandomWeights, llama_config, verified
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.parser import Parser
+
+from amk.amk_ir.errors import StuckWaitError
+from amk.backends.cuda.emit import DroppedSignal, emit_kernel
+from amk.backends.cuda.pack import packed_weights
+from amk.backends.reference.backend import ReferenceBackend
+from amk.backends.reference.queue_interpreter import QueueInterpreter
+from amk.frontends.import_model import import_config
+from amk.passes.convert_graph_to_task import ConvertGraphToTaskPass
+from amk.passes.expand_queues import ExpandQueuesPass
+from amk.passes.insert_sync import InsertSyncPass
+from amk.passes.place_tasks import PlaceTasksPass
+from amk.passes.plan_stream import PlanStreamPass
+from amk.passes.tile_tasks import TileTasksPass
+from amk.runtime.compile import find_kernel, new_context
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+
+@pytest.mark.parametrize("handoff", ["auto", "counter"])
+@pytest.mark.parametrize("name", ["gqa", "odd", "head_dim_80"])
+def test_steps_agree(name: str, handoff: str, tmp_path: Path) -> None:
+    kernel = verified(CONFIGS[name], sms=3, handoff=handoff, kv_dtype="f32")
+    emitted, weights = emit_kernel(kernel.kernel), RandomWeights(kernel.kernel)
+    emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
+    reference = ReferenceBackend().load(kernel, weights)
+    for pos, token in enumerate((5, 17, 99)):
+        outputs = emulated.step({"token": np.array([token], np.int32)}, pos, seed=pos)
+        _, expected = reference.step(token, pos)
+        logits = outputs["logits"][0]
+        assert np.abs(logits - expected).max() <= 2e-5 * np.abs(expected).max()
+        assert outputs["next_token"][0] == logits.argmax()
+
+
+def test_a_short_explicit_form(tmp_path: Path) -> None:
+    kernel = verified(llama_config(32, 32, 1, 2, 1, 16, 64), sms=2, kv_dtype="f32").kernel
+    module = kernel.parent_op()
+    assert isinstance(module, ModuleOp)
+    weights = RandomWeights(kernel)
+    reference = QueueInterpreter(kernel, weights).step([5], 0)
+    ExpandQueuesPass().apply(new_context(), module)
+    emitted = emit_kernel(find_kernel(module))
+    emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
+    outputs = emulated.step({"token": np.array([5], np.int32)}, 0)
+    assert np.abs(outputs["logits"] - reference.logits).max() <= 2e-5 * np.abs(reference.logits).max()
+
+
+@pytest.mark.parametrize(("name", "handoff"), [("biases", "auto"), ("odd", "counter")])
+def test_a_model_without_fusion(name: str, handoff: Literal["auto", "counter"], tmp_path: Path) -> None:
+    module = import_config(CONFIGS[name], weight_dtype="bf16").module.clone()
+    for step in (
+        ConvertGraphToTaskPass(),
+        TileTasksPass(rows=8),
+        PlaceTasksPass(target="sm_90a", sms=3),
+        InsertSyncPass(handoff=handoff),
+        PlanStreamPass(),
+    ):
+        step.apply(new_context(), module)
+    kernel = find_kernel(module)
+    weights = RandomWeights(kernel)
+    reference = QueueInterpreter(kernel, weights).step([5], 0)
+    emitted = emit_kernel(kernel)
+    emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
+    outputs = emulated.step({"token": np.array([5], np.int32)}, 0)
+    assert np.abs(outputs["logits"] - reference.logits).max() <= 2e-5 * np.abs(reference.logits).max()
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_several_tokens_a_step(tagged: bool, tmp_path: Path) -> None:
+    kernel = find_kernel(Parser(new_context(), kernel_text(Shape(tokens=4, tagged=tagged, bias=True))).parse_module())
+    emitted, weights = emit_kernel(kernel), RandomWeights(kernel)
+    emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
+    reference = QueueInterpreter(kernel, weights)
+    for step, tokens in enumerate(([5, 17, 99, 3], [1, 2, 3, 4])):
+        outputs = emulated.step({"token": np.array(tokens, np.int32)}, 4 * step)
+        expected = reference.step(tokens, 4 * step)
+        assert np.abs(outputs["logits"] - expected.logits).max() <= 2e-5 * np.abs(expected.logits).max()
+        assert np.array_equal(outputs["next_token"], expected.next_tokens)
+
+
+@pytest.mark.parametrize("handoff", ["auto", "counter"])
+def test_a_missing_signal_is_reported(handoff: str, tmp_path: Path) -> None:
+    kernel = verified(llama_config(), sms=3, handoff=handoff).kernel
+    counter = next(iter(kernel.counters))
+    emitted = emit_kernel(kernel, DroppedSignal(counter, 1))
+    emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, RandomWeights(kernel)), tmp_path, time_limit_s=0.5)
+    with pytest.raises(StuckWaitError, match=rf"queue.wait @{counter}\[.*expected 3 signals in this step, seen 2"):
+        emulated.step({"token": np.array([1], np.int32)}, 0)
