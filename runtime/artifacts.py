@@ -1,0 +1,127 @@
+"""A compiled model on disk: a folder of files and a manifest with the SHA-256 of each.
+
+| file           | what it is                                             |
+|----------------|--------------------------------------------------------|
+| manifest.json  | model, target, shapes, and size and digest of each file |
+| plan.mlir      | the verified `queue.kernel`                            |
+| kernel.cu      | the CUDA source, all device code included              |
+| kernel.cubin   | what NVRTC made of it                                  |
+| kernel.log     | its report: registers, spills, shared memory           |
+| weights.bin    | the weights as the kernel streams them                 |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..amk_ir.errors import ArtifactError
+from .backend import Progress, no_progress
+from .files import new_folder
+
+FORMAT = 1
+"""Version of the manifest; another one is refused."""
+MANIFEST = "manifest.json"
+_CHUNK = 1 << 24
+
+Content: TypeAlias = bytes | Iterable[bytes | memoryview]
+"""A file: its bytes, or pieces of it that are written as they come."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled model: its folder, and its manifest, whose digests were compared with the files."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    def path(self, name: str) -> Path:
+        """The file called `name`; ArtifactError if it is not part of the artifact."""
+        if name not in self.manifest["files"]:
+            raise ArtifactError(f"{self.folder}: has no {name}; compile the model again")
+        return self.folder / name
+
+    def read(self, name: str) -> bytes:
+        """The content of the file called `name`."""
+        return self.path(name).read_bytes()
+
+
+def is_artifact(folder: Path) -> bool:
+    """Whether `folder` looks like a compiled model."""
+    return (folder / MANIFEST).is_file()
+
+
+def write_artifact(
+    folder: Path, facts: Mapping[str, Any], files: Mapping[str, Content], progress: Progress = no_progress
+) -> Artifact:
+    """Writes a compiled model. `facts` go into the manifest (JSON values); `folder` is replaced if it is an artifact.
+
+    Raises:
+        ArtifactError: `folder` exists and is something else.
+        StorageError: it cannot be written; what was there before is still there.
+    """
+    if folder.exists() and not is_artifact(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(f"{folder}: exists and is not a compiled model; it is not overwritten: choose another name")
+    with new_folder(folder) as temporary:
+        entries: dict[str, dict[str, object]] = {}
+        for done, (name, content) in enumerate(files.items()):
+            progress("writing", done, len(files))
+            entries[name] = _write(temporary / name, content)
+        manifest = {"format": FORMAT, **facts, "files": entries}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    progress("writing", len(files), len(files))
+    return Artifact(folder, manifest)
+
+
+def read_artifact(folder: Path, progress: Progress = no_progress) -> Artifact:
+    """A compiled model, each file compared with the manifest.
+
+    Raises:
+        ArtifactError: not a compiled model, of another format version, or a file that is missing or was changed.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder}: no {MANIFEST}; expected a folder written by `amk compile`") from None
+    except (OSError, ValueError) as e:
+        raise ArtifactError(f"{folder / MANIFEST}: cannot be read: {e}; compile the model again") from e
+    match manifest:
+        case {"format": int(version), "files": dict(files)}:
+            if version != FORMAT:
+                raise ArtifactError(f"{folder}: expected manifest format {FORMAT}, found {version}; compile it again")
+        case _:
+            raise ArtifactError(f"{folder / MANIFEST}: not a manifest of AMK; compile the model again")
+    for done, (name, entry) in enumerate(files.items()):
+        progress("checking", done, len(files))
+        _check(folder / name, entry)
+    progress("checking", len(files), len(files))
+    return Artifact(folder, manifest)
+
+
+def _write(path: Path, content: Content) -> dict[str, object]:
+    """Writes a file and returns its entry in the manifest."""
+    hasher, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for piece in (content,) if isinstance(content, bytes) else content:
+            file.write(piece)
+            hasher.update(piece)
+            size += memoryview(piece).nbytes
+    return {"bytes": size, "sha256": hasher.hexdigest()}
+
+
+def _check(path: Path, entry: Any) -> None:
+    hasher, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_CHUNK):
+                hasher.update(piece)
+                size += len(piece)
+    except OSError as e:
+        raise ArtifactError(f"{path}: cannot be read: {e.strerror or e}; compile the model again") from e
+    found = {"bytes": size, "sha256": hasher.hexdigest()}
+    if found != entry:
+        raise ArtifactError(f"{path}: was changed or damaged since it was compiled; compile the model again")

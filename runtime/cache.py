@@ -1,0 +1,77 @@
+"""The compile cache: what was compiled once, found again by the content of everything that decided it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from ..amk_ir.errors import StorageError
+from .files import new_folder
+
+CACHE_VARIABLE = "AMK_CACHE_DIR"
+_CHECKSUMS = "checksums.json"
+
+
+def digest(content: bytes) -> str:
+    """The SHA-256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def cache_folder() -> Path:
+    """AMK_CACHE_DIR, or amk/ in the user's cache folder."""
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "amk"
+
+
+@cache
+def compiler_fingerprint() -> str:
+    """A digest of AMK's own code and device code, so that a changed compiler never finds what an older one made."""
+    root = Path(__file__).parents[1]
+    hasher = hashlib.sha256()
+    for folder in ("amk_ir", "backends", "dialects", "frontends", "passes", "runtime"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix in (".py", ".cuh"):
+                hasher.update(str(path.relative_to(root)).encode())
+                hasher.update(path.read_bytes())
+    return hasher.hexdigest()
+
+
+class CompileCache:
+    """Sets of named files by key. Entries appear whole; a damaged one is as good as none."""
+
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder or cache_folder()
+
+    @staticmethod
+    def key(*parts: str) -> str:
+        """The key of what is decided by `parts`, in this order, and by AMK's own code."""
+        return digest(json.dumps([compiler_fingerprint(), *parts]).encode())
+
+    def get(self, key: str) -> dict[str, bytes] | None:
+        """The files stored under `key`; None if there are none, or if they are not what was stored."""
+        entry = self._entry(key)
+        try:
+            checksums = json.loads((entry / _CHECKSUMS).read_bytes())
+            files = {name: (entry / name).read_bytes() for name in checksums}
+        except (OSError, ValueError, TypeError):
+            return None
+        return files if all(digest(files[name]) == checksums[name] for name in files) else None
+
+    def put(self, key: str, files: Mapping[str, bytes]) -> None:
+        """Stores `files` under `key`; raises StorageError, and then nothing is stored."""
+        try:
+            with new_folder(self._entry(key)) as folder:
+                for name, content in files.items():
+                    (folder / name).write_bytes(content)
+                checksums = {name: digest(content) for name, content in files.items()}
+                (folder / _CHECKSUMS).write_text(json.dumps(checksums))
+        except StorageError as e:
+            raise StorageError(f"{e} ({CACHE_VARIABLE} says where the cache is)") from e
+
+    def _entry(self, key: str) -> Path:
+        return self.folder / key[:2] / key[2:]

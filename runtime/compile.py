@@ -1,0 +1,70 @@
+"""From an imported model to a verified queue kernel: the pipeline that `amk` runs, in one place."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import Builtin, ModuleOp
+from xdsl.passes import ModulePass, PassPipeline
+from xdsl.printer import Printer
+from xdsl.utils.exceptions import PassFailedException
+
+from ..amk_ir.errors import CompileError, TargetError
+from ..amk_ir.targets import Target
+from ..dialects.amk import Amk
+from ..dialects.graph import Graph
+from ..dialects.queue import KernelOp, Queue
+from ..dialects.task import Task
+from ..passes.graph_to_queue import GraphToQueuePass
+from ..passes.verify_schedule import VerifiedKernel, verify
+
+
+def new_context() -> Context:
+    """An xDSL context that knows AMK's dialects."""
+    context = Context()
+    for dialect in (Builtin, Amk, Graph, Queue, Task):
+        context.load_dialect(dialect)
+    return context
+
+
+def plan(model: ModuleOp, target: Target, sms: int | None = None) -> VerifiedKernel:
+    """Lowers a module with one graph.model to a schedule for `target` on `sms` SMs (None: all), and verifies it.
+
+    `model` is left as it is.
+
+    Raises:
+        TargetError: the target has fewer SMs.
+        CompileError: a pass cannot lower the model for this target.
+        ScheduleError: the verifier rejects the schedule, which is a defect of the passes.
+    """
+    if sms is not None and target.is_cuda and sms > target.num_sms:
+        raise TargetError(
+            f"sms: {target.name} has {target.num_sms} SMs, found {sms}; all blocks must be resident at once"
+        )
+    module = model.clone()
+    lowering = GraphToQueuePass(target=target.name, sms=sms or target.num_sms)
+    try:
+        PassPipeline((lowering,), _verify).apply(new_context(), module)
+    except PassFailedException as e:
+        raise CompileError(f"cannot compile for {target.name}: {e}") from e
+    return verify(find_kernel(module))
+
+
+def module_text(module: ModuleOp) -> str:
+    """The module as a .mlir file."""
+    text = StringIO()
+    Printer(stream=text).print_op(module)
+    return text.getvalue() + "\n"
+
+
+def find_kernel(module: ModuleOp) -> KernelOp:
+    """The one queue.kernel of a module; CompileError if there is none, or more."""
+    kernels = [op for op in module.ops if isinstance(op, KernelOp)]
+    if len(kernels) != 1:
+        raise CompileError(f"expected a module with one queue.kernel, found {len(kernels)}")
+    return kernels[0]
+
+
+def _verify(before: ModulePass | None, module: ModuleOp, after: ModulePass | None) -> None:
+    module.verify()

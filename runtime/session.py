@@ -1,0 +1,119 @@
+"""One conversation with a loaded model: token ids in, token ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from types import TracebackType
+
+from ..amk_ir.errors import UsageError
+from .backend import Executable, Logits
+from .sampling import Sampler, Sampling
+
+
+def check_request(
+    prompt: Sequence[int], max_tokens: int | None, vocab_size: int, max_seq: int, position: int = 0
+) -> None:
+    """Whether a session whose text has `position` tokens can feed `prompt` and generate `max_tokens` more.
+
+    Raises UsageError: an empty prompt, a token id outside the vocabulary, or more tokens than max_seq.
+    """
+    if not prompt:
+        raise UsageError("the prompt is empty: expected one token or more")
+    for index, token in enumerate(prompt):
+        if not 0 <= token < vocab_size:
+            raise UsageError(
+                f"prompt token {index} is {token}: expected an id from 0 to {vocab_size - 1}; "
+                "does the tokenizer belong to this model?"
+            )
+    if max_tokens is not None and max_tokens < 0:
+        raise UsageError(f"max-tokens: expected 0 or more, found {max_tokens}")
+    used = position + len(prompt)
+    if used > max_seq:
+        before = f"after {position} tokens of text " if position else ""
+        raise UsageError(
+            f"{before}the prompt has {len(prompt)} tokens, but max_seq is {max_seq}; "
+            "shorten it, or import the model with a larger max_seq"
+        )
+    if max_tokens is not None and used + max_tokens > max_seq:
+        raise UsageError(
+            f"prompt and text would have {used} + {max_tokens} tokens, but max_seq is {max_seq}; "
+            f"ask for {max_seq - used} or fewer, or import the model with a larger max_seq"
+        )
+
+
+class Session:
+    """Feeds tokens to an executable, keeps the position, and chooses the next tokens.
+
+    A session goes on where it stopped: the next prompt follows the tokens so far. `reset` starts anew.
+    Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, executable: Executable, *, vocab_size: int, max_seq: int):
+        self.executable = executable
+        self.vocab_size = vocab_size
+        self.max_seq = max_seq
+        self._position = 0
+        self._unfed: list[int] = []  # the last chosen token: part of the text, not yet of the KV cache
+
+    @property
+    def position(self) -> int:
+        """How many tokens the text has so far."""
+        return self._position + len(self._unfed)
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        stop: Collection[int] = (),
+    ) -> Iterator[int]:
+        """Feeds `prompt` and yields the tokens that follow, each as soon as it is known.
+
+        Ends after `max_tokens` (None: when the text has `max_seq` tokens), or after a token of `stop`, which is
+        yielded as well. The prompt is checked now, not when the first token is asked for.
+
+        Raises:
+            UsageError: an empty prompt, a token id outside the vocabulary, or more tokens than max_seq.
+        """
+        check_request(prompt, max_tokens, self.vocab_size, self.max_seq, self.position)
+        room = self.max_seq - self.position - len(prompt)
+        return self._generate(
+            prompt, room if max_tokens is None else max_tokens, Sampler(sampling or Sampling()), frozenset(stop)
+        )
+
+    def _generate(self, prompt: Sequence[int], count: int, sampler: Sampler, stop: frozenset[int]) -> Iterator[int]:
+        self._unfed.extend(prompt)
+        for _ in range(count):
+            token = sampler.choose(*self._feed())
+            self._unfed.append(token)
+            yield token
+            if token in stop:
+                return
+
+    def _feed(self) -> tuple[int, Logits]:
+        """Runs all tokens that were not run yet, of which there is at least one; what the last step returned."""
+        while True:
+            result = self.executable.step(self._unfed[0], self._position)
+            # Only now: a step that was interrupted is run again, which writes the same KV entries.
+            del self._unfed[0]
+            self._position += 1
+            if not self._unfed:
+                return result
+
+    def reset(self) -> None:
+        """Forgets the text."""
+        self.executable.reset()
+        self._position = 0
+        self._unfed.clear()
+
+    def close(self) -> None:
+        """Frees what the backend holds."""
+        self.executable.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,202 @@
+"""amk as a program: what each command prints, refuses, and leaves behind."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ["compile", "generate", "import", "info"]
+
+
+def one_line(stderr: str, *parts: str) -> None:
+    """`stderr` is one line of amk that contains all `parts`."""
+    assert stderr.startswith("amk: error: "), stderr
+    assert stderr.count("\n") == 1, stderr
+    for part in parts:
+        assert part in stderr
+
+
+def test_help(tool):
+    run = tool("amk", "--help")
+    assert run.returncode == 0
+    for command in COMMANDS:
+        assert re.search(rf"^ +{command} +\w", run.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_help(tool, command: str):
+    run = tool("amk", command, "--help", env={"COLUMNS": "60"})
+    assert run.returncode == 0
+    assert "MODEL" in run.stdout
+    assert "None" not in run.stdout, "a default that says nothing"
+
+
+def test_starts_fast(tool):
+    tool("amk", "--version")
+    start = time.perf_counter()
+    assert tool("amk", "--version").stdout.startswith("amk 0.")
+    assert time.perf_counter() - start < 1.0
+
+
+@pytest.mark.parametrize("args", [[], ["no-such-command"], ["info"], ["generate", "m"], ["compile", "m"]])
+def test_usage_errors(tool, args: list[str]):
+    run = tool("amk", *args)
+    assert run.returncode == 2
+    assert "usage: amk" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("command", [["info"], ["import"], ["generate", "--prompt", "x"], ["compile", "-o", "out"]])
+def test_no_such_model(tool, command: list[str]):
+    run = tool("amk", *command, "no-such-model")
+    assert run.returncode == 2
+    one_line(run.stderr, "no-such-model: no such file or directory")
+
+
+def test_import(tool, tiny_model: Path, tmp_path: Path):
+    """What is written can be read by amk-opt, and is what would be printed."""
+    out = tmp_path / "model.mlir"
+    run = tool("amk", "import", tiny_model, "-o", out)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert tool("amk", "import", tiny_model).stdout == out.read_text()
+    assert tool("amk-opt", out).stdout.strip() == out.read_text().strip()
+
+
+def test_import_dtypes(tool, tiny_model: Path):
+    text = tool("amk", "import", tiny_model, "--weights", "bf16", "--kv", "bf16", "--max-seq", "48").stdout
+    assert "max_seq 48" in text
+    assert "tensor<48x32xbf16>" in text
+    assert "tensor<48x2x8xbf16>" in text
+
+
+def test_import_without_a_place(tool, tiny_model: Path, tmp_path: Path):
+    run = tool("amk", "import", tiny_model, "-o", tmp_path / "no" / "such" / "model.mlir")
+    assert run.returncode == 2
+    one_line(run.stderr, "model.mlir: cannot write: No such file or directory")
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "x"])
+def test_bad_sizes(tool, tiny_model: Path, size: str):
+    run = tool("amk", "import", tiny_model, f"--max-seq={size}")
+    assert run.returncode == 2
+    assert f"expected an integer of at least 1, found '{size}'" in run.stderr
+
+
+def test_too_large_max_seq(tool, tiny_model: Path):
+    run = tool("amk", "import", tiny_model, "--max-seq", "65")
+    assert run.returncode == 2
+    one_line(run.stderr, "max_seq: expected 1 to 64")
+
+
+def test_a_truncated_model(tool, tiny_model: Path, tmp_path: Path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in tiny_model.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    for command in (["info", broken], ["generate", broken, "--prompt", "x"]):
+        run = tool("amk", *command)
+        assert run.returncode == 2
+        one_line(run.stderr, "model.safetensors: truncated")
+
+
+def test_info(tool, tiny_model: Path):
+    run = tool("amk", "info", tiny_model)
+    assert (run.returncode, run.stderr) == (0, "")
+    for part in ("LlamaForCausalLM", "tied head", "2 of width 32", "4 heads, 2 of keys", "H100", "RTX 4090"):
+        assert part in run.stdout
+
+
+def test_a_closed_pipe_is_quiet(tiny_model: Path):
+    """amk info MODEL | head -1"""
+    amk = Path(sys.executable).with_name("amk")
+    run = subprocess.Popen([amk, "import", tiny_model], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout is not None
+    run.stdout.close()
+    _, stderr = run.communicate(timeout=60)
+    assert stderr == b""
+    assert run.returncode == 0
+
+
+def test_a_full_disk(tiny_model: Path):
+    """amk import MODEL > /dev/full"""
+    amk = Path(sys.executable).with_name("amk")
+    with open("/dev/full", "w") as full:
+        run = subprocess.run([amk, "import", tiny_model], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert run.returncode == 2
+    one_line(run.stderr, "No space left on device")
+
+
+def test_an_internal_error(tool, tiny_model: Path, tmp_path: Path):
+    """A defect is status 1, one line, and a hint; simulated by a broken module in front of AMK's dependencies."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nimport types\nm = types.ModuleType('xdsl.printer')\nsys.modules['xdsl.printer'] = m\n"
+    )
+    run = tool("amk", "import", tiny_model, env={"PYTHONPATH": str(tmp_path)})
+    assert run.returncode == 1
+    assert run.stderr.startswith("amk: internal error: ImportError: ")
+    assert run.stderr.count("\n") == 1
+    assert "AMK_DEBUG=1" in run.stderr
+
+
+def generate(tool, model: Path, *args: str | Path, stdin: str = ""):
+    return tool("amk", "generate", model, *args, stdin=stdin)
+
+
+def test_generate(tool, tiny_model: Path):
+    """Greedy text is the same every time; the prompt is not repeated; nothing but text on stdout."""
+    first = generate(tool, tiny_model, "--prompt", "Hello", "--max-tokens", "8")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.endswith("\n")
+    assert len(first.stdout) > 1
+    assert generate(tool, tiny_model, "--prompt", "-", "--max-tokens", "8", stdin="Hello").stdout == first.stdout
+
+
+def test_generate_chat(tool, tiny_model: Path):
+    run = generate(tool, tiny_model, "--prompt", "Hi", "--chat", "--system", "Be brief", "--max-tokens", "4", "--stats")
+    assert run.returncode == 0
+    assert re.fullmatch(r"\[prompt: \d+ tokens in .* s; text: \d+ tokens, .*\]\n", run.stderr)
+
+
+def test_generate_samples(tool, tiny_model: Path):
+    def draw(seed: int) -> str:
+        args = ("--prompt", "Hello", "--max-tokens", "12", "--temperature", "2", "--seed", str(seed))
+        return generate(tool, tiny_model, *args).stdout
+
+    assert draw(1) == draw(1) != draw(2)
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (["--prompt", ""], ["--prompt", "empty"]),
+        (["--prompt", "x" * 70], ["max_seq is 64"]),
+        (["--prompt", "x" * 20, "--max-tokens", "50"], ["max_seq is 64; ask for"]),
+        (["--prompt", "x", "--temperature", "-1"], ["temperature: expected"]),
+        (["--prompt", "x", "--top-p", "0"], ["top-p: expected"]),
+        (["--prompt", "x", "--system", "y"], ["--system needs --chat"]),
+        (["--prompt", "x", "--backend", "cuda", "--target", "reference"], ["target 'reference' is not a GPU"]),
+        (["--prompt", "x", "--compiled", "dir"], ["--compiled goes with --backend cuda"]),
+        (["--prompt", "x", "--target", "sm_1"], ["unknown target 'sm_1'", "sm_90a"]),
+    ],
+)
+def test_generate_refuses(tool, tiny_model: Path, args: list[str], parts: list[str]):
+    run = generate(tool, tiny_model, *args)
+    assert (run.returncode, run.stdout) == (2, "")
+    one_line(run.stderr, *parts)
+
+
+def test_interrupt(tiny_model: Path):
+    """Ctrl-C while the prompt is read: quiet, status 130."""
+    amk = Path(sys.executable).with_name("amk")
+    command = [amk, "generate", tiny_model, "--prompt", "-"]
+    run = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(1.5)  # it waits for the prompt now
+    run.send_signal(signal.SIGINT)
+    stdout, stderr = run.communicate(timeout=60)
+    assert (run.returncode, stdout, stderr.strip()) == (130, b"", b"")

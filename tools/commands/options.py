@@ -1,0 +1,81 @@
+"""Options that several subcommands have."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ...amk_ir.dtypes import FloatType
+    from ...frontends.import_model import ImportedModel
+
+
+def positive(text: str) -> int:
+    """argparse type: an integer of at least 1."""
+    return _at_least(text, 1)
+
+
+def natural(text: str) -> int:
+    """argparse type: an integer of at least 0."""
+    return _at_least(text, 0)
+
+
+def _at_least(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, found {text!r}")
+    return value
+
+
+def add_model(parser: argparse.ArgumentParser, *, weights: str | None) -> None:
+    """MODEL and how to import it. `weights`: the default dtype, None if it depends on the backend."""
+    default = weights or argparse.SUPPRESS
+    depends = f" (default: {weights})" if weights else " (default: f32 on the reference backend, bf16 on CUDA)"
+    parser.add_argument("model", metavar="MODEL", help="folder, GGUF file, smollm2-135m-instruct or hub id")
+    parser.add_argument(
+        "--max-seq",
+        metavar="N",
+        type=positive,
+        default=argparse.SUPPRESS,
+        help="positions of the KV cache: prompt and text together (default: the model's context, at most 2048)",
+    )
+    parser.add_argument("--weights", choices=["f32", "bf16"], help=f"dtype of the weights{depends}", default=default)
+    parser.add_argument("--kv", choices=["f32", "bf16"], help=f"dtype of the KV cache{depends}", default=default)
+
+
+def add_target(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """--target and --sms."""
+    from ...amk_ir.targets import TARGETS
+
+    shown = f" (default: {default})" if default else " (default: what the backend runs on)"
+    parser.add_argument(
+        "--target",
+        default=default or argparse.SUPPRESS,
+        metavar="TARGET",
+        help=f"what to compile for: {', '.join(TARGETS)}{shown}",
+    )
+    parser.add_argument(
+        "--sms",
+        metavar="N",
+        type=positive,
+        default=argparse.SUPPRESS,
+        help="size of the grid: SMs that work (default: all of the target)",
+    )
+
+
+def import_named(args: argparse.Namespace, dtype: FloatType = "f32") -> ImportedModel:
+    """The model that the arguments of `add_model` name; `dtype` stands in for those not given."""
+    # transformers tells the user of a missing torch, and counts on it; AMK does not need it.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from ...frontends.import_model import import_model
+
+    return import_model(
+        args.model,
+        max_seq=getattr(args, "max_seq", None),
+        weight_dtype=getattr(args, "weights", dtype),
+        kv_dtype=getattr(args, "kv", dtype),
+    )

@@ -1,0 +1,68 @@
+"""How a command line tool ends: quiet interrupts, one-line errors, exit codes.
+
+| status | meaning                                                                     |
+|--------|-----------------------------------------------------------------------------|
+| 0      | done                                                                        |
+| 1      | internal error: a defect of AMK                                             |
+| 2      | the input, the options or the machine: the message says what, and what to do |
+| 130    | interrupted (Ctrl-C)                                                        |
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from ..amk_ir.errors import AmkError
+
+DEBUG_VARIABLE = "AMK_DEBUG"
+"""Set to 1 to see tracebacks."""
+
+
+def run_tool(name: str, body: Callable[[], int | None], *more: type[BaseException]) -> int:
+    """Runs `body` and turns what it raises into a message on stderr and an exit status.
+
+    `more` are further exceptions that are the user's to mend. A body's own status (None: 0) is returned.
+    """
+    try:
+        status = body() or 0
+        sys.stdout.flush()  # or a closed pipe shows up only when Python exits
+        return status
+    except BrokenPipeError:
+        _drop_output()  # the reader (head, less) has seen enough
+        return 0
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except (AmkError, OSError, *more) as e:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        print(f"{name}: error: {describe(e)}", file=sys.stderr)
+        _drop_output()
+        return 2
+    except Exception as e:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        message = " ".join(str(e).split())
+        print(
+            f"{name}: internal error: {type(e).__name__}: {message} (set {DEBUG_VARIABLE}=1 to see the traceback)",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _drop_output() -> None:
+    """Forgets what is still in stdout's buffer if it cannot be written: Python would try once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def describe(error: BaseException) -> str:
+    """The message of an error that the user can mend, without Python's decoration."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,53 @@
+"""Progress bars for work that takes over a second, on a terminal only."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+
+class ProgressBar:
+    """A `runtime.backend.Progress`: one bar on stderr for each kind of work, gone when it is done.
+
+    Nothing appears when stderr is not a terminal, nor in the first second. Use it as a context manager, so that no
+    part of a bar stays behind an error message.
+    """
+
+    def __init__(self) -> None:
+        self._what: str | None = None
+        self._bar = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self.close()
+            from tqdm import tqdm
+
+            self._what = what
+            self._bar = tqdm(
+                total=total,
+                desc=what,
+                delay=1.0,
+                leave=False,
+                file=sys.stderr,
+                dynamic_ncols=True,  # a bar longer than the line would wrap, and leave rests behind
+                disable=None,  # not a terminal
+                bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}",
+            )
+        assert self._bar is not None
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self.close()
+
+    def close(self) -> None:
+        """Removes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+        self._what, self._bar = None, None
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

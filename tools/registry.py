@@ -1,0 +1,137 @@
+"""What AMK adds to xDSL: dialects, passes and targets, each behind a getter that imports it when it is used.
+
+`amk-opt` and the stock `xdsl-opt` know these through `universe.py`. Starting a tool must not import all of
+AMK, so nothing is imported here but types. Alphabetical order; a test compares each key with the name of what
+its getter returns, and the passes with the files in passes/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from xdsl.ir import Dialect
+from xdsl.passes import ModulePass
+from xdsl.utils.target import Target
+
+
+def get_all_dialects() -> dict[str, Callable[[], Dialect]]:
+    """All dialects of AMK by name."""
+
+    def get_amk():
+        from ..dialects.amk import Amk
+
+        return Amk
+
+    def get_graph():
+        from ..dialects.graph import Graph
+
+        return Graph
+
+    def get_queue():
+        from ..dialects.queue import Queue
+
+        return Queue
+
+    def get_task():
+        from ..dialects.task import Task
+
+        return Task
+
+    return {
+        "amk": get_amk,
+        "graph": get_graph,
+        "queue": get_queue,
+        "task": get_task,
+    }
+
+
+def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
+    """All passes of AMK by name."""
+
+    def get_convert_graph_to_task():
+        from ..passes.convert_graph_to_task import ConvertGraphToTaskPass
+
+        return ConvertGraphToTaskPass
+
+    def get_expand_queues():
+        from ..passes.expand_queues import ExpandQueuesPass
+
+        return ExpandQueuesPass
+
+    def get_fuse_into_consumer():
+        from ..passes.fuse_into_consumer import FuseIntoConsumerPass
+
+        return FuseIntoConsumerPass
+
+    def get_fuse_into_producer():
+        from ..passes.fuse_into_producer import FuseIntoProducerPass
+
+        return FuseIntoProducerPass
+
+    def get_graph_to_queue():
+        from ..passes.graph_to_queue import GraphToQueuePass
+
+        return GraphToQueuePass
+
+    def get_graph_to_task():
+        from ..passes.graph_to_task import GraphToTaskPass
+
+        return GraphToTaskPass
+
+    def get_insert_sync():
+        from ..passes.insert_sync import InsertSyncPass
+
+        return InsertSyncPass
+
+    def get_place_tasks():
+        from ..passes.place_tasks import PlaceTasksPass
+
+        return PlaceTasksPass
+
+    def get_plan_stream():
+        from ..passes.plan_stream import PlanStreamPass
+
+        return PlanStreamPass
+
+    def get_task_to_queue():
+        from ..passes.task_to_queue import TaskToQueuePass
+
+        return TaskToQueuePass
+
+    def get_tile_tasks():
+        from ..passes.tile_tasks import TileTasksPass
+
+        return TileTasksPass
+
+    def get_verify_schedule():
+        from ..passes.verify_schedule import VerifySchedulePass
+
+        return VerifySchedulePass
+
+    return {
+        "convert-graph-to-task": get_convert_graph_to_task,
+        "expand-queues": get_expand_queues,
+        "fuse-into-consumer": get_fuse_into_consumer,
+        "fuse-into-producer": get_fuse_into_producer,
+        "graph-to-queue": get_graph_to_queue,
+        "graph-to-task": get_graph_to_task,
+        "insert-sync": get_insert_sync,
+        "place-tasks": get_place_tasks,
+        "plan-stream": get_plan_stream,
+        "task-to-queue": get_task_to_queue,
+        "tile-tasks": get_tile_tasks,
+        "verify-schedule": get_verify_schedule,
+    }
+
+
+def get_all_targets() -> dict[str, Callable[[], type[Target]]]:
+    """All output formats of AMK by name (`amk-opt -t NAME`)."""
+
+    def get_cuda_source():
+        from ..backends.cuda.target import CudaSourceTarget
+
+        return CudaSourceTarget
+
+    return {
+        "cuda-source": get_cuda_source,
+    }
