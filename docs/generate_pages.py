@@ -1,10 +1,11 @@
-"""Writes docs/dialects/*.md from the docstrings and definitions of the dialects: `python docs/generate_dialect_pages.py`.
+"""Writes docs/dialects/*.md and docs/passes.md from docstrings and definitions: `python docs/generate_pages.py`.
 
 tests/unit/test_docs.py checks that the committed pages are what this writes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from xdsl.ir import Dialect, Operation
 from xdsl.irdl import IRDLOperation, OpDef
 
 from amk.dialects import graph, queue, task
+from amk.tools.registry import get_all_passes
 
-PAGES = Path(__file__).parent / "dialects"
+DOCS = Path(__file__).parent
 DIALECTS: dict[str, tuple[Dialect, str]] = {
     "graph": (graph.Graph, graph.__doc__ or ""),
     "task": (task.Task, task.__doc__ or ""),
@@ -21,7 +23,36 @@ DIALECTS: dict[str, tuple[Dialect, str]] = {
 }
 
 
-def page(name: str) -> str:
+PASSES_INTRODUCTION = """# Passes
+
+`amk-opt FILE.mlir -p "PASS{option=value},PASS,..."` applies them in order and verifies the IR after each. Composite
+pipelines are passes themselves: `graph-to-task`, `task-to-queue`, and `graph-to-queue`, which is both. The verifier is a
+pass of its own at their end: `graph-to-queue{target=sm_90a},verify-schedule`.
+"""
+
+
+def pages() -> dict[str, str]:
+    """All generated pages by their path below docs/."""
+    return {f"dialects/{name}.md": dialect_page(name) for name in DIALECTS} | {"passes.md": passes_page()}
+
+
+def passes_page() -> str:
+    """The Markdown page of all passes."""
+    lines = [PASSES_INTRODUCTION]
+    for name, get in sorted(get_all_passes().items()):
+        cls = get()
+        lines += [f"## `{name}`", "", _body(cls.__doc__ or ""), ""]
+        options = [f"`{f.name.replace('_', '-')}` = {_default(f.default)}" for f in dataclasses.fields(cls)]
+        if options:
+            lines += [f"Options and defaults: {', '.join(options)}.", ""]
+    return "\n".join(lines)
+
+
+def _default(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def dialect_page(name: str) -> str:
     """The Markdown page of a dialect."""
     dialect, introduction = DIALECTS[name]
     lines = [f"# The `{name}` dialect", "", _body(introduction), ""]
@@ -58,9 +89,9 @@ def _members(definition: OpDef) -> list[str]:
 
 
 def main() -> None:
-    PAGES.mkdir(exist_ok=True)
-    for name in DIALECTS:
-        (PAGES / f"{name}.md").write_text(page(name), encoding="utf-8")
+    for path, text in pages().items():
+        (DOCS / path).parent.mkdir(exist_ok=True)
+        (DOCS / path).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
