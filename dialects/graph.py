@@ -48,8 +48,10 @@ from xdsl.irdl import (
     var_result_def,
 )
 from xdsl.parser import Parser, UnresolvedOperand
+from xdsl.pattern_rewriter import RewritePattern
 from xdsl.printer import Printer
 from xdsl.traits import (
+    HasCanonicalizationPatternsTrait,
     HasParent,
     IsTerminator,
     MemoryWriteEffect,
@@ -332,6 +334,14 @@ class ReturnOp(IRDLOperation):
         super().__init__(operands=[logits, next_token])
 
 
+class LayersOpHasCanonicalizationPatterns(HasCanonicalizationPatternsTrait):
+    @classmethod
+    def get_canonicalization_patterns(cls) -> tuple[RewritePattern, ...]:
+        from .canonicalization_graph import DropUnusedCarried, ForwardInvariantCarried
+
+        return (ForwardInvariantCarried(), DropUnusedCarried())
+
+
 @irdl_op_definition
 class LayersOp(IRDLOperation):
     """`count` identical layers, each with its own weights: a loop that carries tensors.
@@ -348,7 +358,7 @@ class LayersOp(IRDLOperation):
     outs = var_result_def(_F32)
     body = region_def("single_block")
 
-    traits = traits_def(HasParent(StepOp), RecursiveMemoryEffect())
+    traits = traits_def(HasParent(StepOp), RecursiveMemoryEffect(), LayersOpHasCanonicalizationPatterns())
 
     def __init__(self, count: int, inits: Sequence[SSAValue], body: Region):
         super().__init__(
@@ -418,7 +428,7 @@ class YieldOp(IRDLOperation):
 
     values = var_operand_def(_F32)
 
-    traits = traits_def(IsTerminator(), HasParent(LayersOp))
+    traits = traits_def(IsTerminator(), HasParent(LayersOp), Pure())
 
     assembly_format = "$values `:` type($values) attr-dict"
 

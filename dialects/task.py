@@ -51,6 +51,7 @@ from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.traits import (
     HasParent,
+    IsolatedFromAbove,
     MemoryReadEffect,
     MemoryWriteEffect,
     NoTerminator,
@@ -314,7 +315,7 @@ class FamilyOp(IRDLOperation):
     domain = prop_def(DomainAttr)
     body = region_def("single_block")
 
-    traits = traits_def(SymbolOpInterface(), HasParent(HoldsBuffers), NoTerminator())
+    traits = traits_def(SymbolOpInterface(), HasParent(HoldsBuffers), IsolatedFromAbove(), NoTerminator())
 
     def __init__(self, name: str, domain: Sequence[tuple[str, int]], body: Region):
         super().__init__(properties={"sym_name": StringAttr(name), "domain": DomainAttr(tuple(domain))}, regions=[body])
@@ -381,10 +382,21 @@ class OrderOp(IRDLOperation):
 
     traits = traits_def(HasParent(ProgramOp), NoTerminator())
 
-    assembly_format = "$body attr-dict"
-
     def __init__(self, body: Region):
         super().__init__(regions=[body])
+
+    @classmethod
+    def parse(cls, parser: Parser) -> OrderOp:
+        return OrderOp(parse_block(parser))
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        print_block(printer, self.body)
+
+    def verify_(self) -> None:
+        for op in self.walk():
+            if not isinstance(op, OrderOp | ForOp | CallOp):
+                raise VerifyException(f"an order holds loops and calls, found '{op.name}'")
 
 
 @irdl_op_definition

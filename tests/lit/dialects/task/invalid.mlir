@@ -1,0 +1,631 @@
+// RUN: amk-opt %s --split-input-file --verify-diagnostics | filecheck %s
+
+// A step handles at least one token, and no more than there are positions.
+task.program @p max_seq 8 tokens 9 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.order {
+  }
+}
+// CHECK: tokens must lie in [1, max_seq = 8], found 9
+
+// -----
+
+// A program has one order.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<4xf32>
+}
+// CHECK: a program has exactly one task.order, found 0
+
+// -----
+
+// Nothing else stands in a program.
+task.program @p max_seq 8 tokens 1 {
+  "test.op"() : () -> ()
+  task.order {
+  }
+}
+// CHECK: a program holds buffers, families and one order, found 'test.op'
+
+// -----
+
+// A weight comes from somewhere.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight : tensor<4xf32>
+  task.order {
+  }
+}
+// CHECK: exactly the weights have a source, found a weight buffer
+
+// -----
+
+// Scratch comes from nowhere.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @s scratch from #amk.checkpoint<"s"> : tensor<4xf32>
+  task.order {
+  }
+}
+// CHECK: exactly the weights have a source, found a scratch buffer
+
+// -----
+
+// Buffers are static.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @s scratch : tensor<?xf32>
+  task.order {
+  }
+}
+// CHECK: buffer shape must be static and positive, found tensor<?xf32>
+
+// -----
+
+// State cannot be tagged: it outlives the epoch.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @s state tagged : tensor<4xf32>
+  task.order {
+  }
+}
+// CHECK: only scratch float32 buffers can be tagged, found state tensor<4xf32>
+
+// -----
+
+// Tagged words are float32.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @s scratch tagged : tensor<4xbf16>
+  task.order {
+  }
+}
+// CHECK: only scratch float32 buffers can be tagged, found scratch tensor<4xbf16>
+
+// -----
+
+// Two symbols of one name.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @x scratch : tensor<4xf32>
+  task.order {
+  }
+}
+// CHECK: Redefinition of symbol "x"
+
+// -----
+
+// Indices of a domain differ.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1, layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: indices of a domain must differ, found (layer, layer)
+
+// -----
+
+// The position is not an index.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1, pos = 2) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: 'pos' is reserved for the position and cannot name a domain index
+
+// -----
+
+// Extents are positive.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1, tile = 0) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: extent of domain index 'tile' must be at least 1, found 0
+
+// -----
+
+// A task without a result.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: family @f stores nothing
+
+// -----
+
+// An access names a buffer.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @missing[layer] : tensor<f32>
+  }
+  task.order {
+  }
+}
+// CHECK: 'task.load' accesses @missing, which is not a buffer
+
+// -----
+
+// An access has the rank of its buffer.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1] : tensor<1xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: 'task.load' in @f: @x[layer, 0 : 1] has 2 dimensions, buffer @x has 3
+
+// -----
+
+// An access uses the indices of its family.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[tile, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: @x[tile, 0 : 1, 0 : 4] uses index 'tile', which is not in the domain (layer)
+
+// -----
+
+// An access lies in the buffer for every task.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 2) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: dimension 0 of @x[layer + 1, 0 : 1, 0 : 4] covers [1, 3), buffer @x has [0, 2)
+
+// -----
+
+// An access lies in the buffer for every position.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<6x4xf32>
+  task.buffer @in input : tensor<1x4xf32>
+  task.buffer @ids input : tensor<1xi32>
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @c state : tensor<8x2x2x2xf32>
+  task.family @f (layer = 1) {
+    %k = task.load @c[0 : pos + 2, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: covers [0, 9), buffer @c has [0, 8)
+
+// -----
+
+// A size depends on the position only.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[0 : layer + 1, 0 : 1, 0 : 4] : tensor<?x1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: size layer + 1 of dimension 0 of @x[0 : layer + 1, 0 : 1, 0 : 4] may depend on 'pos' only
+
+// -----
+
+// A tile has elements.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 0] : tensor<1x0xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: size 0 of dimension 2 of @x[layer, 0 : 1, 0 : 0] can be less than 1
+
+// -----
+
+// A limit lies in the buffer.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 8 to 5] : tensor<1x8xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: limit 5 of dimension 2 of @x[layer, 0 : 1, 0 : 8 to 5] must lie in [1, 4]
+
+// -----
+
+// Every tile has an element before the limit.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1, tile = 2) {
+    %x = task.load @x[layer, 0 : 1, tile*4 : 4 to 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: starts at 4, at or beyond its limit 4
+
+// -----
+
+// Only weights are streamed.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.stream @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: only weights are streamed, @x is scratch
+
+// -----
+
+// What is streamed is known before the step.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<8x4xf32>
+  task.family @f (layer = 1) {
+    %w = task.stream @w[pos : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: a streamed tile is constant, @w[pos : 1, 0 : 4] depends on 'pos'
+
+// -----
+
+// Rows are gathered from all of the first dimension.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<6x4xf32>
+  task.buffer @in input : tensor<1x4xf32>
+  task.buffer @ids input : tensor<1xi32>
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @c state : tensor<8x2x2x2xf32>
+  task.family @f (layer = 1) {
+    %i = task.load @ids[0 : 1] : tensor<1xi32>
+    %x = task.gather %i, @w[1 : 2, 0 : 4] : (tensor<1xi32>) -> tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: the first dimension of a gather is a constant range '0 : rows', found 1 : 2
+
+// -----
+
+// Weights are not written.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<6x4xf32>
+  task.buffer @in input : tensor<1x4xf32>
+  task.buffer @ids input : tensor<1xi32>
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @c state : tensor<8x2x2x2xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @w[0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: a task cannot write @w, a weight buffer
+
+// -----
+
+// Inputs are not written.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<6x4xf32>
+  task.buffer @in input : tensor<1x4xf32>
+  task.buffer @ids input : tensor<1xi32>
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @c state : tensor<8x2x2x2xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @in[0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: a task cannot write @in, a input buffer
+
+// -----
+
+// A store has the shape of its region.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 3] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: 'task.store' accesses a tile of type tensor<1x3xf32>, found tensor<1x4xf32>
+
+// -----
+
+// A matmul contracts the k dimensions of its operands.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<6x4xf32>
+  task.buffer @in input : tensor<1x4xf32>
+  task.buffer @ids input : tensor<1xi32>
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @c state : tensor<8x2x2x2xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    %w = task.stream @w[0 : 6, 0 : 3] : tensor<6x3xf32>
+    %y = "task.matmul"(%x, %w) : (tensor<1x4xf32>, tensor<6x3xf32>) -> tensor<1x6xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: weight tile 6x3 does not take 1x4 to 1x6
+
+// -----
+
+// A norm is over the last dimension.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<6x4xf32>
+  task.buffer @in input : tensor<1x4xf32>
+  task.buffer @ids input : tensor<1xi32>
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @c state : tensor<8x2x2x2xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    %g = task.load @w[0, 0 : 3] : tensor<3xf32>
+    %y = task.rms_norm %x, %g {eps = 1.0e-05 : f64} : (tensor<1x4xf32>, tensor<3xf32>)
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: norm takes x [T, width] and weight [width], found 1x4 and 3
+
+// -----
+
+// Rope rotates pairs.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<6x4xf32>
+  task.buffer @in input : tensor<1x4xf32>
+  task.buffer @ids input : tensor<1xi32>
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @c state : tensor<8x2x2x2xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    %g = task.load @w[0, 0 : 4] : tensor<4xf32>
+    %y = task.rope %x, %g : (tensor<1x4xf32>, tensor<4xf32>)
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: rope takes x [T, ..., 2, n] and frequencies [n], found 1x4 and 4
+
+// -----
+
+// Attention reads as many rows as the position says.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<6x4xf32>
+  task.buffer @in input : tensor<1x4xf32>
+  task.buffer @ids input : tensor<1xi32>
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @c state : tensor<8x2x2x2xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %k = task.load @c[0 : 8, 0 : 2, 0 : 2, 0 : 2] : tensor<8x2x2x2xf32>
+    %y = task.attention %q, %k, %k {scale = 1.0 : f64} : (tensor<1x2x2x2xf32>, tensor<8x2x2x2xf32>, tensor<8x2x2x2xf32>)
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: attention takes q [T, heads, 2, half] and k, v [?, kv_heads, 2, half], found 1x2x2x2 and 8x2x2x2
+
+// -----
+
+// KV heads divide the heads.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<6x4xf32>
+  task.buffer @in input : tensor<1x4xf32>
+  task.buffer @ids input : tensor<1xi32>
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @c state : tensor<8x2x2x2xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    %q = task.load @q[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.load @c[0 : pos + 1, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xf32>
+    %y = task.attention %q, %k, %k {scale = 1.0 : f64} : (tensor<1x1x2x2xf32>, tensor<?x2x2x2xf32>, tensor<?x2x2x2xf32>)
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: 1 heads are not divisible by 2 KV heads
+
+// -----
+
+// A bias has the shape of a row.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<6x4xf32>
+  task.buffer @in input : tensor<1x4xf32>
+  task.buffer @ids input : tensor<1xi32>
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @c state : tensor<8x2x2x2xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    %g = task.load @w[0, 0 : 3] : tensor<3xf32>
+    %y = task.bias_add %x, %g : (tensor<1x4xf32>, tensor<3xf32>)
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: bias is 3, expected 4
+
+// -----
+
+// Argmax is over a matrix.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<6x4xf32>
+  task.buffer @in input : tensor<1x4xf32>
+  task.buffer @ids input : tensor<1xi32>
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @c state : tensor<8x2x2x2xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %y = task.argmax %q : tensor<1x2x2x2xf32> -> tensor<1xi32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: argmax takes [T, n] to [T], found 1x2x2x2
+
+// -----
+
+// An order holds loops and calls.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+    "test.op"() : () -> ()
+  }
+}
+// CHECK: an order holds loops and calls, found 'test.op'
+
+// -----
+
+// A loop has iterations.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+    task.for layer = 1 to 1 {
+      task.call @f[0]
+    }
+  }
+}
+// CHECK: loop over 'layer' from 1 to 1 is empty
+
+// -----
+
+// Loop indices differ.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+    task.for i = 0 to 1 {
+      task.for i = 0 to 1 {
+        task.call @f[i]
+      }
+    }
+  }
+}
+// CHECK: loop index 'i' is already in use
+
+// -----
+
+// A call names a family.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+    task.call @x[]
+  }
+}
+// CHECK: 'task.call' refers to @x, which is not a family
+
+// -----
+
+// A call binds indices that there are.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+    task.call @f[0, 0]
+  }
+}
+// CHECK: 'task.call' binds 2 indices, @f has 1
+
+// -----
+
+// A call stays in the domain.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+    task.for i = 0 to 3 {
+      task.call @f[i]
+    }
+  }
+}
+// CHECK: 'task.call' binds 'layer' of @f to [0, 2], its extent is 1
+
+// -----
+
+// A call uses the loops around it.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2x1x4xf32>
+  task.family @f (layer = 1) {
+    %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
+    task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+    task.call @f[i]
+  }
+}
+// CHECK: 'task.call' uses index 'i', which no enclosing loop defines

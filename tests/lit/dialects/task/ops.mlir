@@ -1,0 +1,159 @@
+// RUN: ROUNDTRIP
+// RUN: GENERIC
+
+// Every op of the dialect, every kind of buffer, and every form of a dimension: single, range, ragged, of the position.
+task.program @tiny max_seq 16 tokens 1 {
+  task.buffer @embed weight from #amk.checkpoint<"model.embed_tokens.weight"> : tensor<50x8xbf16>
+  task.buffer @norm weight from #amk.checkpoint<"model.layers.{layer}.norm.weight"> : tensor<2x8xf32>
+  task.buffer @q_proj weight from #amk.checkpoint<"model.layers.{layer}.q_proj.weight"> : tensor<2x2x2x3x8xbf16>
+  task.buffer @q_bias weight from #amk.checkpoint<"model.layers.{layer}.q_proj.bias"> : tensor<2x2x2x3xf32>
+  task.buffer @inv_freq weight from #amk.rope_frequencies<head_dim = 6, theta = 10000.0> : tensor<3xf32>
+  task.buffer @token input : tensor<1xi32>
+  task.buffer @x scratch tagged : tensor<3x1x8xf32>
+  task.buffer @q scratch : tensor<2x1x2x2x3xf32>
+  task.buffer @o scratch : tensor<2x1x2x2x3xf32>
+  task.buffer @k_cache state : tensor<2x16x2x2x3xbf16>
+  task.buffer @logits output : tensor<1x50xf32>
+  task.buffer @next output : tensor<1xi32>
+  task.family @embedding () {
+    %token = task.load @token[0 : 1] : tensor<1xi32>
+    %x = task.gather %token, @embed[0 : 50, 0 : 8] : (tensor<1xi32>) -> tensor<1x8xf32>
+    task.store %x, @x[0, 0 : 1, 0 : 8] : tensor<1x8xf32>
+  }
+  task.family @query (layer = 2, head = 2, part = 2) {
+    %x = task.load @x[layer, 0 : 1, 0 : 8] : tensor<1x8xf32>
+    %norm = task.load @norm[layer, 0 : 8] : tensor<8xf32>
+    %n = task.rms_norm %x, %norm {eps = 1.000000e-05 : f64} : (tensor<1x8xf32>, tensor<8xf32>)
+    %w = task.stream @q_proj[layer, head, 0 : 2, part*2 : 2 to 3, 0 : 8] : tensor<2x2x8xbf16>
+    %y = task.matmul %n, %w : (tensor<1x8xf32>, tensor<2x2x8xbf16>) -> tensor<1x2x2xf32>
+    %bias = task.load @q_bias[layer, head, 0 : 2, part*2 : 2 to 3] : tensor<2x2xf32>
+    %b = task.bias_add %y, %bias : (tensor<1x2x2xf32>, tensor<2x2xf32>)
+    %f = task.load @inv_freq[part*2 : 2 to 3] : tensor<2xf32>
+    %r = task.rope %b, %f : (tensor<1x2x2xf32>, tensor<2xf32>)
+    task.store %r, @q[layer, 0 : 1, head, 0 : 2, part*2 : 2 to 3] : tensor<1x2x2xf32>
+    task.store %r, @k_cache[layer, pos : 1, head, 0 : 2, part*2 : 2 to 3] : tensor<1x2x2xf32>
+  }
+  task.family @attention (layer = 2, head = 2) {
+    %q = task.load @q[layer, 0 : 1, head : 1, 0 : 2, 0 : 3] : tensor<1x1x2x3xf32>
+    %k = task.load @k_cache[layer, 0 : pos + 1, head : 1, 0 : 2, 0 : 3] : tensor<?x1x2x3xbf16>
+    %o = task.attention %q, %k, %k {scale = 5.000000e-01 : f64} : (tensor<1x1x2x3xf32>, tensor<?x1x2x3xbf16>, tensor<?x1x2x3xbf16>)
+    task.store %o, @o[layer, 0 : 1, head : 1, 0 : 2, 0 : 3] : tensor<1x1x2x3xf32>
+  }
+  task.family @mix (layer = 2) {
+    %x = task.load @x[layer, 0 : 1, 0 : 8] : tensor<1x8xf32>
+    %m = task.silu_mul %x, %x : tensor<1x8xf32>
+    %s = task.add %x, %m : tensor<1x8xf32>
+    task.store %s, @x[layer + 1, 0 : 1, 0 : 8] : tensor<1x8xf32>
+  }
+  task.family @head (tile = 7) attributes {note = "ragged"} {
+    %x = task.load @x[2, 0 : 1, 0 : 8] : tensor<1x8xf32>
+    %w = task.stream @embed[tile*8 : 8 to 50, 0 : 8] : tensor<8x8xbf16>
+    %y = task.matmul %x, %w : (tensor<1x8xf32>, tensor<8x8xbf16>) -> tensor<1x8xf32>
+    task.store %y, @logits[0 : 1, tile*8 : 8 to 50] : tensor<1x8xf32>
+  }
+  task.family @argmax () {
+    %l = task.load @logits[0 : 1, 0 : 50] : tensor<1x50xf32>
+    %next = task.argmax %l : tensor<1x50xf32> -> tensor<1xi32>
+    task.store %next, @next[0 : 1] : tensor<1xi32>
+  }
+  task.order {
+    task.call @embedding[]
+    task.for layer = 0 to 2 {
+      task.call @query[layer]
+      task.call @attention[layer, 0]
+      task.call @attention[layer, 1]
+      task.call @mix[layer]
+    }
+    task.call @head[]
+    task.call @argmax[]
+  }
+}
+
+// CHECK: builtin.module {
+// CHECK-NEXT:   task.program @tiny max_seq 16 tokens 1 {
+// CHECK-NEXT:     task.buffer @embed weight from #amk.checkpoint<"model.embed_tokens.weight"> : tensor<50x8xbf16>
+// CHECK-NEXT:     task.buffer @norm weight from #amk.checkpoint<"model.layers.{layer}.norm.weight"> : tensor<2x8xf32>
+// CHECK-NEXT:     task.buffer @q_proj weight from #amk.checkpoint<"model.layers.{layer}.q_proj.weight"> : tensor<2x2x2x3x8xbf16>
+// CHECK-NEXT:     task.buffer @q_bias weight from #amk.checkpoint<"model.layers.{layer}.q_proj.bias"> : tensor<2x2x2x3xf32>
+// CHECK-NEXT:     task.buffer @inv_freq weight from #amk.rope_frequencies<head_dim = 6, theta = 10000.0> : tensor<3xf32>
+// CHECK-NEXT:     task.buffer @token input : tensor<1xi32>
+// CHECK-NEXT:     task.buffer @x scratch tagged : tensor<3x1x8xf32>
+// CHECK-NEXT:     task.buffer @q scratch : tensor<2x1x2x2x3xf32>
+// CHECK-NEXT:     task.buffer @o scratch : tensor<2x1x2x2x3xf32>
+// CHECK-NEXT:     task.buffer @k_cache state : tensor<2x16x2x2x3xbf16>
+// CHECK-NEXT:     task.buffer @logits output : tensor<1x50xf32>
+// CHECK-NEXT:     task.buffer @next output : tensor<1xi32>
+// CHECK-NEXT:     task.family @embedding () {
+// CHECK-NEXT:       %token = task.load @token[0 : 1] : tensor<1xi32>
+// CHECK-NEXT:       %x = task.gather %token, @embed[0 : 50, 0 : 8] : (tensor<1xi32>) -> tensor<1x8xf32>
+// CHECK-NEXT:       task.store %x, @x[0, 0 : 1, 0 : 8] : tensor<1x8xf32>
+// CHECK-NEXT:     }
+// CHECK-NEXT:     task.family @query (layer = 2, head = 2, part = 2) {
+// CHECK-NEXT:       %x = task.load @x[layer, 0 : 1, 0 : 8] : tensor<1x8xf32>
+// CHECK-NEXT:       %norm = task.load @norm[layer, 0 : 8] : tensor<8xf32>
+// CHECK-NEXT:       %n = task.rms_norm %x, %norm {eps = 1.000000e-05 : f64} : (tensor<1x8xf32>, tensor<8xf32>)
+// CHECK-NEXT:       %w = task.stream @q_proj[layer, head, 0 : 2, part*2 : 2 to 3, 0 : 8] : tensor<2x2x8xbf16>
+// CHECK-NEXT:       %y = task.matmul %n, %w : (tensor<1x8xf32>, tensor<2x2x8xbf16>) -> tensor<1x2x2xf32>
+// CHECK-NEXT:       %bias = task.load @q_bias[layer, head, 0 : 2, part*2 : 2 to 3] : tensor<2x2xf32>
+// CHECK-NEXT:       %b = task.bias_add %y, %bias : (tensor<1x2x2xf32>, tensor<2x2xf32>)
+// CHECK-NEXT:       %f = task.load @inv_freq[part*2 : 2 to 3] : tensor<2xf32>
+// CHECK-NEXT:       %r = task.rope %b, %f : (tensor<1x2x2xf32>, tensor<2xf32>)
+// CHECK-NEXT:       task.store %r, @q[layer, 0 : 1, head, 0 : 2, part*2 : 2 to 3] : tensor<1x2x2xf32>
+// CHECK-NEXT:       task.store %r, @k_cache[layer, pos : 1, head, 0 : 2, part*2 : 2 to 3] : tensor<1x2x2xf32>
+// CHECK-NEXT:     }
+// CHECK-NEXT:     task.family @attention (layer = 2, head = 2) {
+// CHECK-NEXT:       %q = task.load @q[layer, 0 : 1, head : 1, 0 : 2, 0 : 3] : tensor<1x1x2x3xf32>
+// CHECK-NEXT:       %k = task.load @k_cache[layer, 0 : pos + 1, head : 1, 0 : 2, 0 : 3] : tensor<?x1x2x3xbf16>
+// CHECK-NEXT:       %o = task.attention %q, %k, %k {scale = 5.000000e-01 : f64} : (tensor<1x1x2x3xf32>, tensor<?x1x2x3xbf16>, tensor<?x1x2x3xbf16>)
+// CHECK-NEXT:       task.store %o, @o[layer, 0 : 1, head : 1, 0 : 2, 0 : 3] : tensor<1x1x2x3xf32>
+// CHECK-NEXT:     }
+// CHECK-NEXT:     task.family @mix (layer = 2) {
+// CHECK-NEXT:       %x = task.load @x[layer, 0 : 1, 0 : 8] : tensor<1x8xf32>
+// CHECK-NEXT:       %m = task.silu_mul %x, %x : tensor<1x8xf32>
+// CHECK-NEXT:       %s = task.add %x, %m : tensor<1x8xf32>
+// CHECK-NEXT:       task.store %s, @x[layer + 1, 0 : 1, 0 : 8] : tensor<1x8xf32>
+// CHECK-NEXT:     }
+// CHECK-NEXT:     task.family @head (tile = 7)  attributes {note = "ragged"} {
+// CHECK-NEXT:       %x = task.load @x[2, 0 : 1, 0 : 8] : tensor<1x8xf32>
+// CHECK-NEXT:       %w = task.stream @embed[tile*8 : 8 to 50, 0 : 8] : tensor<8x8xbf16>
+// CHECK-NEXT:       %y = task.matmul %x, %w : (tensor<1x8xf32>, tensor<8x8xbf16>) -> tensor<1x8xf32>
+// CHECK-NEXT:       task.store %y, @logits[0 : 1, tile*8 : 8 to 50] : tensor<1x8xf32>
+// CHECK-NEXT:     }
+// CHECK-NEXT:     task.family @argmax () {
+// CHECK-NEXT:       %l = task.load @logits[0 : 1, 0 : 50] : tensor<1x50xf32>
+// CHECK-NEXT:       %next = task.argmax %l : tensor<1x50xf32> -> tensor<1xi32>
+// CHECK-NEXT:       task.store %next, @next[0 : 1] : tensor<1xi32>
+// CHECK-NEXT:     }
+// CHECK-NEXT:     task.order {
+// CHECK-NEXT:       task.call @embedding[]
+// CHECK-NEXT:       task.for layer = 0 to 2 {
+// CHECK-NEXT:         task.call @query[layer]
+// CHECK-NEXT:         task.call @attention[layer, 0]
+// CHECK-NEXT:         task.call @attention[layer, 1]
+// CHECK-NEXT:         task.call @mix[layer]
+// CHECK-NEXT:       }
+// CHECK-NEXT:       task.call @head[]
+// CHECK-NEXT:       task.call @argmax[]
+// CHECK-NEXT:     }
+// CHECK-NEXT:   }
+// CHECK-NEXT: }
+
+// The generic form of each op.
+// CHECK-GENERIC: "task.program"() <{sym_name = "tiny", max_seq = 16 : i64, tokens = 1 : i64}> ({
+// CHECK-GENERIC: "task.buffer"() <{sym_name = "embed", kind = #amk.buffer_kind<weight>, source = #amk.checkpoint<"model.embed_tokens.weight">, type = tensor<50x8xbf16>}> : () -> ()
+// CHECK-GENERIC: "task.family"() <{sym_name = "embedding", domain = #amk.domain<()>}> ({
+// CHECK-GENERIC: %token = "task.load"() <{access = #amk.access<@token[0 : 1]>}> : () -> tensor<1xi32>
+// CHECK-GENERIC: %x = "task.gather"(%token) <{access = #amk.access<@embed[0 : 50, 0 : 8]>}> : (tensor<1xi32>) -> tensor<1x8xf32>
+// CHECK-GENERIC: "task.store"(%x) <{access = #amk.access<@x[0, 0 : 1, 0 : 8]>}> : (tensor<1x8xf32>) -> ()
+// CHECK-GENERIC: %n = "task.rms_norm"(%x, %norm) <{eps = 1.000000e-05 : f64}> : (tensor<1x8xf32>, tensor<8xf32>) -> tensor<1x8xf32>
+// CHECK-GENERIC: %w = "task.stream"() <{access = #amk.access<@q_proj[layer, head, 0 : 2, part*2 : 2 to 3, 0 : 8]>}> : () -> tensor<2x2x8xbf16>
+// CHECK-GENERIC: %y = "task.matmul"(%n, %w) : (tensor<1x8xf32>, tensor<2x2x8xbf16>) -> tensor<1x2x2xf32>
+// CHECK-GENERIC: %b = "task.bias_add"(%y, %bias) : (tensor<1x2x2xf32>, tensor<2x2xf32>) -> tensor<1x2x2xf32>
+// CHECK-GENERIC: %r = "task.rope"(%b, %f) : (tensor<1x2x2xf32>, tensor<2xf32>) -> tensor<1x2x2xf32>
+// CHECK-GENERIC: %o = "task.attention"(%q, %k, %k) <{scale = 5.000000e-01 : f64}> : (tensor<1x1x2x3xf32>, tensor<?x1x2x3xbf16>, tensor<?x1x2x3xbf16>) -> tensor<1x1x2x3xf32>
+// CHECK-GENERIC: %m = "task.silu_mul"(%x, %x) : (tensor<1x8xf32>, tensor<1x8xf32>) -> tensor<1x8xf32>
+// CHECK-GENERIC: %s = "task.add"(%x, %m) : (tensor<1x8xf32>, tensor<1x8xf32>) -> tensor<1x8xf32>
+// CHECK-GENERIC: %next = "task.argmax"(%l) : (tensor<1x50xf32>) -> tensor<1xi32>
+// CHECK-GENERIC: "task.order"() ({
+// CHECK-GENERIC: "task.call"() <{family = @embedding, indices = #amk.indices<[]>}> : () -> ()
+// CHECK-GENERIC: "task.for"() <{index = "layer", start = 0 : i64, stop = 2 : i64}> ({
