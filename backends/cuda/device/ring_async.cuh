@@ -25,14 +25,20 @@ __device__ __forceinline__ bool mbarrier_poll(u64* barrier, u32 parity) {
     return done != 0;
 }
 
+// The whole warp stays together: the policy lives in a uniform register, and lanes that run ahead with a copy or an
+// arrival of their own end in an illegal instruction (seen on sm_90 with NVRTC 13.0).
 __device__ __forceinline__ void start_copy(u8* destination, const u8* source, u32 bytes, u64* full) {
     u64 policy;
     asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
     const u32 target = shared_address(destination);
-    for (u32 at = threadIdx.x % 32 * 16; at < bytes; at += 32 * 16)
-        asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(target + at),
-                     "l"(source + at), "l"(policy)
-                     : "memory");
+    const u32 mine = threadIdx.x % 32 * 16;
+    for (u32 first = 0; first < bytes; first += 32 * 16) {
+        if (first + mine < bytes)
+            asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(target + first + mine),
+                         "l"(source + first + mine), "l"(policy)
+                         : "memory");
+        __syncwarp();
+    }
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(full)) : "memory");
 }
 

@@ -1,0 +1,1 @@
+"""Passes between and within the dialects, and the schedule verifier."""

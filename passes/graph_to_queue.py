@@ -1,0 +1,55 @@
+"""`graph-to-queue`: the whole way from a model to a kernel, ready for verify-schedule and a backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import PassFailedException
+
+from ..amk_ir.errors import TargetError
+from ..amk_ir.targets import get_target
+from .graph_to_task import GraphToTaskPass
+from .insert_sync import Handoff
+from .pipeline import run_passes
+from .task_to_queue import TaskToQueuePass
+
+
+@dataclass(frozen=True)
+class GraphToQueuePass(ModulePass):
+    """graph-to-task and task-to-queue, with their options.
+
+    With tasks=0, targets that run on virtual SMs (`reference`) get one task an SM and family, because each task costs
+    their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows.
+    """
+
+    name = "graph-to-queue"
+
+    target: str = TaskToQueuePass.target
+    sms: int = TaskToQueuePass.sms
+    rows: int = GraphToTaskPass.rows
+    tasks: int = GraphToTaskPass.tasks
+    columns: int = GraphToTaskPass.columns
+    handoff: Handoff = TaskToQueuePass.handoff
+    stages: int = TaskToQueuePass.stages
+    bytes: int = TaskToQueuePass.bytes
+    in_flight: int = TaskToQueuePass.in_flight
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        try:
+            target = get_target(self.target)
+        except TargetError as e:
+            raise PassFailedException(f"graph-to-queue: {e}") from e
+        tasks = self.tasks
+        if not tasks and not target.is_cuda:
+            tasks = max(self.sms, 0) or target.num_sms
+        run_passes(
+            ctx,
+            op,
+            (
+                GraphToTaskPass(self.rows, tasks, self.columns),
+                TaskToQueuePass(self.target, self.sms, self.handoff, self.stages, self.bytes, self.in_flight),
+            ),
+        )

@@ -1,0 +1,104 @@
+"""`plan-stream`: the weight ring of a kernel, and the order in which constant tiles enter it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp
+from xdsl.ir import Block, Operation, Region
+from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import PassFailedException
+
+from ..amk_ir.attrs import Ring, RingAttr
+from ..amk_ir.targets import Target, get_target
+from ..dialects import queue, task
+
+_MAX_STAGES = 10
+"""More stages than this were not measured to help."""
+_FIXED_RESERVE = 8192
+"""Shared memory in bytes for mbarriers, reductions over warps and phase tables."""
+
+
+@dataclass(frozen=True)
+class PlanStreamPass(ModulePass):
+    """Gives each kernel a weight ring and each program the stream that its body consumes: the same runs, in order.
+
+    stages: number of ring stages; 0: as many as fit beside the activations, at most ten. bytes: size of a stage, a
+    multiple of 512. in_flight: loads outstanding at a time; few, so that polls do not queue behind them.
+    """
+
+    name = "plan-stream"
+
+    stages: int = 0
+    bytes: int = 16384
+    in_flight: int = 3
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        if self.bytes < 512 or self.bytes % 512:
+            raise PassFailedException(f"plan-stream: bytes must be a positive multiple of 512, found {self.bytes}")
+        if self.stages < 0 or self.in_flight < 1:
+            raise PassFailedException(
+                f"plan-stream: expected stages >= 0 and in-flight >= 1, found {self.stages} and {self.in_flight}"
+            )
+        for kernel in op.ops:
+            if isinstance(kernel, queue.KernelOp):
+                stages = self._stages(kernel)
+                kernel.properties["ring"] = RingAttr(Ring(stages, self.bytes, min(self.in_flight, stages)))
+                streaming = {name for name, family in kernel.families.items() if family.streams}
+                for program in kernel.programs:
+                    _fill_stream(program, streaming)
+
+    def _stages(self, kernel: queue.KernelOp) -> int:
+        target = get_target(kernel.target.data)
+        if not target.is_cuda:
+            return self.stages or 4  # a ring of a few stages, so that its limit is exercised
+        room = target.shared_memory_per_block - activation_bytes(kernel) - _FIXED_RESERVE
+        fitting = room // self.bytes
+        stages = self.stages or min(_MAX_STAGES, fitting)
+        if stages < 1 or stages > fitting:
+            raise PassFailedException(
+                f"plan-stream: {max(stages, 1)} stages of {self.bytes} bytes do not fit on {target.name}, "
+                f"{_room(target, room)}; use fewer or smaller stages"
+            )
+        return stages
+
+
+def _room(target: Target, room: int) -> str:
+    return f"{max(room, 0)} of {target.shared_memory_per_block} bytes are left beside the activations of one task"
+
+
+def activation_bytes(kernel: queue.KernelOp) -> int:
+    """Shared memory for what a task holds of the vectors that its matmuls read, 4 bytes an element: the most of all."""
+    most = 0
+    for family in kernel.families.values():
+        inputs = {op.x: task.shape_of(op.x) for op in family.body.block.ops if isinstance(op, task.MatmulOp)}
+        most = max(most, sum(4 * prod(shape) for shape in inputs.values() if DYNAMIC_INDEX not in shape))
+    return most
+
+
+def _fill_stream(program: queue.ProgramOp, streaming: set[str]) -> None:
+    """Replaces the stream of `program` by the fetches that its body needs."""
+    for op in tuple(program.stream.block.ops):
+        op.detach()
+        op.erase()
+    program.stream.block.add_ops(_fetches(program.body.block.ops, streaming))
+
+
+def _fetches(ops: Iterable[Operation], streaming: set[str]) -> list[Operation]:
+    result: list[Operation] = []
+    for op in ops:
+        match op:
+            case queue.RunOp() if op.family_name in streaming:
+                placement = None if op.placement is None else op.placement.data
+                result.append(queue.FetchOp(op.family, op.indices.data, placement))
+            case queue.PhaseOp():
+                result += _fetches(op.runs, streaming)
+            case task.ForOp():
+                if body := _fetches(op.body.block.ops, streaming):
+                    result.append(task.ForOp(op.index.data, op.range.start, op.range.stop, Region(Block(body))))
+            case _:
+                pass
+    return result

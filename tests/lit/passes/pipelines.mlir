@@ -1,0 +1,73 @@
+// Pipelines are what their parts are, one after the other; every part verifies its result.
+
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{rows=4}' > %t.pipeline.mlir
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'canonicalize,convert-graph-to-task,fuse-into-consumer,fuse-into-producer,tile-tasks{rows=4}' > %t.parts.mlir
+// RUN: diff %t.pipeline.mlir %t.parts.mlir
+
+// RUN: amk-opt %t.parts.mlir -p 'task-to-queue{target=sm_80 sms=5 handoff=counter stages=3 bytes=2048 in-flight=2}' > %t.pipeline.mlir
+// RUN: amk-opt %t.parts.mlir -p 'place-tasks{target=sm_80 sms=5},insert-sync{handoff=counter},plan-stream{stages=3 bytes=2048 in-flight=2}' > %t.queue.mlir
+// RUN: diff %t.pipeline.mlir %t.queue.mlir
+
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{target=sm_80 sms=5 rows=4 handoff=counter stages=3 bytes=2048 in-flight=2}' > %t.pipeline.mlir
+// RUN: diff %t.pipeline.mlir %t.queue.mlir
+
+// What they make is accepted, in both forms.
+// RUN: amk-opt %t.queue.mlir -p verify-schedule,expand-queues,verify-schedule > /dev/null
+
+// On virtual SMs, families have as many tasks as there are SMs.
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{target=reference sms=3}' > %t.pipeline.mlir
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{tasks=3},task-to-queue{target=reference sms=3}' > %t.parts.mlir
+// RUN: diff %t.pipeline.mlir %t.parts.mlir
+
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=4}' | filecheck %s
+
+// The whole way: a layer has five phases, attention, and one counter; the stream is in the order of the body.
+// CHECK:      queue.counter @k_v_cache_done[2]
+// CHECK-NEXT: queue.counter @logits_done[1]
+// CHECK-NEXT: queue.program sms 0 to 4 stream {
+// CHECK-NEXT:   task.for layer = 0 to 2 {
+// CHECK-NEXT:     queue.fetch @linear_q[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:     queue.fetch @linear_k[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:     queue.fetch @linear_v[layer] on cyclic layer*3 + 3
+// CHECK-NEXT:     queue.fetch @linear_o[layer] on cyclic layer*3 + 3
+// CHECK-NEXT:     queue.fetch @linear_gate_up[layer] on cyclic layer*3 + 2
+// CHECK-NEXT:     queue.fetch @linear_down[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:   }
+// CHECK-NEXT:   queue.fetch @linear_logits[] on cyclic 3
+// CHECK-NEXT: } body {
+// CHECK-NEXT:   queue.phase {
+// CHECK-NEXT:     queue.run @embedding_x[] on cyclic 0
+// CHECK-NEXT:   }
+// CHECK-NEXT:   task.for layer = 0 to 2 {
+// CHECK-NEXT:     queue.phase {
+// CHECK-NEXT:       queue.run @linear_q[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:       queue.run @linear_k[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:       queue.run @linear_v[layer] on cyclic layer*3 + 3
+// CHECK-NEXT:       queue.signal @k_v_cache_done[layer]
+// CHECK-NEXT:     }
+// CHECK-NEXT:     queue.phase {
+// CHECK-NEXT:       queue.wait @k_v_cache_done[layer] all
+// CHECK-NEXT:       queue.run @attention_mixed[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:     }
+// CHECK-NEXT:     queue.phase {
+// CHECK-NEXT:       queue.run @linear_o[layer] on cyclic layer*3 + 3
+// CHECK-NEXT:     }
+// CHECK-NEXT:     queue.phase {
+// CHECK-NEXT:       queue.run @linear_gate_up[layer] on cyclic layer*3 + 2
+// CHECK-NEXT:     }
+// CHECK-NEXT:     queue.phase {
+// CHECK-NEXT:       queue.run @linear_down[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:     }
+// CHECK-NEXT:   }
+// CHECK-NEXT:   queue.phase {
+// CHECK-NEXT:     queue.run @linear_logits[] on cyclic 3
+// CHECK-NEXT:     queue.signal @logits_done[0]
+// CHECK-NEXT:   }
+// CHECK-NEXT:   queue.phase {
+// CHECK-NEXT:     queue.wait @logits_done[0] all
+// CHECK-NEXT:     queue.run @argmax_next[] on cyclic 2
+// CHECK-NEXT:   }
+
+// A target that does not exist ends the pipeline.
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir --verify-diagnostics -p 'graph-to-queue{target=sm_7}' | filecheck %s --check-prefix=TARGET
+// TARGET: graph-to-queue: unknown target 'sm_7', expected one of reference, sm_80

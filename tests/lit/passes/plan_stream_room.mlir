@@ -1,0 +1,50 @@
+// RUN: amk-opt %s -p 'place-tasks{sms=4 target=sm_86},plan-stream{in-flight=4}' | filecheck %s
+
+// The activations of a matmul over 16384 columns take 64 KiB: one stage of 16 KiB fits beside them, and no four loads are in flight in it.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @w weight from #amk.checkpoint<"l.{layer}.w"> : tensor<2x16x16384xf32>
+  task.buffer @u weight from #amk.checkpoint<"l.{layer}.u"> : tensor<2x16x16384xf32>
+  task.buffer @h weight from #amk.checkpoint<"h"> : tensor<16x16384xf32>
+  task.buffer @x input : tensor<2x1x16384xf32>
+  task.buffer @a scratch : tensor<2x1x16xf32>
+  task.buffer @b scratch : tensor<2x1x16xf32>
+  task.buffer @c scratch : tensor<2x1x16xf32>
+  task.buffer @y output : tensor<1x16xf32>
+  task.family @f (layer = 2, tile = 2) {
+    %x = task.load @x[layer, 0 : 1, 0 : 16384] : tensor<1x16384xf32>
+    %w = task.stream @w[layer, tile*8 : 8, 0 : 16384] : tensor<8x16384xf32>
+    %y = task.matmul %x, %w : (tensor<1x16384xf32>, tensor<8x16384xf32>) -> tensor<1x8xf32>
+    task.store %y, @a[layer, 0 : 1, tile*8 : 8] : tensor<1x8xf32>
+  }
+  task.family @g (layer = 2, tile = 2) {
+    %x = task.load @x[layer, 0 : 1, 0 : 16384] : tensor<1x16384xf32>
+    %w = task.stream @u[layer, tile*8 : 8, 0 : 16384] : tensor<8x16384xf32>
+    %y = task.matmul %x, %w : (tensor<1x16384xf32>, tensor<8x16384xf32>) -> tensor<1x8xf32>
+    task.store %y, @b[layer, 0 : 1, tile*8 : 8] : tensor<1x8xf32>
+  }
+  task.family @add (layer = 2) {
+    %a = task.load @a[layer, 0 : 1, 0 : 16] : tensor<1x16xf32>
+    %b = task.load @b[layer, 0 : 1, 0 : 16] : tensor<1x16xf32>
+    %s = task.add %a, %b : tensor<1x16xf32>
+    task.store %s, @c[layer, 0 : 1, 0 : 16] : tensor<1x16xf32>
+  }
+  task.family @head (tile = 2) {
+    %x = task.load @x[1, 0 : 1, 0 : 16384] : tensor<1x16384xf32>
+    %w = task.stream @h[tile*8 : 8, 0 : 16384] : tensor<8x16384xf32>
+    %y = task.matmul %x, %w : (tensor<1x16384xf32>, tensor<8x16384xf32>) -> tensor<1x8xf32>
+    task.store %y, @y[0 : 1, tile*8 : 8] : tensor<1x8xf32>
+  }
+  task.order {
+    task.for layer = 0 to 2 {
+          task.call @f[layer]
+          task.call @g[layer]
+          task.call @add[layer]
+        }
+        task.for layer = 0 to 2 {
+          task.call @add[layer]
+        }
+        task.call @head[]
+  }
+}
+
+// CHECK: queue.kernel @p target "sm_86" sms 4 max_seq 8 tokens 1 ring #amk.ring<stages = 1, bytes = 16384, in_flight = 1> {
