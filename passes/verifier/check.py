@@ -1,0 +1,140 @@
+"""The verifier: all rules of docs/semantics.md, in the order in which one relies on another."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ...amk_ir.attrs import BufferKind
+from ...amk_ir.errors import ScheduleError
+from ...dialects.queue import KernelOp
+from ...dialects.schedule import Schedule
+from .arrangement import TooLargeError
+from .clocks import compute_clocks
+from .coverage import Overlaps, check_read_before_written, check_written_once, overlaps
+from .diagnostics import Diagnostic, Rule
+from .execution import build_items, run, tagged_regions
+from .explain import explain_deadlock
+from .races import Order, check_races
+from .regions import BufferAccesses, collect
+from .resources import check_resources
+from .timeline import Timeline, check_stream, check_tasks
+
+
+def check(kernel: KernelOp) -> list[Diagnostic]:
+    """Everything that is wrong with a kernel; an empty list is a proof that it is safe.
+
+    `kernel` is valid IR (its own `verify` passes). Later rules assume the earlier ones, so a kernel with missing
+    tasks is not searched for deadlocks, and one with a deadlock not for races.
+    """
+    return check_schedule(Schedule.from_kernel(kernel))
+
+
+def check_schedule(schedule: Schedule) -> list[Diagnostic]:
+    """As `check`, for a kernel that is already unrolled."""
+    kernel = schedule.kernel
+    diagnostics = [*check_resources(kernel), *check_tasks(schedule)]
+    if any(d.rule is Rule.TASKS for d in diagnostics):
+        return diagnostics
+    timeline = Timeline.of(schedule)
+    diagnostics += check_stream(timeline)
+    accesses, tokens = collect(timeline), kernel.tokens.value.data
+    positions = {a.name: a.positions(kernel.max_pos, tokens) for a in accesses}
+    if any(a.tagged and a.depends_on_position for a in accesses):
+        # what blocks whom depends on the position, so every position is a schedule of its own
+        worlds = [[(a, p) for a in accesses] for p in sorted({p for found in positions.values() for p in found})]
+    else:
+        worlds = [[(a, p) for a in accesses for p in positions[a.name]]]
+    for world in worlds:
+        if problems := _check_world(timeline, world, tokens):
+            return diagnostics + problems  # other positions would say much the same
+    return diagnostics
+
+
+def _check_world(timeline: Timeline, world: Sequence[tuple[BufferAccesses, int]], tokens: int) -> list[Diagnostic]:
+    """Coverage, deadlocks and races of (buffer, position) pairs, at all of which the same tags block the same tasks."""
+    diagnostics: list[Diagnostic] = []
+    found: list[Overlaps] = []
+    rejected: set[str] = set()  # buffers: what was said at one position is not said again at another
+    for accesses, position in world:
+        if accesses.name in rejected:
+            continue
+        try:
+            overlap = overlaps(accesses, position, tokens)
+        except TooLargeError:
+            return [*diagnostics, _too_large(accesses)]
+        found.append(overlap)
+        problems = [*check_written_once(timeline, overlap)]
+        if accesses.kind is not BufferKind.STATE:
+            problems += check_read_before_written(timeline, overlap)
+        if problems:
+            rejected.add(accesses.name)
+            diagnostics += problems
+    items = build_items(timeline, tagged_regions(timeline, found))
+    end = run(items)
+    if end.blocked:
+        return [*diagnostics, explain_deadlock(end)]
+    order = Order(items, compute_clocks(items))
+    rejected.clear()
+    for overlap in found:
+        name = overlap.accesses.name
+        if name not in rejected and (races := list(check_races(order, overlap))):
+            rejected.add(name)
+            diagnostics += races
+    return diagnostics
+
+
+def _too_large(accesses: BufferAccesses) -> Diagnostic:
+    return Diagnostic(
+        Rule.UNDECIDED,
+        f"the regions of @{accesses.name} that tasks access overlap too much to be compared: {len(accesses.writes)} "
+        f"regions are written, {len(accesses.reads)} read",
+        "use fewer, larger or better aligned tiles",
+        ops=(accesses.buffer,),
+    )
+
+
+def content_hash(kernel: KernelOp) -> str:
+    """SHA-256 of the kernel's textual form."""
+    return hashlib.sha256(str(kernel).encode()).hexdigest()
+
+
+_PROOF = object()
+
+
+@dataclass(frozen=True)
+class VerifiedKernel:
+    """A kernel that `verify` proved safe. Backends that launch kernels take nothing else.
+
+    digest: of the text that was proved; `current` compares it with the kernel as it is now.
+    """
+
+    kernel: KernelOp
+    digest: str
+    _proof: object = field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self._proof is not _PROOF:
+            raise TypeError("a VerifiedKernel comes from verify() only")
+
+    def current(self) -> KernelOp:
+        """The kernel, if it is still the one that was proved; ScheduleError if it was edited since."""
+        if content_hash(self.kernel) != self.digest:
+            raise ScheduleError(
+                f"kernel @{self.kernel.sym_name.data} was changed after it was verified: run verify-schedule again"
+            )
+        return self.kernel
+
+
+def verify(kernel: KernelOp) -> VerifiedKernel:
+    """Proves a kernel safe; ScheduleError with all diagnostics if it is not."""
+    kernel.verify()
+    if diagnostics := check(kernel):
+        raise ScheduleError(format_diagnostics(kernel, diagnostics))
+    return VerifiedKernel(kernel, content_hash(kernel), _PROOF)
+
+
+def format_diagnostics(kernel: KernelOp, diagnostics: list[Diagnostic]) -> str:
+    """All diagnostics of a kernel as one text."""
+    return "\n".join([f"schedule @{kernel.sym_name.data} is rejected", *map(str, diagnostics)])

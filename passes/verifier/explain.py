@@ -1,0 +1,192 @@
+"""Races and deadlocks told so that a person can act on them: how an execution goes wrong, and which edge is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...dialects.schedule import EventKind
+from .coverage import Overlaps, region_text
+from .diagnostics import Diagnostic, Rule, plural
+from .execution import ItemKind, Items, Run, run
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two events that access the same elements without an order: a write and a read or another write."""
+
+    overlap: Overlaps
+    reads: bool
+    write: int
+    other: int
+    write_region: int
+    other_region: int
+    occurrences: int
+
+
+def explain_race(items: Items, conflict: Conflict) -> Diagnostic:
+    """The diagnostic of a race."""
+    timeline = items.timeline
+    accesses, position = conflict.overlap.accesses, conflict.overlap.position
+    write, other = conflict.write, conflict.other
+    written = region_text(accesses.writes, conflict.write_region, position)
+    touched = region_text(accesses.reads if conflict.reads else accesses.writes, conflict.other_region, position)
+    verb = "reads" if conflict.reads else "writes"
+    if write == other:
+        message = f"task {timeline.task(write)} ({timeline.place(write)}) writes {written} and itself {verb} {touched}"
+        execution = "a task reads all that it reads before it writes, and its writes have no order among each other"
+        remedy = "split the task in two"
+    else:
+        missing = "nothing makes the reader see the write" if conflict.reads else "nothing orders the two"
+        if timeline.sm[write] == timeline.sm[other]:
+            missing = "the read comes first"
+        message = (
+            f"task {timeline.task(write)} ({timeline.place(write)}) writes {written}, "
+            f"task {timeline.task(other)} ({timeline.place(other)}) {verb} {touched}, and {missing}"
+        )
+        execution, remedy = _order_missing(items, write, other, verb)
+    return Diagnostic(
+        Rule.RACE,
+        message,
+        remedy,
+        execution,
+        ops=(timeline.op(write), timeline.op(other)),
+        sms=(int(timeline.sm[write]), int(timeline.sm[other])),
+        tasks=(timeline.task(write), timeline.task(other)),
+        regions=(written, touched),
+        occurrences=conflict.occurrences,
+    )
+
+
+def _order_missing(items: Items, write: int, other: int, verb: str) -> tuple[str, str]:
+    """How `other` gets ahead of `write`, and which edge would prevent it."""
+    timeline = items.timeline
+    body, sms = timeline.schedule.body, timeline.sm
+    writer_sm, other_sm = int(sms[write]), int(sms[other])
+    before, after = f"task {timeline.task(write)}", f"task {timeline.task(other)}"
+    if writer_sm == other_sm:
+        return (
+            f"SM {writer_sm} executes its queue in order, {after} before {before}",
+            f"move {before} before {after} in the queue of SM {writer_sm}",
+        )
+    if other < run(items, write).reached[other_sm]:
+        execution = (
+            f"SM {other_sm} comes to {after} while SM {writer_sm} is still before {before}: nothing that SM {other_sm} "
+            "waits for until then needs it"
+        )
+    else:
+        execution = (
+            f"SM {other_sm} runs {after} after {before}, but only tagged words see to that: they make themselves "
+            "visible, not what the same SM wrote to other buffers"
+        )
+    # An edge that helps: from a signal after the write to a wait before the other, without a cycle.
+    counters = timeline.schedule.signals
+    reached = run(items, other).reached
+    signals = [
+        e
+        for e in range(write, int(body.bounds[writer_sm + 1]))
+        if body.kind[e] == EventKind.SIGNAL and e < reached[writer_sm]
+    ]
+    signalled = {int(body.ref[e]) for e in signals}
+    for e in range(other, int(body.bounds[other_sm]) - 1, -1):
+        counter = int(body.ref[e])
+        if body.kind[e] == EventKind.WAIT and counter in signalled and int(body.arg[e]) < counters[counter]:
+            return execution, (
+                f"raise the threshold of `{timeline.describe(e)}` on SM {other_sm}: SM {writer_sm} signals "
+                f"{timeline.schedule.counter_name(counter)} after the write"
+            )
+    for e in signals:
+        counter = int(body.ref[e])
+        everyone = np.flatnonzero((body.kind == EventKind.SIGNAL) & (body.ref == counter))
+        if (everyone < reached[sms[everyone]]).all():
+            name = timeline.schedule.counter_name(counter)
+            return execution, (
+                f"wait for all {len(everyone)} signals of {name} on SM {other_sm} before {after}: SM {writer_sm} "
+                f"signals {name} after the write"
+            )
+    return execution, (
+        f"signal a counter of its own on SM {writer_sm} after {before}, and wait for it on SM {other_sm} before {after}"
+    )
+
+
+def explain_deadlock(end: Run) -> Diagnostic:
+    """Why a run that is over has not completed every queue: who is blocked on whom, up to a cycle or a dead end."""
+    items, timeline = end.items, end.items.timeline
+    chain: list[int] = []
+    steps: list[str] = []
+    dead_end = ""
+    sm = end.blocked[0]
+    while sm not in chain:
+        chain.append(sm)
+        item = end.stuck[sm]
+        where = f"SM {sm} stands at {_state(end, item)}"
+        provider = _missing_event(end, item)
+        if provider is None:
+            dead_end = (
+                f"a step has only {plural(int(timeline.schedule.signals[items.ref[item]]), 'signal')} of "
+                f"{timeline.schedule.counter_name(items.ref[item])}"
+                if items.kind[item] == ItemKind.WAIT
+                else "no task writes all of these words"
+            )
+            steps.append(f"{where}, but {dead_end}")
+            break
+        steps.append(f"{where}, and misses {timeline.describe(provider)} ({timeline.place(provider)})")
+        sm = int(timeline.sm[provider])
+    else:
+        first = chain.index(sm)
+        chain, steps = chain[first:], steps[first:]
+    if dead_end:
+        chain, message = chain[-1:], f"SM {chain[-1]} waits for ever: {dead_end}"
+        remedy = (
+            "lower the threshold, or add the missing signal"
+            if items.kind[end.stuck[chain[0]]] == ItemKind.WAIT
+            else "add the task that writes them"
+        )
+    elif len(chain) == 1:
+        message = f"SM {chain[0]} waits for an event that comes later in its own queue"
+        remedy = "move that event before the wait"
+    else:
+        message = f"SMs {', '.join(map(str, chain))} wait for each other in a cycle"
+        remedy = "move one of the missing events before the wait that holds it up, or remove that wait"
+    blocked = [items.event[end.stuck[s]] for s in chain]
+    return Diagnostic(
+        Rule.DEADLOCK,
+        f"{message}; {len(end.blocked)} of {timeline.num_sms} SMs never finish",
+        remedy,
+        execution="; ".join(steps),
+        ops=tuple(timeline.op(e) for e in blocked),
+        sms=tuple(chain),
+        tasks=tuple(timeline.task(e) for e in blocked if timeline.schedule.body.kind[e] == EventKind.RUN),
+    )
+
+
+def _state(end: Run, item: int) -> str:
+    """The blocked item and what it has so far."""
+    items, timeline = end.items, end.items.timeline
+    event, ref = items.event[item], items.ref[item]
+    place = timeline.position(event)
+    if items.kind[item] == ItemKind.WAIT:
+        return f"`{timeline.describe(event)}` (event {place}) with {plural(end.counters[ref], 'signal')}"
+    overlap, region = items.tagged.names[ref]
+    words = region_text(overlap.accesses.reads, region, overlap.position)
+    return f"{timeline.describe(event)} (event {place}), polling the tagged words {words}"
+
+
+def _missing_event(end: Run, item: int) -> int | None:
+    """An event, not executed yet, that the item at which an SM is stuck is waiting for; None if there is none."""
+    items = end.items
+    ref = items.ref[item]
+    if items.kind[item] == ItemKind.WAIT:
+        if items.arg[item] > items.timeline.schedule.signals[ref]:
+            return None
+        wanted = ItemKind.SIGNAL
+    else:
+        if ref in items.tagged.impossible:
+            return None
+        wanted = ItemKind.DONE
+    for sm in end.blocked:
+        for i in range(end.stuck[sm], items.bounds[sm + 1]):
+            if items.kind[i] == wanted and items.ref[i] == ref:
+                return items.event[i]
+    return None

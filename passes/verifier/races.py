@@ -1,0 +1,207 @@
+"""Every two accesses of the same elements, one of them a write, are ordered; or the schedule has a race.
+
+Clocks prove nearly all pairs, in bulk. For the others there is the blocked run: `first` happens before `then` in every
+execution if and only if `then` is out of reach when `first` never completes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...amk_ir.attrs import BufferKind
+from .arrays import Bools, Ints, distinct, ranges
+from .clocks import Clocks, Relation
+from .coverage import Overlaps, check_read_before_written
+from .diagnostics import Diagnostic, Rule
+from .execution import Items, first_per_sm, last_per_sm, run
+from .explain import Conflict, explain_race
+
+WORK_LIMIT = 30_000_000
+"""Items that all blocked runs together may visit; beyond, the schedule is rejected as undecided."""
+
+ENOUGH = 4
+"""Writes with a certain race, in one buffer, after which no more are looked for."""
+
+MAX_REPORTS = 8
+"""Pairs of ops that are reported for one buffer."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of accesses, as parallel arrays: a write and a read or another write (`reads` says which).
+
+    write, other: their events. write_region, other_region: their regions; -1 for the write where any will do.
+    """
+
+    overlap: Overlaps
+    reads: bool
+    write: Ints
+    other: Ints
+    write_region: Ints
+    other_region: Ints
+
+    def take(self, rows: Ints | Bools) -> Pairs:
+        return Pairs(
+            self.overlap,
+            self.reads,
+            self.write[rows],
+            self.other[rows],
+            self.write_region[rows],
+            self.other_region[rows],
+        )
+
+    def __len__(self) -> int:
+        return len(self.write)
+
+
+class UndecidedError(Exception):
+    """The work limit is spent."""
+
+
+class Order:
+    """Decides what happens before what: by clocks, then by blocked runs, which are remembered."""
+
+    def __init__(self, items: Items, clocks: Clocks):
+        self.items = items
+        self.clocks = clocks
+        self.timeline = clocks.timeline
+        self._runs: dict[tuple[int, Relation], Ints] = {}
+
+    def settle(self, write: Ints, other: Ints, back: Relation | None) -> tuple[Bools, Bools, Bools]:
+        """For each pair of a write and another access: (the write comes before, comes after, neither).
+
+        Before: `other` sees the write. After: in the sense of `back`, which is None where after is of no use. Once
+        enough races are certain, the pairs that are not decided by then are in none of the three.
+        """
+        clocks, sm = self.clocks, self.timeline.sm
+        before = clocks.happens_before(write, other, Relation.VISIBLE)
+        after = np.zeros(len(write), np.bool_)
+        if back is not None:
+            after = ~before & clocks.happens_before(other, write, back)
+        race = ~before & ~after
+        # clocks decide events of one SM both ways
+        left = np.flatnonzero(race & (sm[write] != sm[other]))
+        race[left] = False
+        certain = 0
+        for event in distinct(write[left]).tolist():
+            mine = left[write[left] == event]
+            before[mine] = other[mine] >= self._reached(event, Relation.VISIBLE)[sm[other[mine]]]
+            mine = mine[~before[mine]]
+            if back is not None:
+                for then in distinct(other[mine]).tolist():
+                    if event >= self._reached(then, back)[sm[event]]:
+                        after[mine[other[mine] == then]] = True
+            mine = mine[~after[mine]]
+            race[mine] = True
+            certain += len(mine) > 0
+            if certain == ENOUGH:
+                break
+        return before, after, race
+
+    def _reached(self, never: int, relation: Relation) -> Ints:
+        """How far each SM gets when an event never completes. For VISIBLE, tagged words hold nobody up."""
+        key = (never, relation)
+        if key not in self._runs:
+            if (len(self._runs) + 1) * max(len(self.items), 1000) > WORK_LIMIT:
+                raise UndecidedError
+            self._runs[key] = run(self.items, never, ignore_tags=relation is Relation.VISIBLE).reached
+        return self._runs[key]
+
+
+def check_races(order: Order, overlap: Overlaps) -> Iterator[Diagnostic]:
+    """All races in one buffer at one position, and reads of state that come before their write."""
+    accesses = overlap.accesses
+    if accesses.tagged:
+        return  # its reader waits for its writers, and it is written once: a proof of its own
+    try:
+        if accesses.kind is BufferKind.STATE:
+            yield from _check_state(order, overlap)
+        else:
+            yield from _check_written_once(order, overlap)
+    except UndecidedError:
+        yield Diagnostic(
+            Rule.UNDECIDED,
+            f"too many accesses of @{accesses.name} are ordered by waits for a part of a counter's signals: deciding "
+            f"them takes more than {WORK_LIMIT} steps",
+            "wait for all signals of a counter, or use one counter for each phase",
+            ops=(accesses.buffer,),
+        )
+
+
+def _check_written_once(order: Order, overlap: Overlaps) -> Iterator[Diagnostic]:
+    """Scratch and outputs: each element is written once, so every reader has to see that write.
+
+    The first reader of a region on each SM has to come after the last writer on each SM.
+    """
+    accesses = overlap.accesses
+    readers = first_per_sm(order.timeline, *accesses.reads.accesses)
+    writers = last_per_sm(order.timeline, overlap.reader, accesses.writes.accesses[1][overlap.writer])
+    region = readers[0]
+    counts = np.bincount(writers[0], minlength=len(accesses.reads))
+    each = counts[region]
+    write = writers[1][ranges((np.cumsum(counts) - counts)[region], each)]
+    pairs = Pairs(overlap, True, write, np.repeat(readers[1], each), np.full(len(write), -1), np.repeat(region, each))
+    yield from _report(order, pairs.take(order.settle(pairs.write, pairs.other, None)[2]))
+
+
+def _check_state(order: Order, overlap: Overlaps) -> Iterator[Diagnostic]:
+    """State is written again and again: writes are ordered among each other, and each read with each write."""
+    accesses = overlap.accesses
+    write_event = accesses.writes.accesses[1]
+    writes = Pairs(
+        overlap, False, write_event[overlap.first], write_event[overlap.second], overlap.first, overlap.second
+    )
+    yield from _report(order, writes.take(order.settle(writes.write, writes.other, Relation.VISIBLE)[2]))
+
+    region, event = accesses.reads.accesses
+    # All readers of a region on an SM are after a write if the first is.
+    firsts = _with_writers(overlap, *first_per_sm(order.timeline, region, event))
+    if order.clocks.happens_before(firsts.write, firsts.other, Relation.VISIBLE).all():
+        yield from check_read_before_written(order.timeline, overlap)
+        return
+    pairs = _with_writers(overlap, region, event)
+    before, _, race = order.settle(pairs.write, pairs.other, Relation.ORDERED)
+    race &= pairs.write != pairs.other  # a task reads all that it reads before it writes
+    if race.any():
+        yield from _report(order, pairs.take(race))
+    else:
+        yield from _check_state_coverage(order, pairs.take(before), region, event)
+
+
+def _with_writers(overlap: Overlaps, region: Ints, event: Ints) -> Pairs:
+    """Every read (region, event) with every write that overlaps it."""
+    counts = np.bincount(overlap.reader, minlength=len(overlap.accesses.reads))
+    each = counts[region]
+    writer = overlap.writer[ranges((np.cumsum(counts) - counts)[region], each)]
+    write_event = overlap.accesses.writes.accesses[1]
+    return Pairs(overlap, True, write_event[writer], np.repeat(event, each), writer, np.repeat(region, each))
+
+
+def _check_state_coverage(order: Order, pairs: Pairs, region: Ints, event: Ints) -> Iterator[Diagnostic]:
+    """Coverage where some reads come before a write: each reader counts on the writes before itself only."""
+    writers: dict[tuple[int, int], list[int]] = {key: [] for key in zip(region.tolist(), event.tolist(), strict=True)}
+    for r, e, w in zip(pairs.other_region.tolist(), pairs.other.tolist(), pairs.write_region.tolist(), strict=True):
+        writers[r, e].append(w)
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    for (r, e), before in writers.items():
+        if (key := (r, tuple(before))) not in seen:
+            seen.add(key)
+            yield from check_read_before_written(order.timeline, pairs.overlap, (r, np.asarray(before, np.int64), e))
+
+
+def _report(order: Order, pairs: Pairs) -> Iterator[Diagnostic]:
+    """One diagnostic for each pair of ops, about its first pair of tasks."""
+    body = order.timeline.schedule.body
+    kinds = body.op[pairs.write].astype(np.int64) * (int(body.op.max(initial=0)) + 1) + body.op[pairs.other]
+    _, firsts, counts = np.unique(kinds, return_index=True, return_counts=True)
+    for row, count in list(zip(firsts.tolist(), counts.tolist(), strict=True))[:MAX_REPORTS]:
+        write, other = int(pairs.write[row]), int(pairs.other[row])
+        write_region, other_region = int(pairs.write_region[row]), int(pairs.other_region[row])
+        if write_region < 0:
+            here = pairs.overlap.writer[pairs.overlap.reader == other_region]
+            write_region = int(here[pairs.overlap.accesses.writes.accesses[1][here] == write][0])
+        conflict = Conflict(pairs.overlap, pairs.reads, write, other, write_region, other_region, count)
+        yield explain_race(order.items, conflict)

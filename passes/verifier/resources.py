@@ -1,0 +1,52 @@
+"""Whether a kernel fits its target: all blocks resident at once, ring and activations in shared memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+from ...amk_ir.targets import TARGETS, Target
+from ...dialects.queue import KernelOp
+from ...dialects.task import FamilyOp, MatmulOp, shape_of
+from .diagnostics import Diagnostic, Rule
+
+ACTIVATION_BYTES = 4
+"""Of one activation in shared memory: two bf16, the high and the low half of a float32."""
+
+
+def activation_bytes(family: FamilyOp) -> int:
+    """The shared memory that the greatest activation operand of a task needs, a lower bound: backends know theirs."""
+    sizes = [prod(shape_of(op.x)) for op in family.body.block.ops if isinstance(op, MatmulOp)]
+    return max(sizes, default=0) * ACTIVATION_BYTES
+
+
+def resident_blocks(target: Target) -> int | None:
+    """The greatest grid whose blocks are all resident on some GPU of a target; None where SMs are virtual."""
+    if not target.is_cuda:
+        return None
+    return max([target.num_sms, *(gpu.num_sms for gpu in target.gpus)])
+
+
+def check_resources(kernel: KernelOp) -> Iterator[Diagnostic]:
+    """The grid is resident at once, and the ring and the widest activations fit into a block's shared memory."""
+    target = TARGETS[kernel.target.data]
+    limit = resident_blocks(target)
+    if limit is not None and kernel.num_sms > limit:
+        yield Diagnostic(
+            Rule.RESOURCES,
+            f"the kernel has a block for each of {kernel.num_sms} SMs, target {target.name} has at most {limit}: "
+            "blocks that are not resident never signal",
+            f"place the tasks on {limit} SMs or fewer (place-tasks sms)",
+            ops=(kernel,),
+        )
+    ring = 0 if kernel.ring is None else kernel.ring.data.total_bytes
+    family = max(kernel.families.values(), key=activation_bytes, default=None)
+    widest = 0 if family is None else activation_bytes(family)
+    if ring + widest > target.shared_memory_per_block:
+        yield Diagnostic(
+            Rule.RESOURCES,
+            f"the ring takes {ring} bytes and the activations of @{'' if family is None else family.sym_name.data} "
+            f"{widest}, a block of target {target.name} has {target.shared_memory_per_block}",
+            "use fewer or smaller ring stages (plan-stream), or tile the reduction dimension",
+            ops=(kernel,),
+        )
