@@ -46,9 +46,12 @@ def check_schedule(schedule: Schedule) -> list[Diagnostic]:
         worlds = [[(a, p) for a in accesses] for p in sorted({p for found in positions.values() for p in found})]
     else:
         worlds = [[(a, p) for a in accesses for p in positions[a.name]]]
+    said: set[Rule] = set()
     for world in worlds:
-        if problems := _check_world(timeline, world, tokens):
-            return diagnostics + problems  # other positions would say much the same
+        # of what is wrong at several positions, the first tells enough
+        problems = [d for d in _check_world(timeline, world, tokens) if d.rule not in said]
+        said |= {d.rule for d in problems}
+        diagnostics += problems
     return diagnostics
 
 
