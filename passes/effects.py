@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from xdsl.ir import Operation
 
 from ..amk_ir.access import Access, Dim
+from ..amk_ir.attrs import BufferKind
 from ..amk_ir.linear import POSITION, Linear
 from ..dialects import queue, task
 
@@ -101,7 +102,7 @@ class EffectTable:
         family = self.families[name]
         extents = family.domain.extents
         bound = dict(zip(family.domain.names, indices, strict=False))
-        constants = task.BufferKind.WEIGHT
+        constants = BufferKind.WEIGHT
         reads = (op.region for op in family.loads)
         return Effects(
             tuple(box(r, bound, extents) for r in reads if self._buffers[r.buffer].kind.data is not constants),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import ModuleOp, StringAttr, SymbolRefAttr
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
@@ -126,5 +126,5 @@ def _merge(index: ProgramIndex, first: str, last: str, buffer: str, name: str) -
     names = NameTable(set(index.buffers) | set(index.families) - {first, last})
     name = names.unique(name)
     consumer.properties["sym_name"] = StringAttr(name)
-    consumer_call.properties["family"] = task.SymbolRefAttr(name)
+    consumer_call.properties["family"] = SymbolRefAttr(name)
     merge_duplicates(block)

@@ -11,6 +11,7 @@ from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.access import Dim
+from ..amk_ir.attrs import DomainAttr
 from ..amk_ir.linear import POSITION, Linear
 from ..dialects import task
 from .effects import Effects, EffectTable
@@ -66,7 +67,7 @@ class TileTasksPass(ModulePass):
             body = tiled_body(family.body.block, dict.fromkeys(family.stores, (None, *tile)))
         except NotTileableError:
             return
-        domain = task.DomainAttr((*family.domain.data, *indices))
+        domain = DomainAttr((*family.domain.data, *indices))
         family.properties["domain"] = domain
         family.body.detach_block(family.body.block).erase()
         family.body.add_block(body)

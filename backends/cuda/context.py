@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from ...amk_ir.attrs import BufferKind, Ring
 from ...amk_ir.errors import CompileError
 from ...dialects.queue import KernelOp
-from ...dialects.task import FamilyOp, MatmulOp, StreamOp, shape_of
+from ...dialects.task import FamilyOp, MatmulOp, StreamOp, op_of, shape_of
 from .plan import Operation
 from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
-from .values import op_of
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import SSAValue
 
 from ...amk_ir.access import Access
 from ...amk_ir.errors import CompileError
@@ -20,6 +20,7 @@ from ...dialects.task import (
     RopeOp,
     SiluMulOp,
     StoreOp,
+    op_of,
 )
 from .coordinates import Address, Coordinates, Segment, address_of
 from .source import SourceWriter
@@ -34,11 +35,6 @@ PLAIN_UNROLL = 16
 """Loads that a thread issues together where it does little else."""
 
 Given = Callable[[Coordinates], str]
-
-
-def op_of(value: SSAValue) -> Operation | None:
-    """The op that defines `value`."""
-    return value.owner if isinstance(value.owner, Operation) else None
 
 
 @dataclass(frozen=True)

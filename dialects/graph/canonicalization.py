@@ -5,7 +5,7 @@ from __future__ import annotations
 from xdsl.ir import Region
 from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
 
-from .graph import LayersOp, YieldOp
+from .structure import LayersOp, YieldOp
 
 
 class ForwardInvariantCarried(RewritePattern):

@@ -1,0 +1,393 @@
+"""The structure of the `graph` dialect: models, weights, caches, the step and its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from xdsl.dialects.builtin import (
+    I64,
+    AnyFloat,
+    IndexType,
+    IntegerAttr,
+    StringAttr,
+    SymbolNameConstraint,
+    SymbolRefAttr,
+    TensorType,
+    i64,
+)
+from xdsl.ir import Operation, Region, SSAValue
+from xdsl.irdl import (
+    IRDLOperation,
+    base,
+    irdl_op_definition,
+    operand_def,
+    opt_prop_def,
+    prop_def,
+    region_def,
+    traits_def,
+    var_operand_def,
+    var_result_def,
+)
+from xdsl.parser import Parser, UnresolvedOperand
+from xdsl.pattern_rewriter import RewritePattern
+from xdsl.printer import Printer
+from xdsl.traits import (
+    HasCanonicalizationPatternsTrait,
+    HasParent,
+    IsTerminator,
+    NoTerminator,
+    Pure,
+    RecursiveMemoryEffect,
+    SymbolOpInterface,
+    SymbolTable,
+)
+from xdsl.utils.exceptions import VerifyException
+
+from ...amk_ir.attrs import CheckpointAttr, RopeFrequenciesAttr
+from .values import F32, IDS, OpT, WeightTensor
+
+
+@irdl_op_definition
+class ModelOp(IRDLOperation):
+    """A model: weights, caches and one step. Positions are below `max_seq`.
+
+    ```mlir
+    graph.model @tiny max_seq 64 { ... }
+    ```
+    """
+
+    name = "graph.model"
+
+    sym_name = prop_def(SymbolNameConstraint())
+    max_seq = prop_def(IntegerAttr[I64])
+    body = region_def("single_block")
+
+    traits = traits_def(SymbolOpInterface(), SymbolTable(), NoTerminator())
+
+    def __init__(self, name: str, max_seq: int, body: Region):
+        super().__init__(
+            properties={"sym_name": StringAttr(name), "max_seq": IntegerAttr(max_seq, i64)}, regions=[body]
+        )
+
+    @property
+    def step(self) -> StepOp:
+        """The one step of the model."""
+        return next(op for op in self.body.block.ops if isinstance(op, StepOp))
+
+    @classmethod
+    def parse(cls, parser: Parser) -> ModelOp:
+        name = parser.parse_symbol_name().data
+        parser.parse_keyword("max_seq")
+        max_seq = parser.parse_integer(allow_boolean=False)
+        attributes = parser.parse_optional_attr_dict_with_keyword()
+        op = ModelOp(name, max_seq, parser.parse_region())
+        if attributes is not None:
+            op.attributes |= attributes.data
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_symbol_name(self.sym_name.data)
+        printer.print_string(f" max_seq {self.max_seq.value.data} ")
+        if self.attributes:
+            printer.print_op_attributes(self.attributes, print_keyword=True)
+            printer.print_string(" ")
+        printer.print_region(self.body, print_block_terminators=False)
+
+    def verify_(self) -> None:
+        if self.max_seq.value.data < 1:
+            raise VerifyException(f"max_seq must be at least 1, found {self.max_seq.value.data}")
+        steps = sum(isinstance(op, StepOp) for op in self.body.block.ops)
+        if steps != 1:
+            raise VerifyException(f"a model has exactly one graph.step, found {steps}")
+        for op in self.body.block.ops:
+            if not isinstance(op, WeightOp | CacheOp | StepOp):
+                raise VerifyException(f"a model holds weights, caches and one step, found '{op.name}'")
+
+
+@irdl_op_definition
+class WeightOp(IRDLOperation):
+    """A constant tensor, or one for each layer. With a checkpoint source, `{layer}` in its name is the layer.
+
+    ```mlir
+    graph.weight @q_proj layers 30 from #amk.checkpoint<"model.layers.{layer}.self_attn.q_proj.weight"> : tensor<9x64x576xf32>
+    ```
+    """
+
+    name = "graph.weight"
+
+    sym_name = prop_def(SymbolNameConstraint())
+    layers = opt_prop_def(IntegerAttr[I64])
+    source = prop_def(base(CheckpointAttr) | base(RopeFrequenciesAttr))
+    type = prop_def(TensorType[AnyFloat])
+
+    traits = traits_def(SymbolOpInterface(), HasParent(ModelOp))
+
+    assembly_format = "$sym_name (`layers` $layers^)? `from` $source `:` $type attr-dict"
+
+    def __init__(
+        self, name: str, source: CheckpointAttr | RopeFrequenciesAttr, type: WeightTensor, layers: int | None = None
+    ):
+        super().__init__(
+            properties={
+                "sym_name": StringAttr(name),
+                "layers": None if layers is None else IntegerAttr(layers, i64),
+                "source": source,
+                "type": type,
+            }
+        )
+
+    def verify_(self) -> None:
+        _verify_layers(self.layers)
+        if any(d < 1 for d in self.type.get_shape()):
+            raise VerifyException(f"weight shape must be static and positive, found {self.type}")
+        if isinstance(self.source, RopeFrequenciesAttr):
+            half = self.source.data.head_dim // 2
+            if self.type.get_shape() != (half,) or self.layers is not None:
+                raise VerifyException(f"rope frequencies of head_dim {2 * half} are tensor<{half}xf32>, without layers")
+        elif ("{layer}" in self.source.data) != (self.layers is not None):
+            raise VerifyException(
+                f'checkpoint entry "{self.source.data}" must contain {{layer}} exactly if the weight has layers'
+            )
+
+
+@irdl_op_definition
+class CacheOp(IRDLOperation):
+    """State that lives across steps: keys or values of all positions, [max_seq, kv_heads, head_dim].
+
+    ```mlir
+    graph.cache @k_cache layers 30 : tensor<2048x3x64xf32>
+    ```
+    """
+
+    name = "graph.cache"
+
+    sym_name = prop_def(SymbolNameConstraint())
+    layers = opt_prop_def(IntegerAttr[I64])
+    type = prop_def(TensorType[AnyFloat])
+
+    traits = traits_def(SymbolOpInterface(), HasParent(ModelOp))
+
+    assembly_format = "$sym_name (`layers` $layers^)? `:` $type attr-dict"
+
+    def __init__(self, name: str, type: WeightTensor, layers: int | None = None):
+        super().__init__(
+            properties={
+                "sym_name": StringAttr(name),
+                "layers": None if layers is None else IntegerAttr(layers, i64),
+                "type": type,
+            }
+        )
+
+    def verify_(self) -> None:
+        _verify_layers(self.layers)
+        shape = self.type.get_shape()
+        if len(shape) != 3 or any(d < 1 for d in shape):
+            raise VerifyException(f"a cache is [max_seq, kv_heads, head_dim], found {self.type}")
+        parent = self.parent_op()
+        if isinstance(parent, ModelOp) and shape[0] != parent.max_seq.value.data:
+            raise VerifyException(
+                f"cache holds {shape[0]} positions, the model has max_seq {parent.max_seq.value.data}"
+            )
+
+
+def _verify_layers(layers: IntegerAttr | None) -> None:
+    if layers is not None and layers.value.data < 1:
+        raise VerifyException(f"layers must be at least 1, found {layers.value.data}")
+
+
+@irdl_op_definition
+class StepOp(IRDLOperation):
+    """One decoder step: from T token ids and the position of the first of them to the results of `graph.return`.
+
+    ```mlir
+    graph.step (%token : tensor<1xi32>, %pos : index) { ... graph.return %logits, %next : ... }
+    ```
+    """
+
+    name = "graph.step"
+
+    body = region_def("single_block")
+
+    traits = traits_def(HasParent(ModelOp))
+
+    def __init__(self, body: Region):
+        super().__init__(regions=[body])
+
+    @property
+    def tokens(self) -> SSAValue:
+        """The token ids, tensor<Txi32>."""
+        return self.body.block.args[0]
+
+    @property
+    def pos(self) -> SSAValue:
+        """The position of the first token, index."""
+        return self.body.block.args[1]
+
+    @classmethod
+    def parse(cls, parser: Parser) -> StepOp:
+        arguments = parser.parse_comma_separated_list(parser.Delimiter.PAREN, parser.parse_argument)
+        return StepOp(parser.parse_region(arguments))
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        with printer.in_parens():
+            printer.print_list(self.body.block.args, printer.print_block_argument)
+        printer.print_string(" ")
+        printer.print_region(self.body, print_entry_block_args=False)
+
+    def verify_(self) -> None:
+        types = self.body.block.arg_types
+        if len(types) != 2 or not IDS.verifies(types[0]) or types[1] != IndexType():
+            raise VerifyException(f"a step takes (tensor<Txi32>, index), found ({', '.join(map(str, types))})")
+        if not isinstance(self.body.block.last_op, ReturnOp):
+            raise VerifyException("a step ends in graph.return")
+
+
+@irdl_op_definition
+class ReturnOp(IRDLOperation):
+    """Results of a step: the logits [T, vocab] and the chosen next token ids [T].
+
+    ```mlir
+    graph.return %logits, %next : tensor<1x49152xf32>, tensor<1xi32>
+    ```
+    """
+
+    name = "graph.return"
+
+    logits = operand_def(F32)
+    next_token = operand_def(IDS)
+
+    traits = traits_def(IsTerminator(), HasParent(StepOp))
+
+    assembly_format = "$logits `,` $next_token `:` type($logits) `,` type($next_token) attr-dict"
+
+    def __init__(self, logits: SSAValue, next_token: SSAValue):
+        super().__init__(operands=[logits, next_token])
+
+
+class LayersOpHasCanonicalizationPatterns(HasCanonicalizationPatternsTrait):
+    @classmethod
+    def get_canonicalization_patterns(cls) -> tuple[RewritePattern, ...]:
+        from .canonicalization import DropUnusedCarried, ForwardInvariantCarried
+
+        return (ForwardInvariantCarried(), DropUnusedCarried())
+
+
+@irdl_op_definition
+class LayersOp(IRDLOperation):
+    """`count` identical layers, each with its own weights: a loop that carries tensors.
+
+    ```mlir
+    %x = graph.layers 30 (%h = %x0) : tensor<1x576xf32> { ... graph.yield %h2 : tensor<1x576xf32> }
+    ```
+    """
+
+    name = "graph.layers"
+
+    count = prop_def(IntegerAttr[I64])
+    inits = var_operand_def(F32)
+    outs = var_result_def(F32)
+    body = region_def("single_block")
+
+    traits = traits_def(HasParent(StepOp), RecursiveMemoryEffect(), LayersOpHasCanonicalizationPatterns())
+
+    def __init__(self, count: int, inits: Sequence[SSAValue], body: Region):
+        super().__init__(
+            operands=[inits],
+            result_types=[[v.type for v in inits]],
+            properties={"count": IntegerAttr(count, i64)},
+            regions=[body],
+        )
+
+    @classmethod
+    def parse(cls, parser: Parser) -> LayersOp:
+        count = parser.parse_integer(allow_boolean=False)
+
+        def parse_carried() -> tuple[Parser.UnresolvedArgument, UnresolvedOperand]:
+            argument = parser.parse_argument(expect_type=False)
+            parser.parse_punctuation("=")
+            return argument, parser.parse_unresolved_operand()
+
+        carried = parser.parse_comma_separated_list(parser.Delimiter.PAREN, parse_carried)
+        parser.parse_punctuation(":")
+        types = parser.parse_comma_separated_list(parser.Delimiter.NONE, parser.parse_type)
+        if len(types) != len(carried):
+            parser.raise_error(f"{len(carried)} carried values need as many types, found {len(types)}")
+        inits = [parser.resolve_operand(operand, t) for (_, operand), t in zip(carried, types, strict=True)]
+        arguments = [argument.resolve(t) for (argument, _), t in zip(carried, types, strict=True)]
+        return LayersOp(count, inits, parser.parse_region(arguments))
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(f" {self.count.value.data} ")
+        with printer.in_parens():
+            printer.print_list(
+                zip(self.body.block.args, self.inits, strict=True),
+                lambda pair: self._print_carried(printer, *pair),
+            )
+        printer.print_string(" : ")
+        printer.print_list(self.outs.types, printer.print_attribute)
+        printer.print_string(" ")
+        printer.print_region(self.body, print_entry_block_args=False)
+
+    @staticmethod
+    def _print_carried(printer: Printer, argument: SSAValue, init: SSAValue) -> None:
+        printer.print_ssa_value(argument)
+        printer.print_string(" = ")
+        printer.print_ssa_value(init)
+
+    def verify_(self) -> None:
+        if self.count.value.data < 1:
+            raise VerifyException(f"the number of layers must be at least 1, found {self.count.value.data}")
+        types = tuple(self.inits.types)
+        last = self.body.block.last_op
+        if not isinstance(last, YieldOp):
+            raise VerifyException("graph.layers ends in graph.yield")
+        if not types == tuple(self.outs.types) == tuple(self.body.block.arg_types) == tuple(last.values.types):
+            raise VerifyException("carried values, block arguments, yielded values and results must have equal types")
+
+
+@irdl_op_definition
+class YieldOp(IRDLOperation):
+    """The values carried to the next layer.
+
+    ```mlir
+    graph.yield %h : tensor<1x576xf32>
+    ```
+    """
+
+    name = "graph.yield"
+
+    values = var_operand_def(F32)
+
+    traits = traits_def(IsTerminator(), HasParent(LayersOp), Pure())
+
+    assembly_format = "$values `:` type($values) attr-dict"
+
+    def __init__(self, values: Sequence[SSAValue]):
+        super().__init__(operands=[values])
+
+
+def enclosing_layers(op: Operation) -> int | None:
+    """Number of layers of the `graph.layers` around `op`, None outside."""
+    parent = op.parent_op()
+    while parent is not None and not isinstance(parent, LayersOp):
+        parent = parent.parent_op()
+    return None if parent is None else parent.count.value.data
+
+
+def resolve(op: Operation, name: SymbolRefAttr, kind: type[OpT]) -> OpT:
+    """The weight or cache that `op` refers to; checks that its `layers` fit where it is used."""
+    found = SymbolTable.lookup_symbol(op, name)
+    if not isinstance(found, kind):
+        what = kind.name if found is None else f"{kind.name}, found {found.name}"
+        raise VerifyException(f"'{op.name}' refers to @{name.string_value()}, expected a {what} of the model")
+    layers = found.properties.get("layers")
+    declared = cast("IntegerAttr", layers).value.data if layers is not None else None
+    if declared != (around := enclosing_layers(op)):
+        raise VerifyException(
+            f"'{op.name}' uses @{name.string_value()} declared with {declared or 'no'} layers "
+            f"inside {f'graph.layers {around}' if around else 'no graph.layers'}"
+        )
+    return found

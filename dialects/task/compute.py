@@ -1,0 +1,264 @@
+"""The ops of the `task` dialect that compute on tile values."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    Float64Type,
+    FloatAttr,
+    TensorType,
+    f32,
+    f64,
+    i32,
+)
+from xdsl.ir import SSAValue
+from xdsl.irdl import (
+    IRDLOperation,
+    ParsePropInAttrDict,
+    VarConstraint,
+    irdl_op_definition,
+    operand_def,
+    prop_def,
+    result_def,
+    traits_def,
+)
+from xdsl.traits import (
+    Pure,
+)
+from xdsl.utils.exceptions import VerifyException
+
+from .tiles import (
+    F32,
+    FLOAT,
+    IDS,
+    shape_of,
+    shape_text,
+)
+
+
+@irdl_op_definition
+class MatmulOp(IRDLOperation):
+    """`y = x w^T`: x [T, *k], w [*n, *k] -> [T, *n].
+
+    ```mlir
+    %y = task.matmul %n, %w : (tensor<1x576xf32>, tensor<2x4x576xbf16>) -> tensor<1x2x4xf32>
+    ```
+    """
+
+    name = "task.matmul"
+
+    x = operand_def(F32)
+    w = operand_def(FLOAT)
+    result = result_def(F32)
+
+    traits = traits_def(Pure())
+    assembly_format = "$x `,` $w `:` `(` type($x) `,` type($w) `)` `->` type($result) attr-dict"
+
+    def __init__(self, x: SSAValue, w: SSAValue):
+        rank = len(shape_of(x)) - 1
+        shape = (shape_of(x)[0], *shape_of(w)[: len(shape_of(w)) - rank])
+        super().__init__(operands=[x, w], result_types=[TensorType(f32, shape)])
+
+    def verify_(self) -> None:
+        x, w, y = shape_of(self.x), shape_of(self.w), shape_of(self.result)
+        if not x or not y or x[0] != y[0] or w != (*y[1:], *x[1:]):
+            raise VerifyException(f"weight tile {shape_text(w)} does not take {shape_text(x)} to {shape_text(y)}")
+
+
+@irdl_op_definition
+class RmsNormOp(IRDLOperation):
+    """`y = x / sqrt(mean(x^2) + eps) * weight` over the last dimension: x [T, width], weight [width].
+
+    ```mlir
+    %n = task.rms_norm %x, %g {eps = 1.0e-05 : f64} : (tensor<1x576xf32>, tensor<576xbf16>)
+    ```
+    """
+
+    name = "task.rms_norm"
+    T: ClassVar = VarConstraint("T", F32)
+
+    x = operand_def(T)
+    weight = operand_def(FLOAT)
+    eps = prop_def(FloatAttr[Float64Type])
+    result = result_def(T)
+
+    traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$x `,` $weight attr-dict `:` `(` type($x) `,` type($weight) `)`"
+
+    def __init__(self, x: SSAValue, weight: SSAValue, eps: float):
+        super().__init__(operands=[x, weight], properties={"eps": FloatAttr(eps, f64)}, result_types=[x.type])
+
+    def verify_(self) -> None:
+        if len(shape_of(self.x)) != 2 or shape_of(self.weight) != shape_of(self.x)[1:]:
+            raise VerifyException(
+                f"norm takes x [T, width] and weight [width], found {shape_text(shape_of(self.x))} "
+                f"and {shape_text(shape_of(self.weight))}"
+            )
+
+
+@irdl_op_definition
+class RopeOp(IRDLOperation):
+    """Rotary embedding of [T, ..., 2, n] with frequencies [n]; row r stands at position `pos + r`.
+
+    With a = (pos + r) * frequencies: y[0] = x[0] cos a - x[1] sin a; y[1] = x[1] cos a + x[0] sin a.
+
+    ```mlir
+    %r = task.rope %y, %f : (tensor<1x2x4xf32>, tensor<4xf32>)
+    ```
+    """
+
+    name = "task.rope"
+    T: ClassVar = VarConstraint("T", F32)
+
+    x = operand_def(T)
+    frequencies = operand_def(F32)
+    result = result_def(T)
+
+    traits = traits_def(Pure())
+    assembly_format = "$x `,` $frequencies `:` `(` type($x) `,` type($frequencies) `)` attr-dict"
+
+    def __init__(self, x: SSAValue, frequencies: SSAValue):
+        super().__init__(operands=[x, frequencies], result_types=[x.type])
+
+    def verify_(self) -> None:
+        x, frequencies = shape_of(self.x), shape_of(self.frequencies)
+        if len(x) < 3 or x[-2] != 2 or frequencies != x[-1:]:
+            raise VerifyException(
+                f"rope takes x [T, ..., 2, n] and frequencies [n], found {shape_text(x)} and {shape_text(frequencies)}"
+            )
+
+
+@irdl_op_definition
+class AttentionOp(IRDLOperation):
+    """Causal grouped-query attention of rows at `pos`, `pos + 1`, ...; row r sees positions `[0, pos + r]`.
+
+    q [T, heads, 2, half]; k, v [pos + T, kv_heads, 2, half] -> [T, heads, 2, half]. Head h uses KV head
+    `h // (heads / kv_heads)`; scores are scaled by `scale`.
+
+    ```mlir
+    %o = task.attention %q, %k, %v {scale = 0.125 : f64} : (tensor<1x3x2x32xf32>, tensor<?x1x2x32xf32>, tensor<?x1x2x32xf32>)
+    ```
+    """
+
+    name = "task.attention"
+    Q: ClassVar = VarConstraint("Q", F32)
+    KV: ClassVar = VarConstraint("KV", FLOAT)
+
+    q = operand_def(Q)
+    k = operand_def(KV)
+    v = operand_def(KV)
+    scale = prop_def(FloatAttr[Float64Type])
+    result = result_def(Q)
+
+    traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$q `,` $k `,` $v attr-dict `:` `(` type($q) `,` type($k) `,` type($v) `)`"
+
+    def __init__(self, q: SSAValue, k: SSAValue, v: SSAValue, scale: float):
+        super().__init__(operands=[q, k, v], properties={"scale": FloatAttr(scale, f64)}, result_types=[q.type])
+
+    def verify_(self) -> None:
+        q, k = shape_of(self.q), shape_of(self.k)
+        if len(q) != 4 or len(k) != 4 or q[2:] != k[2:] or q[2] != 2 or k[0] != DYNAMIC_INDEX:
+            raise VerifyException(
+                f"attention takes q [T, heads, 2, half] and k, v [?, kv_heads, 2, half], found {shape_text(q)} and {shape_text(k)}"
+            )
+        if q[1] % k[1]:
+            raise VerifyException(f"{q[1]} heads are not divisible by {k[1]} KV heads")
+
+
+class _Elementwise(IRDLOperation):
+    """Base of pointwise ops of two equal tiles."""
+
+    T: ClassVar = VarConstraint("T", F32)
+
+    lhs = operand_def(T)
+    rhs = operand_def(T)
+    result = result_def(T)
+
+    traits = traits_def(Pure())
+    assembly_format = "$lhs `,` $rhs `:` type($lhs) attr-dict"
+
+    def __init__(self, lhs: SSAValue, rhs: SSAValue):
+        super().__init__(operands=[lhs, rhs], result_types=[lhs.type])
+
+
+@irdl_op_definition
+class AddOp(_Elementwise):
+    """Pointwise sum.
+
+    ```mlir
+    %h = task.add %x, %y : tensor<1x8xf32>
+    ```
+    """
+
+    name = "task.add"
+
+
+@irdl_op_definition
+class SiluMulOp(_Elementwise):
+    """Gated activation `silu(lhs) * rhs` with silu(x) = x / (1 + exp(-x)).
+
+    ```mlir
+    %m = task.silu_mul %gate, %up : tensor<1x4xf32>
+    ```
+    """
+
+    name = "task.silu_mul"
+
+
+@irdl_op_definition
+class BiasAddOp(IRDLOperation):
+    """Adds one vector to every row: x [T, *n], bias [*n].
+
+    ```mlir
+    %y = task.bias_add %x, %b : (tensor<1x2x4xf32>, tensor<2x4xbf16>)
+    ```
+    """
+
+    name = "task.bias_add"
+    T: ClassVar = VarConstraint("T", F32)
+
+    x = operand_def(T)
+    bias = operand_def(FLOAT)
+    result = result_def(T)
+
+    traits = traits_def(Pure())
+    assembly_format = "$x `,` $bias `:` `(` type($x) `,` type($bias) `)` attr-dict"
+
+    def __init__(self, x: SSAValue, bias: SSAValue):
+        super().__init__(operands=[x, bias], result_types=[x.type])
+
+    def verify_(self) -> None:
+        if shape_of(self.bias) != shape_of(self.x)[1:]:
+            raise VerifyException(
+                f"bias is {shape_text(shape_of(self.bias))}, expected {shape_text(shape_of(self.x)[1:])}"
+            )
+
+
+@irdl_op_definition
+class ArgmaxOp(IRDLOperation):
+    """Index of the greatest element of each row, the lowest such index on ties: [T, n] -> [T].
+
+    ```mlir
+    %next = task.argmax %logits : tensor<1x49152xf32> -> tensor<1xi32>
+    ```
+    """
+
+    name = "task.argmax"
+
+    x = operand_def(F32)
+    result = result_def(IDS)
+
+    traits = traits_def(Pure())
+    assembly_format = "$x `:` type($x) `->` type($result) attr-dict"
+
+    def __init__(self, x: SSAValue):
+        super().__init__(operands=[x], result_types=[TensorType(i32, [shape_of(x)[0]])])
+
+    def verify_(self) -> None:
+        if len(shape_of(self.x)) != 2 or shape_of(self.result) != shape_of(self.x)[:1]:
+            raise VerifyException(f"argmax takes [T, n] to [T], found {shape_text(shape_of(self.x))}")
