@@ -155,14 +155,16 @@ def load_compiled(folder: Path, progress: Progress = no_progress) -> tuple[Execu
     artifact = read_artifact(folder, progress)
     if WEIGHTS not in artifact.manifest["files"]:
         raise ArtifactError(f"{folder}: was compiled with --no-weights and cannot be run; compile it with them")
+    if artifact.manifest.get("amk") != compiler_fingerprint():  # weights may be packed in another way
+        raise ArtifactError(f"{folder}: was compiled by another version of AMK; compile the model again")
     kernel = verify(find_kernel(_parse(artifact.path(PLAN))))
     source = artifact.read(SOURCE).decode()
     compiled = CudaBackend(compiler=_stored_compiler(artifact, source)).compile(kernel)
     if compiled.source != source:
-        raise ArtifactError(f"{folder}: was compiled by another version of AMK; compile the model again")
+        raise ArtifactError(f"{folder}: {SOURCE} is not the source of {PLAN}; compile the model again")
     weights = np.memmap(artifact.path(WEIGHTS), np.uint8, mode="r")
     pieces = (weights[start : start + _PIECE] for start in range(0, len(weights), _PIECE))
-    return CudaBackend().load_packed(compiled, pieces), artifact
+    return CudaBackend().load_packed(kernel, compiled, pieces), artifact
 
 
 def _stored_compiler(artifact: Artifact, source: str) -> CubinCompiler:

@@ -54,7 +54,7 @@ class CudaBackend:
         # not only a type: a kernel that nobody has verified must not run
         if not isinstance(kernel, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ScheduleError(f"only verified kernels are compiled, found {type(kernel).__name__}; verify it first")
-        return compile_kernel(kernel.current(), self.drop_signal, self.compiler)
+        return compile_kernel(kernel, self.drop_signal, self.compiler)
 
     def load(self, kernel: VerifiedKernel, weights: WeightProvider, progress: Progress = no_progress) -> CudaExecutable:
         """Compiles the kernel, packs the weights and copies both to the GPU.
@@ -62,10 +62,20 @@ class CudaBackend:
         Raises also DeviceError (no GPU, another architecture, too few SMs, no memory) and CheckpointError.
         """
         compiled = self.compile(kernel)
-        return self.load_packed(compiled, packed_weights(compiled.plan, weights, progress))
+        return self.load_packed(kernel, compiled, packed_weights(compiled.plan, weights, progress))
 
-    def load_packed(self, compiled: CompiledKernel, weights: Iterable[NDArray[np.uint8]]) -> CudaExecutable:
-        """Copies a compiled kernel and packed weights (pieces of bytes, in order) to the GPU."""
+    def load_packed(
+        self, kernel: VerifiedKernel, compiled: CompiledKernel, weights: Iterable[NDArray[np.uint8]]
+    ) -> CudaExecutable:
+        """Copies `compiled`, made from `kernel`, and packed weights (pieces of bytes, in order) to the GPU.
+
+        Raises ScheduleError if `compiled` was not made from `kernel` as it was verified.
+        """
+        kernel.current()
+        if compiled.digest != kernel.digest:
+            raise ScheduleError(
+                f"kernel @{compiled.plan.name} was compiled from another schedule than the verified one"
+            )
         _check_step(compiled.plan)
         loaded = LoadedKernel(
             compiled.plan, compiled.image, weights, ENTRY, ordinal=self.ordinal, time_limit_s=self.time_limit_s

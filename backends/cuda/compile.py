@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ...amk_ir.targets import Target, get_target
-from ...dialects.queue import KernelOp
+from ...passes.verify_schedule import VerifiedKernel
 from .emit import ENTRY, UNROLL, DroppedSignal, emit_kernel
 from .nvrtc import Cubin, Resources, check_resources, compile_cubin, inline_headers
 from .plan import KernelPlan
@@ -20,9 +20,11 @@ CubinCompiler: TypeAlias = Callable[[str, Target, str], Cubin]
 class CompiledKernel:
     """A kernel ready to load.
 
-    source: CUDA C++ with the device library in it, compiles alone. image: the cubin. resources: what it uses. log: the
-    compiler's report.
+    digest: of the verified kernel that it was made from. source: CUDA C++ with the device library in it, compiles
+    alone. image: the cubin. resources: what it uses. log: the compiler's report.
     """
+
+    digest: str
 
     source: str
     image: bytes
@@ -32,15 +34,15 @@ class CompiledKernel:
 
 
 def compile_kernel(
-    kernel: KernelOp, drop_signal: DroppedSignal | None = None, compiler: CubinCompiler = compile_cubin
+    kernel: VerifiedKernel, drop_signal: DroppedSignal | None = None, compiler: CubinCompiler = compile_cubin
 ) -> CompiledKernel:
-    """Emits and compiles `kernel`, which must have been verified; `drop_signal` is for tests.
+    """Emits and compiles `kernel`; `drop_signal` is for tests.
 
-    Raises CompileError: what cannot be emitted, no NVRTC, a compile failure (with its log), spills, or more shared
+    Raises ScheduleError: it was changed since it was verified. CompileError: what cannot be emitted, no NVRTC, a compile failure (with its log), spills, or more shared
     memory or registers than the target has.
     """
     for unroll in (UNROLL, UNROLL // 2, UNROLL // 4):
-        emitted = emit_kernel(kernel, drop_signal, unroll)
+        emitted = emit_kernel(kernel.current(), drop_signal, unroll)
         target = get_target(emitted.plan.target)
         source = inline_headers(emitted.source)
         cubin = compiler(source, target, ENTRY)
@@ -48,4 +50,4 @@ def compile_kernel(
             break  # else once more with fewer loads under way at a time
     plan, resources = emitted.plan, cubin.resources
     check_resources(resources, plan.dynamic_shared, plan.threads, target, plan.name)
-    return CompiledKernel(source, cubin.image, plan, resources, cubin.log)
+    return CompiledKernel(kernel.digest, source, cubin.image, plan, resources, cubin.log)

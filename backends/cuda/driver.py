@@ -246,24 +246,30 @@ class LoadedKernel:
     def launch(self, pos: int) -> None:
         """Starts the step at position `pos` with the inputs written before; does not wait for its end."""
         if self._broken:
-            raise DeviceError("the last step was stopped in a stuck wait: reset before the next one")
-        self._epoch += 1
+            raise DeviceError(
+                "the last step was stopped, in a stuck wait or by an interrupt: reset before the next one"
+            )
+        epoch = self._epoch + 1
         content = struct.pack(
             f"<{len(self._addresses)}QQiI",
             *self._addresses,
             int(self.time_limit_s * 1e9),
             pos,
-            self._epoch & 0xFFFFFFFF,
+            epoch & 0xFFFFFFFF,
         )
         parameters = ctypes.create_string_buffer(content, len(content))
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameters))
         plan = self.plan
-        check(
-            self._driver.cuLaunchCooperativeKernel(
-                self._function, plan.grid, 1, 1, plan.threads, 1, 1, plan.dynamic_shared, 0, ctypes.addressof(pointers)
-            ),
-            f"launching kernel @{plan.name}",
+        # A launch that failed has no epoch: the counters would never get its signals. One that was interrupted
+        # leaves open whether it has.
+        self._broken = True
+        launched = self._driver.cuLaunchCooperativeKernel(
+            self._function, plan.grid, 1, 1, plan.threads, 1, 1, plan.dynamic_shared, 0, ctypes.addressof(pointers)
         )
+        if int(launched[0]) == 0:
+            self._epoch = epoch
+        self._broken = False
+        check(launched, f"launching kernel @{plan.name}")
         self._pos = pos
 
     def finish(self) -> dict[str, NDArray[Any]]:

@@ -19,6 +19,7 @@ from ...dialects.task import ForOp
 from .bodies import write_run_group
 from .context import EmitContext
 from .coordinates import LOOP_PREFIX, linear_text
+from .hazards import check_hazards
 from .placement import PlacedTasks
 from .plan import CounterStorage, KernelPlan
 from .source import SourceWriter
@@ -58,6 +59,7 @@ def emit_kernel(kernel: KernelOp, drop_signal: DroppedSignal | None = None, unro
 
     Raises CompileError: not a CUDA target, no ring, the explicit form, or a body that cannot be expressed.
     """
+    check_hazards(kernel)
     emitted = _Emitter(kernel, drop_signal, unroll, PARTIAL_BYTES).emit()
     limit = get_target(kernel.target.data).shared_memory_per_block
     if emitted.plan.dynamic_shared + STATIC_SHARED <= limit:
@@ -281,20 +283,27 @@ class _Emitter:
         if not ranges_written:
             for run in runs:
                 source.lines(run.range_lines())
-        # Runs that read what a run before them wrote to a plain buffer need a barrier between them.
+        # Neighbours are written as one group, without a barrier, unless one touches what another one writes.
         group: list[PlacedTasks] = []
+        read: set[str] = set()
         written: set[str] = set()
-        for run in runs:
-            if any(load.region.buffer in written for load in run.family.loads):
-                write_run_group(source, self.context, group)
+
+        def flush() -> None:
+            if not self.synced:
                 self._barrier(source)
-                group, written = [], set()
+            write_run_group(source, self.context, group)
+            self.synced = False
+
+        for run in runs:
+            loads = {load.region.buffer for load in run.family.loads}
+            stores = {s.region.buffer for s in run.family.stores if not self.context.buffers[s.region.buffer].tagged}
+            if loads & written or stores & (read | written):
+                flush()
+                group, read, written = [], set(), set()
             group.append(run)
-            written |= {s.region.buffer for s in run.family.stores if not self.context.buffers[s.region.buffer].tagged}
-        if not self.synced and any(True for run in group for _ in run.family.loads):
-            self._barrier(source)
-        write_run_group(source, self.context, group)
-        self.synced = False
+            read |= loads
+            written |= stores
+        flush()
 
     def _barrier(self, source: SourceWriter) -> None:
         source.line("consumer_barrier();")

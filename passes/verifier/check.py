@@ -118,7 +118,8 @@ class VerifiedKernel:
     _proof: object = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self._proof is not _PROOF:
+        # bound to the digest, so that dataclasses.replace makes no proof for another kernel
+        if self._proof != (_PROOF, self.digest):
             raise TypeError("a VerifiedKernel comes from verify() only")
 
     def current(self) -> KernelOp:
@@ -135,7 +136,8 @@ def verify(kernel: KernelOp) -> VerifiedKernel:
     kernel.verify()
     if diagnostics := check(kernel):
         raise ScheduleError(format_diagnostics(kernel, diagnostics))
-    return VerifiedKernel(kernel, content_hash(kernel), _PROOF)
+    digest = content_hash(kernel)
+    return VerifiedKernel(kernel, digest, (_PROOF, digest))
 
 
 def format_diagnostics(kernel: KernelOp, diagnostics: list[Diagnostic]) -> str:

@@ -46,8 +46,8 @@ def test_the_ring_of_older_targets(target: Target) -> None:
     emitted = emit_kernel(kernel.kernel)
     source = emitted.source.replace("ring_bulk.cuh", "ring_async.cuh")
     cubin = compile_cubin(source, target, ENTRY)
-    compiled = CompiledKernel(source, cubin.image, emitted.plan, cubin.resources, cubin.log)
-    gpu = CudaBackend().load_packed(compiled, packed_weights(emitted.plan, weights))
+    compiled = CompiledKernel(kernel.digest, source, cubin.image, emitted.plan, cubin.resources, cubin.log)
+    gpu = CudaBackend().load_packed(kernel, compiled, packed_weights(emitted.plan, weights))
     reference = ReferenceBackend().load(kernel, weights)
     for pos, token in enumerate(TOKENS):
         _, logits = gpu.step(token, pos)

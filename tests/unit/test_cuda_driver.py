@@ -1,5 +1,6 @@
 """What the driver side does without a GPU: errors, and the words for a stuck wait."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,17 +9,24 @@ from cuda_kernels import Shape, kernel_text
 from cuda_models import CONFIGS, RandomWeights, verified
 from xdsl.parser import Parser
 
-from amk.amk_ir.errors import DeviceError, UsageError
+from amk.amk_ir.errors import DeviceError, ScheduleError, UsageError
 from amk.backends.cuda import driver
 from amk.backends.cuda.backend import CudaBackend
 from amk.backends.cuda.driver import DeviceInfo, device_info
 from amk.backends.cuda.emit import emit_kernel
 from amk.backends.cuda.stuck import RECORD_WORDS, stuck_error
+from amk.passes.verify_schedule import verify
 from amk.runtime.compile import find_kernel, new_context
 
 
+def _kernel(shape: Shape):
+    module = Parser(new_context(), kernel_text(shape)).parse_module()
+    module.verify()
+    return find_kernel(module)
+
+
 def _plan(shape: Shape):
-    return emit_kernel(find_kernel(Parser(new_context(), kernel_text(shape)).parse_module())).plan
+    return emit_kernel(_kernel(shape)).plan
 
 
 def test_missing_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,9 +72,22 @@ def test_kernels_of_several_tokens_are_for_no_session() -> None:
     from amk.backends.cuda.compile import CompiledKernel
     from amk.backends.cuda.nvrtc import Resources
 
-    compiled = CompiledKernel("", b"", _plan(Shape(tokens=4)), Resources(0, 0, 0, 0, 0), "")
+    kernel = verify(_kernel(Shape(tokens=4)))
+    compiled = CompiledKernel(kernel.digest, "", b"", _plan(Shape(tokens=4)), Resources(0, 0, 0, 0, 0), "")
     with pytest.raises(UsageError, match="4 tokens"):
-        CudaBackend().load_packed(compiled, [])
+        CudaBackend().load_packed(kernel, compiled, [])
+
+
+def test_what_was_compiled_from_another_schedule_is_not_loaded() -> None:
+    from amk.backends.cuda.compile import CompiledKernel
+    from amk.backends.cuda.nvrtc import Resources
+
+    kernel, other = (verify(_kernel(Shape(layers=n))) for n in (1, 2))
+    compiled = CompiledKernel(other.digest, "", b"", _plan(Shape(layers=2)), Resources(0, 0, 0, 0, 0), "")
+    with pytest.raises(ScheduleError, match="another schedule"):
+        CudaBackend().load_packed(kernel, compiled, [])
+    with pytest.raises(TypeError, match="verify"):
+        replace(kernel, kernel=other.kernel, digest=other.digest)
 
 
 def test_the_earliest_wait_is_the_cause() -> None:

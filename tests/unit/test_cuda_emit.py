@@ -14,6 +14,7 @@ from amk.backends.cuda.compile import compile_kernel
 from amk.backends.cuda.emit import DroppedSignal, emit_kernel
 from amk.dialects.queue import KernelOp
 from amk.passes.expand_queues import ExpandQueuesPass
+from amk.passes.verify_schedule import verify
 from amk.runtime.compile import find_kernel, new_context
 
 CUDA_TARGETS = [name for name, target in TARGETS.items() if target.is_cuda]
@@ -28,7 +29,9 @@ def parse(text: str) -> KernelOp:
 @pytest.mark.parametrize("target", CUDA_TARGETS)
 def test_smollm2_compiles(target: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
-    compiled = compile_kernel(parse(kernel_text(replace(SMOLLM2, target=target, tagged=True))))
+    compiled = compile_kernel(
+        verify(parse(kernel_text(replace(SMOLLM2, target=target, sms=TARGETS[target].num_sms, tagged=True))))
+    )
     assert compiled.image[:4] == b"\x7fELF"
     assert compiled.resources.spill_stores == compiled.resources.spill_loads == 0
     shared = compiled.plan.dynamic_shared + compiled.resources.static_shared
@@ -39,7 +42,7 @@ def test_smollm2_compiles(target: str) -> None:
 @pytest.mark.parametrize("shape", [Shape(bias=True, tied=False, cache="bf16"), Shape(tokens=2, tagged=True)], ids=str)
 def test_small_kernels_compile(shape: Shape, target: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
-    compile_kernel(parse(kernel_text(replace(shape, target=target))))
+    compile_kernel(verify(parse(kernel_text(replace(shape, target=target)))))
 
 
 @pytest.mark.parametrize("name", ["odd", "head_dim_256"])
@@ -52,7 +55,7 @@ def test_lowered_models_compile(name: str) -> None:
 @pytest.mark.parametrize("target", ["sm_86", "sm_90a"])
 def test_llama_8b_compiles(target: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
-    compile_kernel(lower(LLAMA_8B, target))
+    compile_kernel(verify(lower(LLAMA_8B, target)))
 
 
 def test_text_does_not_grow_with_layers() -> None:
