@@ -4,18 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import inf, isfinite, prod
 from typing import Literal
 
 from xdsl.ir import Data
 from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser
 from xdsl.printer import Printer
+from xdsl.utils.exceptions import VerifyException
 from xdsl.utils.str_enum import StrEnum
 
 from .access import Access
 from .linear import Linear
 from .syntax import format_domain, format_linear_list, parse_access, parse_domain, parse_linear, parse_linear_list
+
+MAX_EXTENT = 2**31 - 1
+"""The greatest dimension of a tensor, and the greatest `max_seq`."""
+MAX_ELEMENTS = 2**48 - 1
+"""The greatest number of elements of a buffer, or of a weight or cache of all layers."""
+MAX_LAYERS = 10_000
+
+
+def size_problem(shape: Sequence[int], layers: int = 1) -> str | None:
+    """Why no machine has a tensor of this (static) shape, `layers` times, or None."""
+    if max(shape, default=0) > MAX_EXTENT:
+        return f"a dimension is at most {MAX_EXTENT}, found {max(shape)}"
+    if (elements := prod(shape) * layers) > MAX_ELEMENTS:
+        return f"a tensor has at most {MAX_ELEMENTS} elements in all layers together, found {elements}"
+    return None
+
+
+def parse_count(parser: AttrParser, what: str, most: int) -> int:
+    """An integer up to `most`, refused here because an i64 attribute would wrap it. The lower limit is the verifier's."""
+    start = parser.pos
+    value = parser.parse_integer(allow_boolean=False)
+    if value > most:
+        parser.raise_error(f"{what} must be at most {most}, found {value}", start)
+    return value
 
 
 @irdl_attr_definition
@@ -147,6 +172,24 @@ class RopeFrequencies:
     high_freq_factor: float = 4.0
     original_max_position: int = 8192
 
+    @property
+    def problem(self) -> str | None:
+        """Why these parameters define no frequencies, or None."""
+        if self.head_dim <= 0 or self.head_dim % 2 or self.head_dim > MAX_EXTENT:
+            return f"rope head_dim must be positive and even, found {self.head_dim}"
+        for name in ("theta", "factor", "low_freq_factor", "high_freq_factor"):
+            value: float = getattr(self, name)
+            if not (isfinite(value) and value > 0):
+                return f"rope {name} must be finite and positive, found {value}"
+        if self.scaling == "llama3" and self.low_freq_factor >= self.high_freq_factor:
+            return (
+                f"rope low_freq_factor must be less than high_freq_factor, "
+                f"found {self.low_freq_factor} and {self.high_freq_factor}"
+            )
+        if not 1 <= self.original_max_position <= MAX_EXTENT:
+            return f"rope original_max_position must lie in [1, {MAX_EXTENT}], found {self.original_max_position}"
+        return None
+
 
 @irdl_attr_definition
 class RopeFrequenciesAttr(Data[RopeFrequencies]):
@@ -162,10 +205,14 @@ class RopeFrequenciesAttr(Data[RopeFrequencies]):
             key = parser.parse_identifier(" as a rope parameter")
             parser.parse_punctuation("=")
             text = parser.parse_optional_str_literal()
-            values[key] = parser.parse_number() if text is None else text
+            values[key] = parser.parse_number(allow_boolean=False) if text is None else text
 
         parser.parse_comma_separated_list(parser.Delimiter.ANGLE, parse_entry)
         return _checked_rope(parser, values)
+
+    def verify(self) -> None:
+        if problem := self.data.problem:
+            raise VerifyException(problem)
 
     def print_parameter(self, printer: Printer) -> None:
         rope = self.data
@@ -198,18 +245,29 @@ def _checked_rope(parser: AttrParser, values: Mapping[str, int | float | str]) -
     numbers = {k: v for k, v in values.items() if not isinstance(v, str)}
     if len(numbers) != len(values) - ("scaling" in values):
         parser.raise_error("rope parameters other than scaling are numbers")
-    head_dim = int(numbers["head_dim"])
-    if head_dim <= 0 or head_dim % 2:
-        parser.raise_error(f"rope head_dim must be positive and even, found {head_dim}")
-    return RopeFrequencies(
-        head_dim=head_dim,
-        theta=float(numbers["theta"]),
+
+    def whole(key: str, default: int = 0) -> int:
+        value = numbers.get(key, default)
+        if not isinstance(value, int):
+            parser.raise_error(f"rope {key} must be an integer, found {value}")
+        return value
+
+    def real(key: str, default: float = 1.0) -> float:
+        value = numbers.get(key, default)
+        return float(value) if abs(value) < 1e308 else inf  # an integer may be too large for a float
+
+    rope = RopeFrequencies(
+        head_dim=whole("head_dim"),
+        theta=real("theta"),
         scaling=scaling,
-        factor=float(numbers.get("factor", 1.0)),
-        low_freq_factor=float(numbers.get("low_freq_factor", 1.0)),
-        high_freq_factor=float(numbers.get("high_freq_factor", 4.0)),
-        original_max_position=int(numbers.get("original_max_position", 8192)),
+        factor=real("factor"),
+        low_freq_factor=real("low_freq_factor"),
+        high_freq_factor=real("high_freq_factor", 4.0),
+        original_max_position=whole("original_max_position", 8192),
     )
+    if rope.problem is not None:
+        parser.raise_error(rope.problem)
+    return rope
 
 
 PlacementKind = Literal["cyclic", "blocked"]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..amk_ir.dtypes import FloatType, bf16_from_f32, f32_from_bf16
 from ..amk_ir.errors import CheckpointError
+from .one_line import one_line
 
 LOADABLE_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 """Storage types that `Checkpoint.load` reads, by their name in safetensors or GGUF."""
@@ -37,7 +38,7 @@ class TensorInfo:
 
     def __str__(self) -> str:
         also = "" if self.name == self.stored_name else f" ({self.name})"
-        return f"{self.file}: tensor '{self.stored_name}'{also}"
+        return f"{self.file}: tensor '{one_line(self.stored_name)}'{one_line(also)}"
 
 
 class Checkpoint(ABC):
@@ -82,7 +83,9 @@ class Checkpoint(ABC):
         """
         info = self.tensors.get(name)
         if info is None:
-            raise CheckpointError(f"{self.path}: no tensor '{name}' among the {len(self.tensors)} of the checkpoint")
+            raise CheckpointError(
+                f"{self.path}: no tensor '{one_line(name)}' among the {len(self.tensors)} of the checkpoint"
+            )
         return info
 
     @abstractmethod

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 from ..amk_ir.errors import ConfigError
+from .one_line import one_line
 
 HARMLESS_KEYS: Mapping[str, str] = {
     **dict.fromkeys(
@@ -140,10 +141,8 @@ class ConfigReader:
         return float(value)
 
     def boolean(self, key: str, default: bool) -> bool:
-        """true or false; a missing or null key takes `default`."""
-        value = self.take(key)
-        if value is None:
-            return default
+        """true or false; a missing key takes `default`. Null is refused, as transformers does."""
+        value = self.take(key, default)
         if type(value) is not bool:
             self.fail(f"expected true or false, found {self._shown(key)}", key)
         return value
@@ -171,7 +170,7 @@ class ConfigReader:
 
     def fail(self, message: str, key: str) -> NoReturn:
         """Raises the ConfigError of `key`."""
-        raise ConfigError(f"{self.source}: '{self._stored_keys.get(key, key)}': {message}")
+        raise ConfigError(one_line(f"{self.source}: '{self._stored_keys.get(key, key)}': {message}"))
 
     def _shown(self, key: str) -> str:
         return _json(self._config[key]) if key in self._config else "nothing"

@@ -17,6 +17,7 @@ from ..amk_ir.errors import CheckpointError
 from ..amk_ir.rope import inverse_frequencies
 from .checkpoint import Checkpoint, TensorInfo, native_values
 from .gguf_file import GgufFile
+from .one_line import one_line
 
 ROPE_FACTORS = "rope_freqs.weight"
 """llama.cpp's rope scaling: what each rotary frequency is to be divided by (converted from llama3 scaling)."""
@@ -40,13 +41,13 @@ class GgufLayout:
 
 
 class GgufCheckpoint(Checkpoint):
-    """The weights of a GGUF file. Tensors that `layout` does not name keep their stored name."""
+    """The weights of a GGUF file."""
 
     def __init__(self, file: GgufFile, layout: GgufLayout, rope: RopeFrequencies | None = None):
         """`rope`: the unscaled frequencies that a `rope_freqs.weight` tensor scales, if the file has one.
 
         Raises:
-            CheckpointError: two tensors with one canonical name.
+            CheckpointError: a tensor that `layout` does not name, or two with one canonical name.
         """
         self.path = file.path
         self.files = (file.path,)
@@ -56,16 +57,22 @@ class GgufCheckpoint(Checkpoint):
         tensors: dict[str, TensorInfo] = {}
         for tensor in file.tensors.values():
             template, layer = _split_layer(tensor.name)
-            name = layout.names.get(template, template).replace("{layer}", layer)
-            shape = tensor.shape
             if tensor.name == ROPE_FACTORS and rope is not None:
                 name = INV_FREQ
+            elif template in layout.names and "{layer}" not in tensor.name:
+                name = layout.names[template].replace("{layer}", layer)
+            else:
+                # also if it has a canonical name: nothing says how such a tensor would be laid out
+                raise CheckpointError(
+                    f"{file.path}: tensor '{one_line(tensor.name)}': unexpected: GGUF files of such a model have no tensor "
+                    f"of this name, and it may change the result"
+                )
             if name in tensors:
                 raise CheckpointError(f"{file.path}: both '{tensors[name].stored_name}' and '{tensor.name}' are {name}")
             if heads := layout.rotary_heads.get(template):
                 self._heads[name] = heads
             tensors[name] = TensorInfo(
-                name, tensor.name, shape, tensor.type.name, file.path, tensor.offset, tensor.nbytes
+                name, tensor.name, tensor.shape, tensor.type.name, file.path, tensor.offset, tensor.nbytes
             )
         self.tensors = tensors
 

@@ -31,6 +31,16 @@ _KEYS = {
 }
 """Keys below the architecture that say the same as a transformers key."""
 
+_ALWAYS = (
+    "attention.head_count",
+    "attention.layer_norm_rms_epsilon",
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "feed_forward_length",
+)
+"""Keys without which llama.cpp reads no model; transformers has defaults for some of them, which would be guesses."""
+
 _REQUIRED: Mapping[str, tuple[Any, ...]] = {
     "attention.causal": (True, None),
     "attention.sliding_window": (0, None),
@@ -68,11 +78,19 @@ def read_gguf_config(file: GgufFile, recipe: Recipe) -> dict[str, Any]:
         ConfigError: a key that is not understood, or that has an unsupported value.
     """
     prefix = f"{gguf_architecture(file)}."
-    values = {key.removeprefix(prefix): _plain(v) for key, v in file.metadata.items() if key.startswith(prefix)}
-    reader = ConfigReader(values, str(file.path), {key: prefix + key for key in values})
+    stored = {key.removeprefix(prefix): v for key, v in file.metadata.items() if key.startswith(prefix)}
+    layers = stored.get("block_count")
+    values = {key: _plain(v, layers) for key, v in stored.items()}
+    reader = ConfigReader(values, str(file.path), {key: prefix + key for key in (*values, *_KEYS)})
     for key, supported in _REQUIRED.items():
         reader.require(key, supported, None)
     reader.ignore(_HARMLESS)
+    for key in _ALWAYS:
+        if key not in reader:
+            reader.fail("missing: a GGUF file always has it; convert the model again", key)
+    for key in _KEYS:
+        if isinstance(array := stored.get(key), np.ndarray) and len(array) != layers:
+            reader.fail(f"has {len(array)} values, one for each layer, but 'block_count' is {layers}", key)
     config = {ours: reader.take(key) for key, ours in _KEYS.items() if key in reader}
     if "vocab_size" not in config and (embedding := file.tensors.get("token_embd.weight")):
         config["vocab_size"] = embedding.shape[0]
@@ -103,11 +121,12 @@ def _read_scaling(reader: ConfigReader, file: GgufFile, config: dict[str, Any]) 
         reader.require("rope.scaling.factor", (0.0, 1.0, None), None)
 
 
-def _plain(value: Any) -> Any:
-    """Metadata as JSON would have it: one number for an array that repeats it for every layer."""
+def _plain(value: Any, layers: Any) -> Any:
+    """Metadata as JSON would have it: one number for an array that repeats it for each of the layers."""
     if isinstance(value, np.ndarray):
         values = value.tolist()
-        return values[0] if values and values.count(values[0]) == len(values) else values
+        same = len(values) == layers and values.count(values[0]) == len(values)
+        return _plain(values[0], layers) if same else values
     if type(value) is float:
         # Stored as float32. The shortest decimal that rounds to it is what the original configuration had.
         return float(str(np.float32(value)))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..amk_ir.errors import CheckpointError
 from .checkpoint import LOADABLE_TYPES, map_file
+from .one_line import one_line
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """struct codes of the scalar metadata types."""
@@ -62,7 +63,7 @@ class GgufFile:
         for _ in range(metadata_count):
             key = reader.string("a metadata key")
             if key in self.metadata:
-                raise CheckpointError(f"{path}: metadata key '{key}' appears twice")
+                raise CheckpointError(f"{path}: metadata key '{one_line(key)}' appears twice")
             self.metadata[key] = reader.value(key)
 
         alignment = self.metadata.get("general.alignment", 32)
@@ -74,14 +75,14 @@ class GgufFile:
         self.tensors: dict[str, GgufTensor] = {}
         for name, shape, type_, offset in entries:
             if name in self.tensors:
-                raise CheckpointError(f"{path}: tensor '{name}' appears twice")
+                raise CheckpointError(f"{path}: tensor '{one_line(name)}' appears twice")
             self.tensors[name] = self._checked_tensor(name, shape, type_, offset, start, alignment)
         _check_no_overlap(self.tensors, path)
 
     def _checked_tensor(
         self, name: str, shape: tuple[int, ...], type_: int, offset: int, start: int, alignment: int
     ) -> GgufTensor:
-        where = f"{self.path}: tensor '{name}'"
+        where = f"{self.path}: tensor '{one_line(name)}'"
         if not shape or min(shape) <= 0:
             raise CheckpointError(f"{where}: expected positive sizes, found shape {list(shape)}")
         try:
@@ -100,7 +101,8 @@ class GgufFile:
         end = start + offset + nbytes
         if end > self.data.size:
             raise CheckpointError(
-                f"{self.path}: truncated: tensor '{name}' ends at byte {end}, found {self.data.size}; download it again"
+                f"{self.path}: truncated: tensor '{one_line(name)}' ends at byte {end}, found {self.data.size}; "
+                f"download it again"
             )
         return GgufTensor(name, shape, kind, start + offset, nbytes)
 
@@ -109,7 +111,9 @@ def _check_no_overlap(tensors: dict[str, GgufTensor], path: Path) -> None:
     end = 0
     for tensor in sorted(tensors.values(), key=lambda t: t.offset):
         if tensor.offset < end:
-            raise CheckpointError(f"{path}: tensor '{tensor.name}' overlaps another: the tensor table is corrupt")
+            raise CheckpointError(
+                f"{path}: tensor '{one_line(tensor.name)}' overlaps another: the tensor table is corrupt"
+            )
         end = tensor.offset + tensor.nbytes
 
 
@@ -146,7 +150,7 @@ class _Reader:
             raise CheckpointError(f"{self.path}: corrupt: {what} is not valid UTF-8: {e.reason}") from e
 
     def value(self, key: str) -> Any:
-        what = f"metadata key '{key}'"
+        what = f"metadata key '{one_line(key)}'"
         kind = self.scalar("I", what)
         if kind in _SCALARS:
             return self.scalar(_SCALARS[kind], what)
@@ -167,9 +171,9 @@ class _Reader:
     def tensor_entry(self) -> tuple[str, tuple[int, ...], int, int]:
         """Name, shape (outermost first), type number, offset within the data section."""
         name = self.string("a tensor name")
-        what = f"the entry of tensor '{name}'"
+        what = f"the entry of tensor '{one_line(name)}'"
         rank = self.scalar("I", what)
         if rank > 4:
-            raise CheckpointError(f"{self.path}: corrupt: tensor '{name}' has {rank} dimensions, expected 4 or fewer")
+            raise CheckpointError(f"{self.path}: corrupt: {what} has {rank} dimensions, expected 4 or fewer")
         shape = struct.unpack(f"<{rank}Q", self.take(8 * rank, what))
         return name, tuple(reversed(shape)), self.scalar("I", what), self.scalar("Q", what)

@@ -6,13 +6,15 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from xdsl.dialects.builtin import ModuleOp
 
+from ..amk_ir.attrs import MAX_ELEMENTS, MAX_LAYERS
 from ..amk_ir.dtypes import FloatType
-from ..amk_ir.errors import ConfigError, UsageError
+from ..amk_ir.errors import CheckpointError, ConfigError, UsageError
 from .checkpoint import Checkpoint
 from .config_accounting import ConfigReader
 from .json_file import read_json_object
@@ -120,14 +122,21 @@ class _Source:
 
 
 def _open_directory(path: Path) -> _Source:
-    from .safetensors_checkpoint import SafetensorsCheckpoint
+    from .safetensors_checkpoint import INDEX_FILE, SINGLE_FILE, SafetensorsCheckpoint
 
     file = path / "config.json"
     raw = read_json_object(file, ConfigError)
     recipe = _directory_recipe(raw, str(file))
     config = _read_config(recipe, ConfigReader(raw, str(file)))
-    checkpoint = SafetensorsCheckpoint(path)
-    check_tensors(checkpoint, recipe, config)
+    try:
+        checkpoint = SafetensorsCheckpoint(path)
+        check_tensors(checkpoint, recipe, config)
+    except CheckpointError as e:
+        if (path / SINGLE_FILE).is_file() and (path / INDEX_FILE).is_file():
+            raise CheckpointError(
+                f"{e}; {SINGLE_FILE} was read, and not {INDEX_FILE} next to it: remove the one that is stale"
+            ) from e
+        raise
     return _Source(path.resolve().name, path, recipe, config, raw, checkpoint)
 
 
@@ -163,6 +172,12 @@ def _directory_recipe(config: Mapping[str, Any], source: str) -> Recipe:
 def _read_config(recipe: Recipe, reader: ConfigReader) -> DecoderConfig:
     result = recipe.read_config(reader)
     reader.finish()
+    if result.layers > MAX_LAYERS:
+        reader.fail(f"expected at most {MAX_LAYERS}, found {result.layers}", "num_hidden_layers")
+    for weight in recipe.weights:
+        elements = prod(weight.stored_shape(result)) * (result.layers if weight.per_layer else 1)
+        if weight.exists(result) and elements > MAX_ELEMENTS:
+            raise ConfigError(f"{reader.source}: {weight.name} would have {elements} elements, more than any model has")
     return result
 
 
@@ -175,6 +190,8 @@ def _build(source: _Source, max_seq: int | None, weight_dtype: FloatType, kv_dty
         max_seq = min(config.max_position, DEFAULT_MAX_SEQ)
     if not 1 <= max_seq <= config.max_position:
         raise UsageError(f"max_seq: expected 1 to {config.max_position}, the model's maximum position, found {max_seq}")
+    if max_seq * config.kv_heads * config.head_dim * config.layers > MAX_ELEMENTS:
+        raise UsageError(f"max_seq: a cache of {max_seq} positions would have more than {MAX_ELEMENTS} elements")
     symbol = re.sub(r"\W+", "_", source.name.lower()).strip("_")
     symbol = symbol if symbol[:1].isalpha() else f"model_{symbol}".rstrip("_")
     module = source.recipe.build(config, ImportOptions(symbol, max_seq, weight_dtype, kv_dtype, source.rope_tensor))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..amk_ir.errors import AmkError
+from .one_line import one_line
 
 
 def parse_json_object(text: str | bytes, source: str, error: type[AmkError]) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def parse_json_object(text: str | bytes, source: str, error: type[AmkError]) -> 
         result: dict[str, Any] = {}
         for key, value in pairs:
             if key in result:
-                raise error(f"{source}: key '{key}' appears twice")
+                raise error(f"{source}: key '{one_line(key)}' appears twice")
             result[key] = value
         return result
 

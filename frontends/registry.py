@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 
 from ..amk_ir.errors import ConfigError
+from .one_line import one_line
 from .recipe import Recipe
 
 ENTRY_POINT_GROUP = "amk.recipes"
@@ -64,4 +65,4 @@ def _find(architecture: str, source: str, handled_by: Callable[[Recipe], tuple[s
         if architecture in handled_by(recipe):
             return recipe
         known += handled_by(recipe)
-    raise ConfigError(f"{source}: unknown architecture '{architecture}'; supported: {', '.join(known)}")
+    raise ConfigError(f"{source}: unknown architecture '{one_line(architecture)}'; supported: {', '.join(known)}")

@@ -7,7 +7,7 @@ Version 4 has `rope_theta` and an optional `rope_scaling` {`rope_type` or `type`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from ..amk_ir.attrs import RopeFrequencies
 from .config_accounting import ConfigReader
@@ -22,15 +22,10 @@ def read_rope(config: ConfigReader, head_dim: int, max_position: int) -> RopeFre
         ConfigError: an unsupported rope type, a missing, wrong or unknown parameter, or two that contradict each other.
     """
     config.require("partial_rotary_factor", (1, 1.0, None), None)
-    key = "rope_parameters"
-    new, old = config.take("rope_parameters"), config.take("rope_scaling")
-    if new and old and dict(new) != dict(old):
-        config.fail(f"contradicts 'rope_scaling': {new} and {old}; remove one of them", key)
-    if not new:
-        key = "rope_scaling"
-    values = new or old or {}
-    if not isinstance(values, Mapping):
-        config.fail(f"expected an object, found {values!r}", key)
+    new, old = _object(config, "rope_parameters"), _object(config, "rope_scaling")
+    if new and old and new != old:
+        config.fail(f"contradicts 'rope_scaling': {new} and {old}; remove one of them", "rope_parameters")
+    key, values = ("rope_parameters", new) if new else ("rope_scaling", old)
     rope = ConfigReader(values, f"{config.source}: {key}")
 
     theta = config.number("rope_theta", _DEFAULT_THETA)
@@ -42,6 +37,15 @@ def read_rope(config: ConfigReader, head_dim: int, max_position: int) -> RopeFre
     result = _read_scaling(rope, head_dim, theta, max_position)
     rope.finish()
     return result
+
+
+def _object(config: ConfigReader, key: str) -> dict[str, Any]:
+    value = config.take(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        config.fail(f"expected an object, found {value!r}", key)
+    return dict(cast(Mapping[str, Any], value))
 
 
 def _read_scaling(rope: ConfigReader, head_dim: int, theta: float, max_position: int) -> RopeFrequencies:

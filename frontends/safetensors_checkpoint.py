@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..amk_ir.errors import CheckpointError
 from .checkpoint import Checkpoint, TensorInfo, map_file, native_values
 from .json_file import parse_json_object, read_json_object
+from .one_line import one_line
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -62,18 +63,24 @@ def _read_shards(index: Path) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for shard in sorted({str(f) for f in weight_map.values()}):
         if PurePath(shard).name != shard or not shard.endswith(".safetensors"):
-            raise CheckpointError(f"{index}: '{shard}' is not the name of a safetensors file in the same directory")
+            raise CheckpointError(
+                f"{index}: '{one_line(shard)}' is not the name of a safetensors file in the same directory"
+            )
         path = index.parent / shard
         if not path.is_file():
-            raise CheckpointError(f"{path}: this shard is missing, but {index.name} names it; download it again")
+            raise CheckpointError(
+                f"{one_line(str(path))}: this shard is missing, but {index.name} names it; download it again"
+            )
         for name, info in read_header(path).items():
             if weight_map.get(name) != shard:
-                said = f"says it is in {weight_map[name]}" if name in weight_map else "does not name it"
-                raise CheckpointError(f"{path}: has tensor '{name}', but {index.name} {said}")
+                said = f"says it is in {one_line(str(weight_map[name]))}" if name in weight_map else "does not name it"
+                raise CheckpointError(f"{path}: has tensor '{one_line(name)}', but {index.name} {said}")
             tensors[name] = info
     if missing := weight_map.keys() - tensors.keys():
         name = min(missing)
-        raise CheckpointError(f"{index.parent / weight_map[name]}: tensor '{name}' is not in it, as {index.name} says")
+        raise CheckpointError(
+            f"{index.parent / weight_map[name]}: tensor '{one_line(name)}' is not in it, as {index.name} says"
+        )
     return tensors
 
 
@@ -109,6 +116,8 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def _tensor_info(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
+    where = f"{path}: tensor '{one_line(name)}'"
+
     def is_natural(value: object) -> bool:
         return type(value) is int and value >= 0
 
@@ -118,14 +127,14 @@ def _tensor_info(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
         ):
             pass
         case _:
-            raise CheckpointError(f"{path}: tensor '{name}': expected dtype, shape and data_offsets, found {entry}")
+            raise CheckpointError(f"{where}: expected dtype, shape and data_offsets, found {entry}")
     if dtype not in _ITEM_SIZES:
-        raise CheckpointError(f"{path}: tensor '{name}': unknown type {dtype}; expected F32, F16 or BF16")
+        raise CheckpointError(f"{where}: unknown type {one_line(dtype)}; expected F32, F16 or BF16")
     nbytes = _ITEM_SIZES[dtype]
     for extent in shape:
         nbytes *= extent
     if nbytes != end - begin:
         raise CheckpointError(
-            f"{path}: tensor '{name}': {dtype} of shape {shape} has {nbytes} bytes, but the header gives it {end - begin}"
+            f"{where}: {dtype} of shape {shape} has {nbytes} bytes, but the header gives it {end - begin}"
         )
     return TensorInfo(name, name, tuple(shape), dtype, path, start + begin, nbytes)

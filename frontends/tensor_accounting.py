@@ -78,6 +78,6 @@ def _check_tied_copy(checkpoint: Checkpoint, info: TensorInfo, recipe: Recipe) -
 def _declared(name: str, recipe: Recipe) -> tuple[Weight, int | None] | None:
     """The weight of the family that has this name, and the layer."""
     for weight in recipe.weights:
-        if match := re.fullmatch(re.escape(weight.name).replace(r"\{layer\}", "([0-9]+)"), name):
+        if match := re.fullmatch(re.escape(weight.name).replace(r"\{layer\}", "([0-9]{1,9})"), name):
             return weight, int(match[1]) if weight.per_layer else None
     return None

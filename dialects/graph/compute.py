@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import ClassVar
 
 from xdsl.dialects.builtin import (
@@ -148,6 +149,8 @@ class RmsNormOp(IRDLOperation):
         )
 
     def verify_(self) -> None:
+        if not 0 < self.eps.value.data < inf:
+            raise VerifyException(f"eps must be finite and positive, found {self.eps.value.data}")
         weight = resolve(self, self.weight, WeightOp).type.get_shape()
         if weight != shape_of(self.x)[-1:]:
             raise VerifyException(
@@ -258,6 +261,8 @@ class AttentionOp(IRDLOperation):
         super().__init__(operands=[q, k, v, pos], properties={"scale": FloatAttr(scale, f64)}, result_types=[q.type])
 
     def verify_(self) -> None:
+        if not 0 < abs(self.scale.value.data) < inf:
+            raise VerifyException(f"scale must be finite and not zero, found {self.scale.value.data}")
         q, k = shape_of(self.q), shape_of(self.k)
         if len(q) != 3 or len(k) != 3 or q[2] != k[2]:
             raise VerifyException(

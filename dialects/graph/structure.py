@@ -44,8 +44,15 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
-from ...amk_ir.attrs import CheckpointAttr, RopeFrequenciesAttr
-from .values import F32, IDS, OpT, WeightTensor
+from ...amk_ir.attrs import (
+    MAX_EXTENT,
+    MAX_LAYERS,
+    CheckpointAttr,
+    RopeFrequenciesAttr,
+    parse_count,
+    size_problem,
+)
+from .values import F32, IDS, OpT, WeightTensor, shape_of
 
 
 @irdl_op_definition
@@ -79,7 +86,7 @@ class ModelOp(IRDLOperation):
     def parse(cls, parser: Parser) -> ModelOp:
         name = parser.parse_symbol_name().data
         parser.parse_keyword("max_seq")
-        max_seq = parser.parse_integer(allow_boolean=False)
+        max_seq = parse_count(parser, "max_seq", MAX_EXTENT)
         attributes = parser.parse_optional_attr_dict_with_keyword()
         op = ModelOp(name, max_seq, parser.parse_region())
         if attributes is not None:
@@ -98,6 +105,8 @@ class ModelOp(IRDLOperation):
     def verify_(self) -> None:
         if self.max_seq.value.data < 1:
             raise VerifyException(f"max_seq must be at least 1, found {self.max_seq.value.data}")
+        if self.max_seq.value.data > MAX_EXTENT:
+            raise VerifyException(f"max_seq must be at most {MAX_EXTENT}, found {self.max_seq.value.data}")
         steps = sum(isinstance(op, StepOp) for op in self.body.block.ops)
         if steps != 1:
             raise VerifyException(f"a model has exactly one graph.step, found {steps}")
@@ -142,6 +151,7 @@ class WeightOp(IRDLOperation):
         _verify_layers(self.layers)
         if any(d < 1 for d in self.type.get_shape()):
             raise VerifyException(f"weight shape must be static and positive, found {self.type}")
+        _verify_size(self.type, self.layers)
         if isinstance(self.source, RopeFrequenciesAttr):
             half = self.source.data.head_dim // 2
             if self.type.get_shape() != (half,) or self.layers is not None:
@@ -185,6 +195,7 @@ class CacheOp(IRDLOperation):
         shape = self.type.get_shape()
         if len(shape) != 3 or any(d < 1 for d in shape):
             raise VerifyException(f"a cache is [max_seq, kv_heads, head_dim], found {self.type}")
+        _verify_size(self.type, self.layers)
         parent = self.parent_op()
         if isinstance(parent, ModelOp) and shape[0] != parent.max_seq.value.data:
             raise VerifyException(
@@ -193,8 +204,14 @@ class CacheOp(IRDLOperation):
 
 
 def _verify_layers(layers: IntegerAttr | None) -> None:
-    if layers is not None and layers.value.data < 1:
-        raise VerifyException(f"layers must be at least 1, found {layers.value.data}")
+    if layers is not None and not 1 <= layers.value.data <= MAX_LAYERS:
+        limit = "least 1" if layers.value.data < 1 else f"most {MAX_LAYERS}"
+        raise VerifyException(f"layers must be at {limit}, found {layers.value.data}")
+
+
+def _verify_size(type: WeightTensor, layers: IntegerAttr | None) -> None:
+    if problem := size_problem(type.get_shape(), 1 if layers is None else layers.value.data):
+        raise VerifyException(problem)
 
 
 @irdl_op_definition
@@ -241,6 +258,8 @@ class StepOp(IRDLOperation):
         types = self.body.block.arg_types
         if len(types) != 2 or not IDS.verifies(types[0]) or types[1] != IndexType():
             raise VerifyException(f"a step takes (tensor<Txi32>, index), found ({', '.join(map(str, types))})")
+        if problem := size_problem(shape_of(self.tokens)):
+            raise VerifyException(problem)
         if not isinstance(self.body.block.last_op, ReturnOp):
             raise VerifyException("a step ends in graph.return")
 
@@ -303,7 +322,7 @@ class LayersOp(IRDLOperation):
 
     @classmethod
     def parse(cls, parser: Parser) -> LayersOp:
-        count = parser.parse_integer(allow_boolean=False)
+        count = parse_count(parser, "the number of layers", MAX_LAYERS)
 
         def parse_carried() -> tuple[Parser.UnresolvedArgument, UnresolvedOperand]:
             argument = parser.parse_argument(expect_type=False)
@@ -340,6 +359,8 @@ class LayersOp(IRDLOperation):
     def verify_(self) -> None:
         if self.count.value.data < 1:
             raise VerifyException(f"the number of layers must be at least 1, found {self.count.value.data}")
+        if self.count.value.data > MAX_LAYERS:
+            raise VerifyException(f"the number of layers must be at most {MAX_LAYERS}, found {self.count.value.data}")
         types = tuple(self.inits.types)
         last = self.body.block.last_op
         if not isinstance(last, YieldOp):

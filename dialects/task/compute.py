@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import ClassVar
 
 from xdsl.dialects.builtin import (
@@ -92,6 +93,8 @@ class RmsNormOp(IRDLOperation):
         super().__init__(operands=[x, weight], properties={"eps": FloatAttr(eps, f64)}, result_types=[x.type])
 
     def verify_(self) -> None:
+        if not 0 < self.eps.value.data < inf:
+            raise VerifyException(f"eps must be finite and positive, found {self.eps.value.data}")
         if len(shape_of(self.x)) != 2 or shape_of(self.weight) != shape_of(self.x)[1:]:
             raise VerifyException(
                 f"norm takes x [T, width] and weight [width], found {shape_text(shape_of(self.x))} "
@@ -161,6 +164,8 @@ class AttentionOp(IRDLOperation):
         super().__init__(operands=[q, k, v], properties={"scale": FloatAttr(scale, f64)}, result_types=[q.type])
 
     def verify_(self) -> None:
+        if not 0 < abs(self.scale.value.data) < inf:
+            raise VerifyException(f"scale must be finite and not zero, found {self.scale.value.data}")
         q, k = shape_of(self.q), shape_of(self.k)
         if len(q) != 4 or len(k) != 4 or q[2:] != k[2:] or q[2] != 2 or k[0] != DYNAMIC_INDEX:
             raise VerifyException(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self, cast
 
 from xdsl.dialects.builtin import (
@@ -37,6 +38,7 @@ from xdsl.traits import (
     MemoryReadEffect,
     MemoryWriteEffect,
     NoTerminator,
+    OpTrait,
     SymbolOpInterface,
     SymbolTable,
 )
@@ -44,6 +46,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from ...amk_ir.access import Access, check_access
 from ...amk_ir.attrs import (
+    MAX_EXTENT,
     AccessAttr,
     BufferKind,
     BufferKindAttr,
@@ -51,6 +54,8 @@ from ...amk_ir.attrs import (
     DomainAttr,
     IndicesAttr,
     RopeFrequenciesAttr,
+    parse_count,
+    size_problem,
 )
 from ...amk_ir.linear import POSITION, Linear
 from ...amk_ir.syntax import format_domain, format_linear_list, parse_access, parse_domain, parse_linear_list
@@ -62,6 +67,15 @@ from .tiles import (
     print_block,
     shape_of,
 )
+
+
+def _parse_tensor(parser: Parser, what: str) -> AnyTensor:
+    """The type of a `what`, which is a tensor."""
+    start = parser.pos
+    found = parser.parse_type()
+    if not isinstance(found, TensorType):
+        parser.raise_error(f"a {what} is a tensor, found {found}", start)
+    return cast(AnyTensor, found)
 
 
 class HoldsBuffers(IRDLOperation):
@@ -91,10 +105,24 @@ class HoldsBuffers(IRDLOperation):
         return {op.sym_name.data: op for op in self.regions[0].block.ops if isinstance(op, FamilyOp)}
 
     def verify_limits(self) -> None:
-        """Checks 1 <= tokens <= max_seq."""
+        """Checks 1 <= tokens <= max_seq <= `MAX_EXTENT`."""
         tokens, max_seq = self.tokens.value.data, self.max_seq.value.data
+        if max_seq > MAX_EXTENT:
+            raise VerifyException(f"max_seq must be at most {MAX_EXTENT}, found {max_seq}")
         if not 1 <= tokens <= max_seq:
             raise VerifyException(f"tokens must lie in [1, max_seq = {max_seq}], found {tokens}")
+
+
+@dataclass(frozen=True)
+class HasHolder(OpTrait):
+    """The op stands in a program or kernel. `HasParent` would need a name of their base class."""
+
+    def verify(self, op: Operation) -> None:
+        parent = op.parent_op()
+        if parent is not None and not isinstance(parent, HoldsBuffers):
+            raise VerifyException(
+                f"'{op.name}' expects parent op 'task.program' or 'queue.kernel', found '{parent.name}'"
+            )
 
 
 @irdl_op_definition
@@ -132,7 +160,7 @@ class ProgramOp(HoldsBuffers):
     def parse(cls, parser: Parser) -> ProgramOp:
         name = parser.parse_symbol_name().data
         parser.parse_keyword("max_seq")
-        max_seq = parser.parse_integer(allow_boolean=False)
+        max_seq = parse_count(parser, "max_seq", MAX_EXTENT)
         parser.parse_keyword("tokens")
         tokens = parser.parse_integer(allow_boolean=False)
         attributes = parser.parse_optional_attr_dict_with_keyword()
@@ -181,7 +209,7 @@ class BufferOp(IRDLOperation):
     source = opt_prop_def(base(CheckpointAttr) | base(RopeFrequenciesAttr))
     type = prop_def(TensorType[Attribute])
 
-    traits = traits_def(SymbolOpInterface(), HasParent(HoldsBuffers))
+    traits = traits_def(SymbolOpInterface(), HasHolder())
 
     def __init__(
         self,
@@ -219,10 +247,7 @@ class BufferOp(IRDLOperation):
         if source is not None and not isinstance(source, CheckpointAttr | RopeFrequenciesAttr):
             parser.raise_error("a weight's source is #amk.checkpoint or #amk.rope_frequencies")
         parser.parse_punctuation(":")
-        type = parser.parse_type()
-        if not isinstance(type, TensorType):
-            parser.raise_error("a buffer's type is a tensor")
-        op = BufferOp(name, kind, cast(AnyTensor, type), source, tagged)
+        op = BufferOp(name, kind, _parse_tensor(parser, "buffer"), source, tagged)
         op.attributes |= parser.parse_optional_attr_dict()
         return op
 
@@ -242,6 +267,8 @@ class BufferOp(IRDLOperation):
     def verify_(self) -> None:
         if any(d < 1 for d in self.shape):
             raise VerifyException(f"buffer shape must be static and positive, found {self.type}")
+        if problem := size_problem(self.shape):
+            raise VerifyException(problem)
         if (self.source is not None) != (self.kind.data is BufferKind.WEIGHT):
             raise VerifyException(f"exactly the weights have a source, found a {self.kind.data.value} buffer")
         if self.tagged is not None and (
@@ -267,7 +294,7 @@ class FamilyOp(IRDLOperation):
     domain = prop_def(DomainAttr)
     body = region_def("single_block")
 
-    traits = traits_def(SymbolOpInterface(), HasParent(HoldsBuffers), IsolatedFromAbove(), NoTerminator())
+    traits = traits_def(SymbolOpInterface(), HasHolder(), IsolatedFromAbove(), NoTerminator())
 
     def __init__(self, name: str, domain: Sequence[tuple[str, int]], body: Region):
         super().__init__(properties={"sym_name": StringAttr(name), "domain": DomainAttr(tuple(domain))}, regions=[body])
@@ -525,7 +552,7 @@ class _ReadOp(_AccessOp):
         access = parse_access(parser)
         attributes = parser.parse_optional_attr_dict()
         parser.parse_punctuation(":")
-        result_type = cast(AnyTensor, parser.parse_type())
+        result_type = _parse_tensor(parser, "tile")
         op = cls(access, result_type.get_element_type())
         if op.result.type != result_type:
             parser.raise_error(f"{access} is a tile of type {op.result.type}, found {result_type}")
@@ -618,9 +645,9 @@ class GatherOp(_AccessOp):
         attributes = parser.parse_optional_attr_dict()
         parser.parse_punctuation(":")
         with parser.in_parens():
-            ids_type = parser.parse_type()
+            ids_type = _parse_tensor(parser, "tile")
         parser.parse_punctuation("->")
-        result_type = parser.parse_type()
+        result_type = _parse_tensor(parser, "tile")
         op = GatherOp(parser.resolve_operand(ids, ids_type), access)
         if op.result.type != result_type:
             parser.raise_error(f"the gathered rows are of type {op.result.type}, found {result_type}")
@@ -672,7 +699,7 @@ class StoreOp(_AccessOp):
         access = parse_access(parser)
         attributes = parser.parse_optional_attr_dict()
         parser.parse_punctuation(":")
-        op = StoreOp(parser.resolve_operand(value, parser.parse_type()), access)
+        op = StoreOp(parser.resolve_operand(value, _parse_tensor(parser, "tile")), access)
         op.attributes |= attributes
         return op
 

@@ -100,6 +100,7 @@ def test_null_is_absent():
         ({"rms_norm_eps": 0}, "'rms_norm_eps': expected a positive number, found 0"),
         ({"rms_norm_eps": float("nan")}, "'rms_norm_eps': expected a positive number, found NaN"),
         ({"rope_theta": -1.0}, "'rope_theta': expected a positive number"),
+        ({"tie_word_embeddings": None}, "'tie_word_embeddings': expected true or false, found null"),
         ({"tie_word_embeddings": 1}, "'tie_word_embeddings': expected true or false, found 1"),
         ({"attention_bias": "no"}, "'attention_bias': expected true or false"),
         ({"architectures": ["MambaForCausalLM"]}, "unknown architecture 'MambaForCausalLM'; supported: LlamaForCausalLM"),
@@ -114,6 +115,15 @@ def test_null_is_absent():
         ({"rope_scaling": {"rope_type": "linear", "type": "llama3", "factor": 2}}, "contradicts 'type'"),
         ({"rope_scaling": {"factor": 2.0}}, "rope_scaling: 'factor': unknown setting"),
         ({"rope_scaling": [1]}, "'rope_scaling': expected an object"),
+        ({"rope_scaling": 0}, "'rope_scaling': expected an object, found 0"),
+        *(
+            ({key: wrong, other: {"rope_type": "default"}}, f"'{key}': expected an object, found {wrong!r}")
+            for key, other in (("rope_parameters", "rope_scaling"), ("rope_scaling", "rope_parameters"))
+            for wrong in ([1], 3, "x")
+        ),
+        ({"num_hidden_layers": 10_001}, "'num_hidden_layers': expected at most 10000, found 10001"),
+        ({"vocab_size": 2**31 - 1, "hidden_size": 2**31 - 1}, "model.embed_tokens.weight would have 4611686014132420609 elements"),
+        ({"a\nb\u2028\x1b": 1}, r"'a\nb\u2028\x1b': unknown setting 1"),
         ({"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}, "'rope_theta': 10000.0 contradicts 500000.0"),
         (
             {"rope_scaling": {"rope_type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
@@ -153,6 +163,20 @@ def test_missing_sizes_are_errors():
 def test_max_seq_out_of_range(max_seq: int):
     with pytest.raises(UsageError, match="max_seq: expected 1 to 64, the model's maximum position"):
         import_config(PLAIN_CONFIG, max_seq=max_seq)
+
+
+def test_cache_beyond_any_memory():
+    with pytest.raises(UsageError, match="max_seq: a cache of 2147483647 positions would have more than"):
+        import_config(
+            {
+                **PLAIN_CONFIG,
+                "num_hidden_layers": 10_000,
+                "num_attention_heads": 64,
+                "num_key_value_heads": 64,
+                "max_position_embeddings": 2**31 - 1,
+            },
+            max_seq=2**31 - 1,
+        )
 
 
 def test_max_seq_default():

@@ -240,3 +240,114 @@ def test_damaged_start(tmp_path: Path, data: bytes, message: str):
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=message):
         import_model(path)
+
+
+def rewrite(
+    source: Path,
+    path: Path,
+    *,
+    without: tuple[str, ...] = (),
+    arrays: dict[str, list[int]] | None = None,
+    rename: dict[str, str] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> Path:
+    """A copy of a GGUF file with keys left out, replaced by arrays, and tensors renamed or added."""
+    reader, arrays, rename = gguf.GGUFReader(source), arrays or {}, rename or {}
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF.") or key in ("general.architecture", *without, *arrays):
+            continue
+        value = field.contents()
+        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
+        add(key, value)
+    for key, values in arrays.items():
+        writer.add_array(key, values)
+    for t in reader.tensors:
+        writer.add_tensor(rename.get(t.name, t.name), t.data)
+    for name, values in (extra or {}).items():
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_rewritten_is_the_same(plain: Path, tmp_path: Path):
+    keys = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+    metadata = GgufFile(plain).metadata
+    arrays = {f"llama.{key}": 2 * [metadata[f"llama.{key}"]] for key in keys}
+    assert import_model(rewrite(plain, tmp_path / "r.gguf", arrays=arrays)).config == import_model(plain).config
+
+
+@pytest.mark.parametrize(
+    ("rename", "name"),
+    [
+        ({"blk.0.attn_q.weight": "model.layers.0.self_attn.q_proj.weight"}, "model.layers.0.self_attn.q_proj.weight"),
+        ({"output_norm.weight": "model.norm.weight"}, "model.norm.weight"),
+        ({"blk.0.attn_q.weight": "blk.{layer}.attn_q.weight"}, "blk.{layer}.attn_q.weight"),
+        ({"blk.0.attn_q.weight": "blk.00.attn_q.weight"}, "blk.00.attn_q.weight"),
+        ({"blk.0.attn_q.weight": "blk.0.attn\nq"}, r"blk.0.attn\nq"),
+    ],
+)
+def test_only_gguf_names(plain: Path, tmp_path: Path, rename: dict[str, str], name: str):
+    """A canonical name would be taken for a tensor in the layout of Hugging Face."""
+    path = rewrite(plain, tmp_path / "r.gguf", rename=rename)
+    with pytest.raises(CheckpointError) as error:
+        import_model(path)
+    assert str(error.value).startswith(f"{path}: tensor '{name}': unexpected")
+    assert "\n" not in str(error.value)
+
+
+def test_stored_frequencies_are_not_taken(plain: Path, tmp_path: Path):
+    name = "model.rotary_emb.inv_freq"
+    path = rewrite(plain, tmp_path / "r.gguf", extra={name: np.full(16, 3, np.float32)})
+    with pytest.raises(
+        CheckpointError, match=f"tensor '{name}': unexpected: GGUF files of such a model have no tensor"
+    ):
+        import_model(path)
+
+
+def test_layer_number_beyond_integers(plain: Path, tmp_path: Path):
+    path = rewrite(plain, tmp_path / "r.gguf", extra={f"blk.{'9' * 5000}.attn_q.weight": np.zeros(4, np.float32)})
+    with pytest.raises(CheckpointError, match="unexpected"):
+        import_model(path)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "attention.head_count",
+        "attention.layer_norm_rms_epsilon",
+        "block_count",
+        "context_length",
+        "embedding_length",
+        "feed_forward_length",
+    ],
+)
+def test_required_keys(plain: Path, tmp_path: Path, key: str):
+    path = rewrite(plain, tmp_path / "r.gguf", without=(f"llama.{key}",))
+    with pytest.raises(ConfigError) as error:
+        import_model(path)
+    assert str(error.value).startswith(f"{path}: 'llama.{key}': missing")
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_array_for_another_number_of_layers(plain: Path, tmp_path: Path, count: int):
+    path = rewrite(plain, tmp_path / "r.gguf", arrays={"llama.attention.head_count_kv": count * [1]})
+    with pytest.raises(ConfigError) as error:
+        import_model(path)
+    assert f"'llama.attention.head_count_kv': has {count} values, one for each layer, but 'block_count' is 2" in str(
+        error.value
+    )
+
+
+def test_control_characters_in_a_key(source: Path, tmp_path: Path):
+    path = write_gguf(source, tmp_path / "m.gguf", **{"llama__a\nb\x1b[2J": 1})
+    with pytest.raises(ConfigError) as error:
+        import_model(path)
+    assert str(error.value).startswith(rf"{path}: 'llama.a\nb\x1b[2J': unknown setting 1")
+    data = b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 3) + b"a\nb" + struct.pack("<I", 99)
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"metadata key 'a\\nb' has the unknown type 99"):
+        import_model(path)

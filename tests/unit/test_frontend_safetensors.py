@@ -9,6 +9,7 @@ from tiny_models import make_plain_llama, plain_tensors
 
 from amk.amk_ir.dtypes import bf16_from_f32, f32_from_bf16
 from amk.amk_ir.errors import CheckpointError
+from amk.frontends.import_model import import_model
 from amk.frontends.safetensors_checkpoint import SafetensorsCheckpoint, read_header
 
 
@@ -76,6 +77,10 @@ def test_types(tmp_path: Path):
         ({"a": entry(0, 4, [1], "F13")}, b"1234", "tensor 'a': unknown type F13"),
         ({"a": entry(0, 4, [2])}, b"1234", r"F32 of shape \[2\] has 8 bytes, but the header gives it 4"),
         ({"a": entry(8, 4, [1])}, b"1234", "gives it -4"),
+        ({"a\nb": 3}, b"", r"tensor 'a\\nb': expected dtype"),
+        ({"a\r": entry(0, 4, [1], "F\n")}, b"1234", r"tensor 'a\\r': unknown type F\\n"),
+        ({"a\n": entry(4, 8, [1])}, b"12345678", r"'a\\n' leaves a gap before it"),
+        (b'{"a\\n": {}, "a\\n": {}}', b"", r"key 'a\\n' appears twice"),
         ({"a": entry(0, 4, [1]), "b": entry(0, 4, [1])}, b"1234", "'b' overlaps the tensor before it"),
         ({"a": entry(4, 8, [1])}, b"12345678", "'a' leaves a gap before it"),
         ({"a": entry(0, 8, [2])}, b"1234567", "truncated: the tensors need"),
@@ -171,3 +176,16 @@ def test_damaged_index(tmp_path: Path, text: str):
     (tmp_path / "model.safetensors.index.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"index\.json: "):
         SafetensorsCheckpoint(tmp_path)
+
+
+def test_stale_file_next_to_an_index(tmp_path: Path):
+    """The single file counts, as in transformers; an error about it says that there are shards, too."""
+    tensors = plain_tensors()
+    make_plain_llama(tmp_path, tensors)
+    make_shards(tmp_path)
+    import_model(tmp_path)
+    make_plain_llama(tmp_path, {k: v for k, v in tensors.items() if k != "lm_head.weight"})
+    with pytest.raises(CheckpointError) as error:
+        import_model(tmp_path)
+    assert "tensor 'lm_head.weight' is missing" in str(error.value)
+    assert "model.safetensors was read, and not model.safetensors.index.json next to it" in str(error.value)

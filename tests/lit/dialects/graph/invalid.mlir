@@ -1,4 +1,4 @@
-// RUN: amk-opt %s --split-input-file --verify-diagnostics | filecheck %s
+// RUN: amk-opt %s --split-input-file --verify-diagnostics --parsing-diagnostics | filecheck %s
 
 // A model has positions.
 graph.model @m max_seq 0 {
@@ -468,3 +468,316 @@ graph.model @m max_seq 8 {
   }
 }
 // CHECK: argmax takes [T, vocab] to [T], found 1x2x4
+
+// -----
+
+// A norm that divides by the root of something positive.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.weight @w from #amk.checkpoint<"w"> : tensor<4xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+    %n = graph.rms_norm %x, @w {eps = 0.0 : f64} : tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: eps must be finite and positive, found 0.0
+
+// -----
+
+// A norm that divides by the root of something positive.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.weight @w from #amk.checkpoint<"w"> : tensor<4xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+    %n = graph.rms_norm %x, @w {eps = -1.0e-05 : f64} : tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: eps must be finite and positive, found -1e-05
+
+// -----
+
+// A norm that divides by the root of something positive.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.weight @w from #amk.checkpoint<"w"> : tensor<4xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+    %n = graph.rms_norm %x, @w {eps = 0x7ff0000000000000 : f64} : tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: eps must be finite and positive, found inf
+
+// -----
+
+// A norm that divides by the root of something positive.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.weight @w from #amk.checkpoint<"w"> : tensor<4xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+    %n = graph.rms_norm %x, @w {eps = 0x7ff8000000000000 : f64} : tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: eps must be finite and positive, found nan
+
+// -----
+
+// Scores that depend on queries and keys.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.weight @q from #amk.checkpoint<"q"> : tensor<1x2x4xf32>
+  graph.cache @k : tensor<8x1x2xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+    %q = graph.linear %x, @q : (tensor<1x4xf32>) -> tensor<1x1x2xf32>
+    %k = graph.cache_append %q, @k at %pos : (tensor<1x1x2xf32>) -> tensor<8x1x2xf32>
+    %o = graph.attention %q, %k, %k at %pos {scale = 0.0 : f64} : (tensor<1x1x2xf32>, tensor<8x1x2xf32>, tensor<8x1x2xf32>) -> tensor<1x1x2xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: scale must be finite and not zero, found 0.0
+
+// -----
+
+// Scores that depend on queries and keys.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.weight @q from #amk.checkpoint<"q"> : tensor<1x2x4xf32>
+  graph.cache @k : tensor<8x1x2xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+    %q = graph.linear %x, @q : (tensor<1x4xf32>) -> tensor<1x1x2xf32>
+    %k = graph.cache_append %q, @k at %pos : (tensor<1x1x2xf32>) -> tensor<8x1x2xf32>
+    %o = graph.attention %q, %k, %k at %pos {scale = 0xfff0000000000000 : f64} : (tensor<1x1x2xf32>, tensor<8x1x2xf32>, tensor<8x1x2xf32>) -> tensor<1x1x2xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: scale must be finite and not zero, found -inf
+
+// -----
+
+// Scores that depend on queries and keys.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.weight @q from #amk.checkpoint<"q"> : tensor<1x2x4xf32>
+  graph.cache @k : tensor<8x1x2xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+    %q = graph.linear %x, @q : (tensor<1x4xf32>) -> tensor<1x1x2xf32>
+    %k = graph.cache_append %q, @k at %pos : (tensor<1x1x2xf32>) -> tensor<8x1x2xf32>
+    %o = graph.attention %q, %k, %k at %pos {scale = 0x7ff8000000000000 : f64} : (tensor<1x1x2xf32>, tensor<8x1x2xf32>, tensor<8x1x2xf32>) -> tensor<1x1x2xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: scale must be finite and not zero, found nan
+
+// -----
+
+// Positions are counted in 32 bits.
+graph.model @m max_seq 2147483648 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: max_seq must be at most 2147483647, found 2147483648
+
+// -----
+
+// Positions are counted in 32 bits.
+graph.model @m max_seq 9223372036854775808 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: max_seq must be at most 2147483647, found 9223372036854775808
+
+// -----
+
+// Positions are counted in 32 bits.
+graph.model @m max_seq 1180591620717411303424 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: max_seq must be at most 2147483647, found 1180591620717411303424
+
+// -----
+
+// Also in generic syntax.
+"graph.model"() <{sym_name = "m", max_seq = 2147483648 : i64}> ({
+  graph.weight @w from #amk.checkpoint<"w"> : tensor<4xf32>
+}) : () -> ()
+// CHECK: max_seq must be at most 2147483647, found 2147483648
+
+// -----
+
+// No model has so many layers.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.weight @w layers 10001 from #amk.checkpoint<"w{layer}"> : tensor<4xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: layers must be at most 10000, found 10001
+
+// -----
+
+// Nor so many caches.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.cache @k layers 10001 : tensor<8x1x2xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: layers must be at most 10000, found 10001
+
+// -----
+
+// Nor a loop over as many.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+    %y = graph.layers 9223372036854775808 (%h = %x) : tensor<1x4xf32> {
+      graph.yield %h : tensor<1x4xf32>
+    }
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: the number of layers must be at most 10000, found 9223372036854775808
+
+// -----
+
+// Also in generic syntax.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+    %y = "graph.layers"(%x) <{count = 10001 : i64}> ({
+    ^bb0(%h : tensor<1x4xf32>):
+      graph.yield %h : tensor<1x4xf32>
+    }) : (tensor<1x4xf32>) -> tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: the number of layers must be at most 10000, found 10001
+
+// -----
+
+// A dimension is counted in 32 bits.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.weight @w from #amk.checkpoint<"w"> : tensor<2147483648xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: a dimension is at most 2147483647, found 2147483648
+
+// -----
+
+// A weight that no machine has.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.weight @w layers 2 from #amk.checkpoint<"w{layer}"> : tensor<1073741824x131072xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: a tensor has at most 281474976710655 elements in all layers together, found 281474976710656
+
+// -----
+
+// A cache that no machine has.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.cache @k : tensor<8x536870912x67108864xf32>
+  graph.step (%token : tensor<1xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<1xi32>) -> tensor<1x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<1x4xf32>) -> tensor<1x5xf32>
+    %next = graph.argmax %logits : tensor<1x5xf32> -> tensor<1xi32>
+    graph.return %logits, %next : tensor<1x5xf32>, tensor<1xi32>
+  }
+}
+// CHECK: a tensor has at most 281474976710655 elements in all layers together, found 288230376151711744
+
+// -----
+
+// Tokens that no step takes.
+graph.model @m max_seq 8 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.step (%token : tensor<2147483648xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<2147483648xi32>) -> tensor<2147483648x4xf32>
+
+    %logits = graph.linear %x, @embed : (tensor<2147483648x4xf32>) -> tensor<2147483648x5xf32>
+    %next = graph.argmax %logits : tensor<2147483648x5xf32> -> tensor<2147483648xi32>
+    graph.return %logits, %next : tensor<2147483648x5xf32>, tensor<2147483648xi32>
+  }
+}
+// CHECK: a dimension is at most 2147483647, found 2147483648

@@ -1,4 +1,4 @@
-// RUN: amk-opt %s --split-input-file --verify-diagnostics | filecheck %s
+// RUN: amk-opt %s --split-input-file --verify-diagnostics --parsing-diagnostics | filecheck %s
 
 // A step handles at least one token, and no more than there are positions.
 task.program @p max_seq 8 tokens 9 {
@@ -629,3 +629,266 @@ task.program @p max_seq 8 tokens 1 {
   }
 }
 // CHECK: 'task.call' uses index 'i', which no enclosing loop defines
+
+// -----
+
+// A tile is a tensor.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<4xf32>
+  task.family @f (i = 1) {
+    %t = task.load @x[0 : 1] : i32
+  }
+  task.order {
+  }
+}
+// CHECK: a tile is a tensor, found i32
+
+// -----
+
+// A tile is a tensor.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<4xf32>
+  task.family @f (i = 1) {
+    %t = task.load @x[0 : 1] : f32
+  }
+  task.order {
+  }
+}
+// CHECK: a tile is a tensor, found f32
+
+// -----
+
+// A tile is a tensor.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<4xf32>
+  task.family @f (i = 1) {
+    %t = task.load @x[0 : 1] : index
+  }
+  task.order {
+  }
+}
+// CHECK: a tile is a tensor, found index
+
+// -----
+
+// A tile is a tensor.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<4xf32>
+  task.family @f (i = 1) {
+    %t = task.load @x[0 : 1] : none
+  }
+  task.order {
+  }
+}
+// CHECK: a tile is a tensor, found none
+
+// -----
+
+// A tile is a tensor.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<4xf32>
+  task.family @f (i = 1) {
+    %t = task.load @x[0 : 1] : () -> ()
+  }
+  task.order {
+  }
+}
+// CHECK: a tile is a tensor, found () -> ()
+
+// -----
+
+// A tile is a tensor.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<4xf32>
+  task.family @f (i = 1) {
+    %t = task.load @x[0 : 1] : tensor<*xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: a tile is a tensor, found tensor<*xf32>
+
+// -----
+
+// A streamed tile is a tensor.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<4xf32>
+  task.family @f (i = 1) {
+    %t = task.stream @x[0 : 1] : i32
+  }
+  task.order {
+  }
+}
+// CHECK: a tile is a tensor, found i32
+
+// -----
+
+// Ids are a tensor.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<4xf32>
+  task.family @f (i = 1) {
+    %i = task.load @x[0 : 1] : tensor<1xf32>
+    %t = task.gather %i, @x[0 : 4] : (i32) -> tensor<1xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: a tile is a tensor, found i32
+
+// -----
+
+// Gathered rows are a tensor.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<4xf32>
+  task.buffer @i input : tensor<1xi32>
+  task.family @f (i = 1) {
+    %i = task.load @i[0 : 1] : tensor<1xi32>
+    %t = task.gather %i, @x[0 : 4] : (tensor<1xi32>) -> f32
+  }
+  task.order {
+  }
+}
+// CHECK: a tile is a tensor, found f32
+
+// -----
+
+// A stored tile is a tensor.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<4xf32>
+  task.family @f (i = 1) {
+    %t = task.load @x[0 : 1] : tensor<1xf32>
+    task.store %t, @x[0 : 1] : f32
+  }
+  task.order {
+  }
+}
+// CHECK: a tile is a tensor, found f32
+
+// -----
+
+// A buffer is a tensor.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : i32
+  task.order {
+  }
+}
+// CHECK: a buffer is a tensor, found i32
+
+// -----
+
+// A buffer stands in a program.
+task.buffer @x scratch : tensor<4xf32>
+// CHECK: 'task.buffer' expects parent op 'task.program' or 'queue.kernel', found 'builtin.module'
+
+// -----
+
+// So does a family.
+task.family @f (i = 1) {
+}
+// CHECK: 'task.family' expects parent op 'task.program' or 'queue.kernel', found 'builtin.module'
+
+// -----
+
+// A norm that divides by the root of something positive.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<4xf32>
+  task.family @f (i = 1) {
+    %x = task.load @x[0 : 1, 0 : 4] : tensor<1x4xf32>
+    %w = task.load @w[0 : 4] : tensor<4xf32>
+    %n = task.rms_norm %x, %w {eps = 0.0 : f64} : (tensor<1x4xf32>, tensor<4xf32>)
+    task.store %n, @x[0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: eps must be finite and positive, found 0.0
+
+// -----
+
+// A norm that divides by the root of something positive.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<1x4xf32>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<4xf32>
+  task.family @f (i = 1) {
+    %x = task.load @x[0 : 1, 0 : 4] : tensor<1x4xf32>
+    %w = task.load @w[0 : 4] : tensor<4xf32>
+    %n = task.rms_norm %x, %w {eps = 0x7ff0000000000000 : f64} : (tensor<1x4xf32>, tensor<4xf32>)
+    task.store %n, @x[0 : 1, 0 : 4] : tensor<1x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: eps must be finite and positive, found inf
+
+// -----
+
+// Scores that depend on queries and keys.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x1x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xf32>
+  task.family @f (i = 1) {
+    %q = task.load @q[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.load @k[0 : pos + 1, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xf32>
+    %o = task.attention %q, %k, %k {scale = 0.0 : f64} : (tensor<1x1x2x2xf32>, tensor<?x1x2x2xf32>, tensor<?x1x2x2xf32>)
+    task.store %o, @q[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: scale must be finite and not zero, found 0.0
+
+// -----
+
+// Scores that depend on queries and keys.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x1x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xf32>
+  task.family @f (i = 1) {
+    %q = task.load @q[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.load @k[0 : pos + 1, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xf32>
+    %o = task.attention %q, %k, %k {scale = 0x7ff8000000000000 : f64} : (tensor<1x1x2x2xf32>, tensor<?x1x2x2xf32>, tensor<?x1x2x2xf32>)
+    task.store %o, @q[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: scale must be finite and not zero, found nan
+
+// -----
+
+// Positions are counted in 32 bits.
+task.program @p max_seq 9223372036854775808 tokens 1 {
+  task.order {
+  }
+}
+// CHECK: max_seq must be at most 2147483647, found 9223372036854775808
+
+// -----
+
+// Also in generic syntax.
+"task.program"() <{sym_name = "p", max_seq = 2147483648 : i64, tokens = 1 : i64}> ({
+  task.order {
+  }
+}) : () -> ()
+// CHECK: max_seq must be at most 2147483647, found 2147483648
+
+// -----
+
+// A dimension is counted in 32 bits.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<2147483648xf32>
+  task.order {
+  }
+}
+// CHECK: a dimension is at most 2147483647, found 2147483648
+
+// -----
+
+// A buffer that no machine has.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<16777216x16777216xf32>
+  task.order {
+  }
+}
+// CHECK: at most 281474976710655 elements in all layers together, found 281474976710656
