@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xdsl.dialects.builtin import IntegerType, bf16
 
-from ...amk_ir.attrs import BufferKind
+from ...amk_ir.attrs import BufferKind, CheckpointAttr
 from ...amk_ir.errors import ExecutionError
 from ...dialects.task import BufferOp
 from .weights import Progress, WeightProvider, load_weight, no_progress
@@ -40,10 +40,13 @@ def is_poison(array: Array) -> NDArray[np.bool_]:
 class Memory:
     """One array for each buffer: float32 for floats (values of bf16 buffers are kept rounded), int32 for ids.
 
-    Arrays live as long as the memory, so that tasks can keep views of them.
+    Arrays live as long as the memory, so that tasks can keep views of them. Without `weights`, those of a checkpoint
+    are zero, and take memory only where somebody writes others.
     """
 
-    def __init__(self, buffers: Mapping[str, BufferOp], weights: WeightProvider, progress: Progress = no_progress):
+    def __init__(
+        self, buffers: Mapping[str, BufferOp], weights: WeightProvider | None, progress: Progress = no_progress
+    ):
         self.buffers = dict(buffers)
         self.arrays: dict[str, Array] = {}
         total = sum(op.kind.data is BufferKind.WEIGHT for op in buffers.values())
@@ -107,9 +110,11 @@ class Memory:
                 raise ExecutionError(f"the step ended without writing output element @{name}[{element}]")
 
 
-def _weight(op: BufferOp, provider: WeightProvider) -> Array:
+def _weight(op: BufferOp, provider: WeightProvider | None) -> Array:
     assert op.source is not None
     element = op.type.get_element_type()
+    if provider is None and isinstance(op.source, CheckpointAttr):
+        return np.zeros(op.shape, np.float32)
     if not op.is_layered:
         return load_weight(op.source, None, op.shape, element, provider)
     array = np.empty(op.shape, np.float32)

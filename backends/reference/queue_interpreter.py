@@ -30,7 +30,7 @@ Event = tuple[EventKind, int, int, int]
 class QueueInterpreter:
     """A kernel with its buffers: one sequence at a time.
 
-    interleaving: who goes when, round-robin unless given.
+    weights: None leaves those of a checkpoint zero. interleaving: who goes when, round-robin unless given.
     checked: every step is simulated with all checks. Unchecked, only the first step is: whether an event can happen
     does not depend on data, so the order in which the first step completed is a legal execution of every later step,
     which repeats it without looking at counters, tags, ring and poison. (If a tagged access depends on the position,
@@ -40,7 +40,7 @@ class QueueInterpreter:
     def __init__(
         self,
         kernel: KernelOp,
-        weights: WeightProvider,
+        weights: WeightProvider | None,
         *,
         interleaving: Interleaving | None = None,
         checked: bool = True,
@@ -86,7 +86,7 @@ class QueueInterpreter:
         self.memory.start_step(inputs, poisoned=simulated)
         self.counters = [self.epoch * n for n in self.signals]
         if simulated:
-            order = _Simulation(self, pos).run()
+            order = Simulation(self, pos).run()
             if not self.checked and not any(_tag_depends_on_position(task) for task in order):
                 self._replay = [(step, task.values) for task in order for step in task.steps]
         else:
@@ -113,8 +113,12 @@ def _tag_depends_on_position(task: BoundTask) -> bool:
     return any(not region.is_static for region in task.tagged_reads)
 
 
-class _Simulation:
-    """One step: where every SM stands, and who waits for what."""
+class Simulation:
+    """One step: where every SM stands, and who waits for what.
+
+    at: the number of events of its queue that each SM has completed. ring_at: of its stream, the tiles that it took.
+    ready: the SMs whose next event can happen, once `start` was called. order: the tasks in the order in which they ran.
+    """
 
     def __init__(self, kernel: QueueInterpreter, pos: int):
         self.kernel = kernel
@@ -129,18 +133,29 @@ class _Simulation:
 
     def run(self) -> list[BoundTask]:
         """Executes everything; the tasks in the order in which they ran."""
-        for sm in range(self.schedule.num_sms):
-            self._look(sm)
+        self.start()
         choose = self.kernel.interleaving.choose
         while self.ready:
-            sm = choose(sorted(self.ready), self._next_kind)
-            self._execute(sm)
-            self._look(sm)
-        stuck = [sm for sm, body in enumerate(self.kernel.bodies) if self.at[sm] < len(body)]
-        if stuck:
-            raise ExecutionError(self._deadlock(stuck))
+            self.advance(choose(sorted(self.ready), self._next_kind))
+        if self.stuck:
+            raise ExecutionError(self.deadlock())
         self._check_end()
         return self.order
+
+    def start(self) -> None:
+        """Looks at every SM's first event."""
+        for sm in range(self.schedule.num_sms):
+            self._look(sm)
+
+    def advance(self, sm: int, checked: bool = True) -> None:
+        """Executes the next event of a ready SM. Unchecked, it happens whatever is wrong with it."""
+        self._execute(sm, checked)
+        self._look(sm)
+
+    @property
+    def stuck(self) -> list[int]:
+        """The SMs that have not finished."""
+        return [sm for sm, body in enumerate(self.kernel.bodies) if self.at[sm] < len(body)]
 
     def _next_kind(self, sm: int) -> EventKind:
         return self.kernel.bodies[sm][self.at[sm]][0]
@@ -162,33 +177,37 @@ class _Simulation:
         else:
             self.ready.add(sm)
 
-    def _execute(self, sm: int) -> None:
+    def _execute(self, sm: int, checked: bool) -> None:
         kind, ref, arg, _ = self.kernel.bodies[sm][self.at[sm]]
         if kind is EventKind.RUN:
-            self._run_task(sm, ref, arg)
+            self._run_task(sm, ref, arg, checked)
         self.at[sm] += 1
         if kind is EventKind.SIGNAL:
             self.kernel.counters[ref] += 1
             for waiting in self.on_counter.pop(ref, ()):
                 self._look(waiting)
 
-    def _run_task(self, sm: int, family: int, number: int) -> None:
+    def _run_task(self, sm: int, family: int, number: int, checked: bool) -> None:
         task = self.kernel.tasks.get(family, number)
         try:
             if task.streams and self.kernel.has_ring:
-                self._take_tiles(sm, family, number)
-            task.run(self.pos, checked=True)
+                self._take_tiles(sm, family, number, checked)
+            task.run(self.pos, checked)
         except ExecutionError as e:
-            raise ExecutionError(f"SM {sm}, task {task.name} at position {self.pos}: {e}") from None
+            if checked:
+                raise ExecutionError(f"SM {sm}, task {task.name} at position {self.pos}: {e}") from None
         self.order.append(task)
         if task.writes_tagged:
             waiting, self.on_tags = self.on_tags, set()
             for other in waiting:
                 self._look(other)
 
-    def _take_tiles(self, sm: int, family: int, number: int) -> None:
+    def _take_tiles(self, sm: int, family: int, number: int, checked: bool) -> None:
         stream = self.kernel.streams[sm]
         at = self.ring_at[sm]
+        if not checked:
+            self.ring_at[sm] = min(at + 1, len(stream))
+            return
         if at == len(stream):
             raise ExecutionError(f"takes its tiles from the ring after all {at} fetches of the stream were taken")
         if stream[at] != (family, number):
@@ -206,7 +225,9 @@ class _Simulation:
                 )
         self.kernel.memory.check_outputs()
 
-    def _deadlock(self, stuck: Sequence[int]) -> str:
+    def deadlock(self) -> str:
+        """Where the SMs stand that cannot finish, and what each waits for."""
+        stuck = self.stuck
         lines = [f"SM {sm} at event {self.at[sm]}: {self._waits_for(sm)}" for sm in stuck[:_REPORTED_SMS]]
         if len(stuck) > _REPORTED_SMS:
             lines.append(f"and {len(stuck) - _REPORTED_SMS} more SMs")

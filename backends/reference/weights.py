@@ -38,9 +38,11 @@ def load_weight(
     layer: int | None,
     shape: tuple[int, ...],
     element: Attribute,
-    provider: WeightProvider,
+    provider: WeightProvider | None,
 ) -> F32:
     """One entry as contiguous float32 of `shape`, rounded to bf16 if that is the element type.
+
+    Rope frequencies are computed and need no provider.
 
     May be a read-only view of the provider's file.
 
@@ -50,6 +52,7 @@ def load_weight(
     if isinstance(source, RopeFrequenciesAttr):
         values = inverse_frequencies(source.data)
         return round_to_bf16(values) if element == bf16 else values
+    assert provider is not None
     name = source.data if layer is None else source.data.replace("{layer}", str(layer))
     if element == bf16:
         values = f32_from_bf16(provider.load(name, "bf16"))

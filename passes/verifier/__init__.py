@@ -1,12 +1,16 @@
 """The schedule verifier: proves a `queue.kernel` free of deadlocks and races, or says what is wrong. docs/semantics.md."""
 
 from .check import VerifiedKernel, check, check_schedule, format_diagnostics, verify
-from .diagnostics import Diagnostic, Rule
+from .diagnostics import Diagnostic, Failure, FailureKind, Rule
+from .witness import Witness
 
 __all__ = [
     "Diagnostic",
+    "Failure",
+    "FailureKind",
     "Rule",
     "VerifiedKernel",
+    "Witness",
     "check",
     "check_schedule",
     "format_diagnostics",

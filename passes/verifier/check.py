@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...amk_ir.attrs import BufferKind
 from ...amk_ir.errors import ScheduleError
@@ -20,6 +20,7 @@ from .races import Order, check_races
 from .regions import BufferAccesses, collect
 from .resources import check_resources
 from .timeline import Timeline, check_stream, check_tasks
+from .witness import Witness, find_witness
 
 
 def check(kernel: KernelOp) -> list[Diagnostic]:
@@ -33,6 +34,21 @@ def check(kernel: KernelOp) -> list[Diagnostic]:
 
 def check_schedule(schedule: Schedule) -> list[Diagnostic]:
     """As `check`, for a kernel that is already unrolled."""
+    return [_with_search(schedule, d) for d in _check_schedule(schedule)]
+
+
+def _with_search(schedule: Schedule, diagnostic: Diagnostic) -> Diagnostic:
+    """The diagnostic with a way to its witness, which nobody has to pay for who does not ask."""
+    if (failure := diagnostic.failure) is None:
+        return diagnostic
+
+    def search() -> Witness | None:
+        return find_witness(schedule, diagnostic.rule, failure, content_hash(schedule.kernel))
+
+    return replace(diagnostic, search=search)
+
+
+def _check_schedule(schedule: Schedule) -> list[Diagnostic]:
     kernel = schedule.kernel
     diagnostics = [*check_resources(kernel), *check_tasks(schedule)]
     if any(d.rule is Rule.TASKS for d in diagnostics):
@@ -77,7 +93,7 @@ def _check_world(timeline: Timeline, world: Sequence[tuple[BufferAccesses, int]]
     items = build_items(timeline, tagged_regions(timeline, found))
     end = run(items)
     if end.blocked:
-        return [*diagnostics, explain_deadlock(end)]
+        return [*diagnostics, explain_deadlock(end, world[0][1] if world else 0)]
     order = Order(items, compute_clocks(items))
     rejected.clear()
     for overlap in found:

@@ -16,7 +16,7 @@ from ...amk_ir.attrs import BufferKind
 from ...amk_ir.linear import POSITION
 from .arrangement import Part, arrangement
 from .arrays import Bools, Ints, distinct, ranges
-from .diagnostics import Diagnostic, Rule
+from .diagnostics import Diagnostic, Failure, FailureKind, Rule
 from .regions import Boxes, BufferAccesses, RegionSet
 from .timeline import Timeline
 
@@ -118,10 +118,11 @@ def check_written_once(timeline: Timeline, found: Overlaps) -> Iterator[Diagnost
         events = [event_of(accesses.writes, w) for w in writers]
         tasks = [timeline.task(e) for e in events]
         regions = [region_text(accesses.writes, w, found.position) for w in writers]
+        shared = intersection(*(accesses.writes.access(w).box({POSITION: found.position}) for w in writers))
         yield Diagnostic(
             Rule.WRITTEN_ONCE,
             f"tasks {tasks[0]} ({timeline.place(events[0])}) and {tasks[1]} ({timeline.place(events[1])}) both write "
-            f"{_common(accesses.writes, writers, found.position)}",
+            f"{box_text(accesses.name, shared)}",
             "shrink one of the two regions, or let one of the tasks write to a buffer of its own",
             execution="what a reader sees depends on which of the two came last",
             ops=tuple(accesses.writes.site(w).op for w in writers),
@@ -129,6 +130,7 @@ def check_written_once(timeline: Timeline, found: Overlaps) -> Iterator[Diagnost
             tasks=tuple(tasks),
             regions=tuple(regions),
             occurrences=len(found.first),
+            failure=Failure(FailureKind.REWRITE, found.position, tuple(events), accesses.name, shared),
         )
     if accesses.kind is BufferKind.OUTPUT:
         missing: list[tuple[tuple[int, int], ...]] = []
@@ -146,6 +148,7 @@ def check_written_once(timeline: Timeline, found: Overlaps) -> Iterator[Diagnost
                 ops=(accesses.buffer,),
                 regions=(region,),
                 occurrences=len(missing),
+                failure=Failure(FailureKind.UNWRITTEN_OUTPUT, found.position, (), accesses.name, missing[0]),
             )
 
 
@@ -194,6 +197,13 @@ def check_read_before_written(
             tasks=(timeline.task(event),),
             regions=(text, whole),
             occurrences=len(regions),
+            failure=Failure(
+                FailureKind.DEADLOCK if accesses.tagged else FailureKind.UNWRITTEN_READ,
+                found.position,
+                (event,),
+                accesses.name,
+                uncovered[region],
+            ),
         )
 
 
@@ -218,7 +228,8 @@ def _at(accesses: BufferAccesses, position: int) -> str:
     return f" at {POSITION} = {position}" if accesses.depends_on_position else ""
 
 
-def _common(regions: RegionSet, pair: list[int], position: int) -> str:
-    boxes = [regions.access(r).box({POSITION: position}) for r in pair]
-    shared = tuple((max(a[0], b[0]), min(a[1], b[1])) for a, b in zip(*boxes, strict=True))
-    return box_text(regions.access(pair[0]).buffer, shared)
+def intersection(
+    first: tuple[tuple[int, int], ...], second: tuple[tuple[int, int], ...]
+) -> tuple[tuple[int, int], ...]:
+    """The elements of both boxes."""
+    return tuple((max(a[0], b[0]), min(a[1], b[1])) for a, b in zip(first, second, strict=True))

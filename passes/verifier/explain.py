@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...amk_ir.attrs import BufferKind
+from ...amk_ir.linear import POSITION
 from ...dialects.schedule import EventKind
-from .coverage import Overlaps, region_text
-from .diagnostics import Diagnostic, Rule, plural
+from .coverage import Overlaps, intersection, region_text
+from .diagnostics import Diagnostic, Failure, FailureKind, Rule, plural
 from .execution import ItemKind, Items, Run, run
 
 
@@ -56,7 +58,22 @@ def explain_race(items: Items, conflict: Conflict) -> Diagnostic:
         tasks=(timeline.task(write), timeline.task(other)),
         regions=(written, touched),
         occurrences=conflict.occurrences,
+        failure=_failure(conflict),
     )
+
+
+def _failure(conflict: Conflict) -> Failure:
+    accesses, position = conflict.overlap.accesses, conflict.overlap.position
+    others = accesses.reads if conflict.reads else accesses.writes
+    if accesses.kind is not BufferKind.STATE:
+        kind = FailureKind.UNSEEN_WRITE
+    else:
+        kind = FailureKind.REWRITE if conflict.write == conflict.other else FailureKind.UNORDERED
+    shared = intersection(
+        accesses.writes.access(conflict.write_region).box({POSITION: position}),
+        others.access(conflict.other_region).box({POSITION: position}),
+    )
+    return Failure(kind, position, (conflict.write, conflict.other), accesses.name, shared)
 
 
 def _order_missing(items: Items, write: int, other: int, verb: str) -> tuple[str, str]:
@@ -110,8 +127,8 @@ def _order_missing(items: Items, write: int, other: int, verb: str) -> tuple[str
     )
 
 
-def explain_deadlock(end: Run) -> Diagnostic:
-    """Why a run that is over has not completed every queue: who is blocked on whom, up to a cycle or a dead end."""
+def explain_deadlock(end: Run, position: int) -> Diagnostic:
+    """Why a run of a step at `position` that is over has not completed every queue: who is blocked on whom, up to a cycle or a dead end."""
     items, timeline = end.items, end.items.timeline
     chain: list[int] = []
     steps: list[str] = []
@@ -158,6 +175,7 @@ def explain_deadlock(end: Run) -> Diagnostic:
         ops=tuple(timeline.op(e) for e in blocked),
         sms=tuple(chain),
         tasks=tuple(timeline.task(e) for e in blocked if timeline.schedule.body.kind[e] == EventKind.RUN),
+        failure=Failure(FailureKind.DEADLOCK, position, tuple(blocked)),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...dialects.schedule import EventKind, Events, Schedule
 from .arrays import Ints, distinct
-from .diagnostics import Diagnostic, Rule, plural
+from .diagnostics import Diagnostic, Failure, FailureKind, Rule, plural
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def check_tasks(schedule: Schedule) -> Iterator[Diagnostic]:
                 ops=(family,),
                 tasks=(task,),
                 occurrences=size - len(ran),
+                failure=Failure(FailureKind.MISSING_TASK, task=task),
             )
         if len(ran) < len(tasks):
             order = np.argsort(tasks, kind="stable")
@@ -110,6 +111,7 @@ def check_tasks(schedule: Schedule) -> Iterator[Diagnostic]:
                 sms=tuple(int(sm[e]) for e in events),
                 tasks=(task,),
                 occurrences=len(distinct(tasks[order][1:][again])),
+                failure=Failure(FailureKind.REPEATED_TASK, events=tuple(events)),
             )
 
 
@@ -130,6 +132,8 @@ def check_stream(timeline: Timeline) -> Iterator[Diagnostic]:
     wrong = _different_sms(body, consumed, stream, timeline)
     if wrong:
         expected, found, where = _first_difference(timeline, consumed, wrong[0])
+        mine = consumed[timeline.sm[consumed] == wrong[0]]
+        consumer = (int(mine[where]),) if where < len(mine) else ()
         yield Diagnostic(
             Rule.STREAM,
             f"fetch {where} of SM {wrong[0]} is {found}, but its body consumes {expected} there: tiles leave the ring "
@@ -139,6 +143,7 @@ def check_stream(timeline: Timeline) -> Iterator[Diagnostic]:
             sms=tuple(wrong[:8]),
             tasks=tuple(t for t in (expected, found) if t.startswith("@")),
             occurrences=len(wrong),
+            failure=Failure(FailureKind.STREAM, events=consumer, sm=wrong[0]),
         )
 
 
