@@ -86,6 +86,9 @@ class SynchronizationEffect(MemoryEffect):
 
 # ---- structure ----------------------------------------------------------------------------------------------------
 
+MAX_SMS = 65536
+"""More than any machine has; schedules are unrolled an SM at a time."""
+
 
 @irdl_op_definition
 class KernelOp(HoldsBuffers):
@@ -183,6 +186,8 @@ class KernelOp(HoldsBuffers):
             raise VerifyException(f"unknown target '{self.target.data}', expected one of {', '.join(TARGETS)}")
         if self.num_sms < 1:
             raise VerifyException(f"sms must be at least 1, found {self.num_sms}")
+        if self.num_sms > MAX_SMS:
+            raise VerifyException(f"sms must be at most {MAX_SMS}, found {self.num_sms}")
         for op in self.body.block.ops:
             if not isinstance(op, BufferOp | FamilyOp | CounterOp | ProgramOp):
                 raise VerifyException(f"a kernel holds buffers, families, counters and programs, found '{op.name}'")

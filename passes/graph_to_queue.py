@@ -14,6 +14,7 @@ from ..amk_ir.targets import get_target
 from .graph_to_task import GraphToTaskPass
 from .insert_sync import Handoff
 from .pipeline import run_passes
+from .place_tasks import grid_size
 from .task_to_queue import TaskToQueuePass
 
 
@@ -42,9 +43,8 @@ class GraphToQueuePass(ModulePass):
             target = get_target(self.target)
         except TargetError as e:
             raise PassFailedException(f"graph-to-queue: {e}") from e
-        tasks = self.tasks
-        if not tasks and not target.is_cuda:
-            tasks = max(self.sms, 0) or target.num_sms
+        sms = grid_size(self.name, target, self.sms)
+        tasks = sms if not self.tasks and not target.is_cuda else self.tasks
         run_passes(
             ctx,
             op,

@@ -15,10 +15,13 @@ from xdsl.utils.exceptions import PassFailedException
 from ..amk_ir.attrs import Placement
 from ..amk_ir.errors import TargetError
 from ..amk_ir.linear import Linear
-from ..amk_ir.targets import get_target
+from ..amk_ir.targets import Target, get_target
 from ..dialects import queue, task
 from .effects import Effects, EffectTable
 from .family_bodies import programs
+
+_MAX_VIRTUAL_SMS = 1024
+"""On targets without GPUs: a bound that keeps schedules small enough to verify."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,7 @@ class PlaceTasksPass(ModulePass):
             target = get_target(self.target)
         except TargetError as e:
             raise PassFailedException(f"place-tasks: {e}") from e
-        if self.sms < 0:
-            raise PassFailedException(f"place-tasks: sms must be at least 1, or 0 for the target's, found {self.sms}")
-        sms = self.sms or target.num_sms
+        sms = grid_size("place-tasks", target, self.sms)
         for program in programs(op):
             body = _Placer(EffectTable(program), sms).place(program.order.body.block, Linear())[0]
             moved = tuple(child for child in program.body.block.ops if not isinstance(child, task.OrderOp))
@@ -60,6 +61,16 @@ class PlaceTasksPass(ModulePass):
             op.body.block.insert_op_before(kernel, program)
             program.detach()
             program.erase()
+
+
+def grid_size(name: str, target: Target, sms: int) -> int:
+    """The option `sms` of the pass `name`, checked before anything is made that grows with it; 0 is the target's."""
+    if sms < 0:
+        raise PassFailedException(f"{name}: sms must be at least 1, or 0 for the target's, found {sms}")
+    most = max((gpu.num_sms for gpu in target.gpus), default=_MAX_VIRTUAL_SMS)
+    if sms > most:
+        raise PassFailedException(f"{name}: target '{target.name}' has at most {most} SMs, found {sms}")
+    return sms or target.num_sms
 
 
 @dataclass

@@ -26,6 +26,8 @@ from .files import new_folder
 FORMAT = 1
 """Version of the manifest; another one is refused."""
 MANIFEST = "manifest.json"
+FILES = ("plan.mlir", "kernel.cu", "kernel.cubin", "kernel.log", "weights.bin")
+"""All that AMK writes beside the manifest; a folder with other files in it is not replaced."""
 _CHUNK = 1 << 24
 
 Content: TypeAlias = bytes | Iterable[bytes | memoryview]
@@ -58,14 +60,20 @@ def is_artifact(folder: Path) -> bool:
 def write_artifact(
     folder: Path, facts: Mapping[str, Any], files: Mapping[str, Content], progress: Progress = no_progress
 ) -> Artifact:
-    """Writes a compiled model. `facts` go into the manifest (JSON values); `folder` is replaced if it is an artifact.
+    """Writes a compiled model. `facts` go into the manifest (JSON values); `folder` is replaced if it is an artifact,
+    whole or damaged.
 
     Raises:
-        ArtifactError: `folder` exists and is something else.
+        ArtifactError: `folder` exists and is something else, or has files that AMK does not write.
         StorageError: it cannot be written; what was there before is still there.
     """
     if folder.exists() and not is_artifact(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"{folder}: exists and is not a compiled model; it is not overwritten: choose another name")
+    if folder.exists() and (others := sorted(p.name for p in folder.iterdir() if p.name not in (MANIFEST, *FILES))):
+        raise ArtifactError(
+            f"{folder}: has files that are not of a compiled model, such as {others[0]}; it is not overwritten: "
+            "choose another name"
+        )
     with new_folder(folder) as temporary:
         entries: dict[str, dict[str, object]] = {}
         for done, (name, content) in enumerate(files.items()):
@@ -83,6 +91,17 @@ def read_artifact(folder: Path, progress: Progress = no_progress) -> Artifact:
     Raises:
         ArtifactError: not a compiled model, of another format version, or a file that is missing or was changed.
     """
+    manifest = read_manifest(folder)
+    files = manifest["files"]
+    for done, (name, entry) in enumerate(files.items()):
+        progress("checking", done, len(files))
+        _check(folder / name, entry)
+    progress("checking", len(files), len(files))
+    return Artifact(folder, manifest)
+
+
+def read_manifest(folder: Path) -> Mapping[str, Any]:
+    """The manifest of a compiled model, whose files are not looked at; ArtifactError as `read_artifact`."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
@@ -90,16 +109,12 @@ def read_artifact(folder: Path, progress: Progress = no_progress) -> Artifact:
     except (OSError, ValueError) as e:
         raise ArtifactError(f"{folder / MANIFEST}: cannot be read: {e}; compile the model again") from e
     match manifest:
-        case {"format": int(version), "files": dict(files)}:
+        case {"format": int(version), "files": dict()}:
             if version != FORMAT:
                 raise ArtifactError(f"{folder}: expected manifest format {FORMAT}, found {version}; compile it again")
         case _:
             raise ArtifactError(f"{folder / MANIFEST}: not a manifest of AMK; compile the model again")
-    for done, (name, entry) in enumerate(files.items()):
-        progress("checking", done, len(files))
-        _check(folder / name, entry)
-    progress("checking", len(files), len(files))
-    return Artifact(folder, manifest)
+    return manifest
 
 
 def _write(path: Path, content: Content) -> dict[str, object]:
@@ -113,15 +128,19 @@ def _write(path: Path, content: Content) -> dict[str, object]:
     return {"bytes": size, "sha256": hasher.hexdigest()}
 
 
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal."""
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            hasher.update(piece)
+    return hasher.hexdigest()
+
+
 def _check(path: Path, entry: Any) -> None:
-    hasher, size = hashlib.sha256(), 0
     try:
-        with path.open("rb") as file:
-            while piece := file.read(_CHUNK):
-                hasher.update(piece)
-                size += len(piece)
+        found = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
     except OSError as e:
         raise ArtifactError(f"{path}: cannot be read: {e.strerror or e}; compile the model again") from e
-    found = {"bytes": size, "sha256": hasher.hexdigest()}
     if found != entry:
         raise ArtifactError(f"{path}: was changed or damaged since it was compiled; compile the model again")

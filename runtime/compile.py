@@ -18,6 +18,7 @@ from ..dialects.queue import KernelOp, Queue
 from ..dialects.task import Task
 from ..passes.graph_to_queue import GraphToQueuePass
 from ..passes.verify_schedule import VerifiedKernel, verify
+from . import xdsl_fixes as xdsl_fixes
 
 
 def new_context() -> Context:

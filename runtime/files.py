@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -25,30 +26,51 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that others see the old content or the new, never a part; raises StorageError."""
+    """Writes a file so that others see the old content or the new, never a part; raises StorageError.
+
+    A symbolic link stays one: the file that it names is written. What is no regular file (a device, a fifo,
+    /dev/stdout) is written as it is and never replaced.
+    """
     temporary: str | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if _is_special(path):
+            with path.open("wb") as file:
+                file.write(content)
+            return
+        final = Path(os.path.realpath(path))
+        mode = final.stat().st_mode & 0o777 if final.exists() else 0o666 & ~_umask()
+        descriptor, temporary = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.")
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        os.chmod(temporary, mode)
+        os.replace(temporary, final)
     except BaseException as e:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        if isinstance(e, OSError):
+        if isinstance(e, OSError) and not isinstance(e, BrokenPipeError):  # the reader of a fifo has seen enough
             raise storage_error(path, e) from e
         raise
+
+
+def _is_special(path: Path) -> bool:
+    """Whether `path` is something else than a regular file, or a way to an open one (/dev/stdout)."""
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+    return not regular or path.absolute().parts[1:2] in (("dev",), ("proc",))
 
 
 @contextmanager
 def new_folder(path: Path) -> Generator[Path]:
     """A temporary folder to fill, which becomes `path` at the end of the block, or goes away if that fails.
 
-    An existing `path` is replaced only by a rename, after the block; raises StorageError.
+    An existing `path` is replaced only by a rename, after the block; of a symbolic link, what it names. Raises
+    StorageError.
     """
     temporary: Path | None = None
     try:
+        path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         yield temporary

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from .commands import compile, generate, import_, info
-from .errors import DEBUG_VARIABLE, run_tool
+from .commands import compile, generate, import_, info, replay, verify
+from .errors import DEBUG_VARIABLE, OneLineParser, run_tool
 
-COMMANDS = (import_, compile, generate, info)
+COMMANDS = (import_, compile, generate, info, verify, replay)
 
 _EPILOG = f"""\
 MODEL is one of
@@ -25,6 +25,8 @@ examples:
   amk info smollm2-135m-instruct
   amk import smollm2-135m-instruct -o model.mlir
   amk compile smollm2-135m-instruct --target sm_90a -o smollm2.amk
+  amk verify kernel.mlir --witness bad.json
+  amk replay kernel.mlir bad.json
 
 environment:
   AMK_CACHE_DIR   where compiled kernels are kept (~/.cache/amk)
@@ -36,7 +38,7 @@ exit status: 0 done; 2 wrong input, option or machine; 1 a defect of AMK; 130 in
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `amk`."""
-    top = argparse.ArgumentParser(
+    top = OneLineParser(
         prog="amk",
         description="Compiles a Hugging Face causal language model into one persistent GPU kernel, and runs it.",
         epilog=_EPILOG,
@@ -56,5 +58,8 @@ def main(args: Sequence[str] | None = None) -> None:
     # One token reads every weight once: one thread saturates the memory, and a second one that finds its core taken
     # halves the speed. Before anything imports NumPy, which reads it then.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    parsed = parser().parse_args(args)
-    sys.exit(run_tool("amk", lambda: parsed.run(parsed)))
+    sys.exit(run_tool("amk", lambda: _run(parser().parse_args(args))))
+
+
+def _run(args: argparse.Namespace) -> int | None:
+    return args.run(args)

@@ -88,11 +88,16 @@ def compile(
     return compile_model(model, target, Path(directory), sms=sms, with_weights=with_weights, progress=progress)
 
 
-def open_compiled(directory: str | Path, *, progress: Progress = no_progress) -> Session:
-    """Loads on this machine's GPU what `compile` wrote, and returns a session."""
+def open_compiled(
+    directory: str | Path, model: ImportedModel | None = None, *, progress: Progress = no_progress
+) -> Session:
+    """Loads on this machine's GPU what `compile` wrote, and returns a session.
+
+    model: what it must have been compiled from; ArtifactError says what differs.
+    """
     from .compiled import load_compiled
 
-    executable, artifact = load_compiled(Path(directory), progress)
+    executable, artifact = load_compiled(Path(directory), progress, model)
     return Session(executable, vocab_size=artifact.manifest["vocab"], max_seq=artifact.manifest["max_seq"])
 
 

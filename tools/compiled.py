@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.parser import Parser
 
+from ..amk_ir.dtypes import FloatType
 from ..amk_ir.errors import ArtifactError
 from ..amk_ir.targets import Target
 from ..backends.cuda.backend import CudaBackend
@@ -21,10 +22,11 @@ from ..backends.cuda.pack import packed_weights
 from ..frontends.checkpoint import Checkpoint
 from ..frontends.import_model import ImportedModel
 from ..passes.verify_schedule import VerifiedKernel, verify
-from ..runtime.artifacts import Artifact, is_artifact, read_artifact, write_artifact
+from ..runtime.artifacts import Artifact, file_digest, read_artifact, read_manifest, write_artifact
 from ..runtime.backend import Executable, Progress, no_progress
-from ..runtime.cache import CompileCache, compiler_fingerprint
+from ..runtime.cache import CompileCache, compiler_fingerprint, digest
 from ..runtime.compile import find_kernel, module_text, new_context, plan
+from ..runtime.footprint import model_of
 
 PLAN, SOURCE, CUBIN, LOG, WEIGHTS = "plan.mlir", "kernel.cu", "kernel.cubin", "kernel.log", "weights.bin"
 _PIECE = 1 << 26
@@ -74,7 +76,7 @@ def compile_model(
 ) -> CompileResult:
     """Compiles `model` into `folder`, which appears whole or not at all; needs no GPU.
 
-    A folder that already holds exactly this is checked and left as it is.
+    A folder that already holds exactly this is checked and left as it is; a damaged one is replaced.
 
     Raises:
         CompileError, ScheduleError, StorageError, ArtifactError, CheckpointError: see the modules below.
@@ -86,8 +88,8 @@ def compile_model(
     compiled = CudaBackend(compiler=compiler).compile(kernel)
     progress("compiling", 2, 2)
     text = module_text(ModuleOp([kernel.kernel.clone()]))
-    facts = _facts(model, kernel, compiled, with_weights)
-    if is_artifact(folder) and _is_same(existing := read_artifact(folder, progress), facts):
+    facts = _facts(model, kernel, compiled, with_weights, progress)
+    if (existing := _intact(folder, progress)) is not None and _is_same(existing, facts):
         return CompileResult(existing, from_cache=compiler.compiled == 0)
     files = {
         PLAN: text.encode(),
@@ -102,7 +104,7 @@ def compile_model(
 
 
 def _facts(
-    model: ImportedModel, kernel: VerifiedKernel, compiled: CompiledKernel, with_weights: bool
+    model: ImportedModel, kernel: VerifiedKernel, compiled: CompiledKernel, with_weights: bool, progress: Progress
 ) -> dict[str, Any]:
     """What the manifest says of a compiled model: enough to tell whether another compile would be the same."""
     plan, resources = compiled.plan, compiled.resources
@@ -111,10 +113,11 @@ def _facts(
         weights = {
             "bytes": plan.weight_bytes,
             "regions": [[region.parameter, region.offset, region.size] for region in plan.weight_regions],
-            "from": _stamps(model.checkpoint),
+            "from": _stamps(model.checkpoint, progress),
         }
     return {
         "model": model.name,
+        "graph": _graph_digest(model),
         "target": plan.target,
         "sms": plan.grid,
         "threads": plan.threads,
@@ -131,9 +134,34 @@ def _facts(
     }
 
 
-def _stamps(checkpoint: Checkpoint) -> dict[str, list[int]]:
-    """Size and modification time of the files whose weights were packed."""
-    return {str(p.resolve()): [p.stat().st_size, p.stat().st_mtime_ns] for p in checkpoint.files}
+def _graph_digest(model: ImportedModel) -> str:
+    """Of the model in the graph dialect: its mathematics, shapes, dtypes and the names of its weights. Not of its own
+    name, which is that of its folder."""
+    module = model.module.clone()
+    model_of(module).properties["sym_name"] = StringAttr("model")
+    return digest(module_text(module).encode())
+
+
+def _stamp(path: Path) -> list[int]:
+    return [path.stat().st_size, path.stat().st_mtime_ns]
+
+
+def _stamps(checkpoint: Checkpoint, progress: Progress) -> dict[str, list[int | str]]:
+    """Size, modification time and SHA-256 of the files whose weights were packed."""
+    found: dict[str, list[int | str]] = {}
+    for done, path in enumerate(checkpoint.files):
+        progress("checking weights", done, len(checkpoint.files))
+        found[str(path.resolve())] = [*_stamp(path), file_digest(path)]
+    progress("checking weights", len(checkpoint.files), len(checkpoint.files))
+    return found
+
+
+def _intact(folder: Path, progress: Progress) -> Artifact | None:
+    """The compiled model in `folder`, if there is one and it is as it was written."""
+    try:
+        return read_artifact(folder, progress)
+    except ArtifactError:
+        return None
 
 
 def _is_same(artifact: Artifact, facts: Mapping[str, Any]) -> bool:
@@ -145,18 +173,75 @@ def _bytes_of(pieces: Iterator[NDArray[np.uint8]]) -> Iterator[memoryview]:
         yield np.ascontiguousarray(piece).data
 
 
-def load_compiled(folder: Path, progress: Progress = no_progress) -> tuple[Executable, Artifact]:
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen when a model was compiled, and how the model has to be imported to be the same."""
+
+    weight_dtype: FloatType
+    kv_dtype: FloatType
+    max_seq: int
+
+
+def read_compiled(folder: Path) -> Chosen:
+    """The choices in the manifest of a compiled model; ArtifactError if it has none, or another version of AMK made it."""
+    manifest = read_manifest(folder)
+    _check_version(folder, manifest)
+    match manifest:
+        case {"weight_dtype": "f32" | "bf16" as weights, "kv_dtype": "f32" | "bf16" as kv, "max_seq": int(max_seq)}:
+            return Chosen(weights, kv, max_seq)
+        case _:
+            raise ArtifactError(f"{folder}: its manifest lacks weight_dtype, kv_dtype or max_seq; compile it again")
+
+
+def _check_version(folder: Path, manifest: Mapping[str, Any]) -> None:
+    if manifest.get("amk") != compiler_fingerprint():  # weights may be packed in another way
+        raise ArtifactError(f"{folder}: was compiled by another version of AMK; compile the model again")
+
+
+def check_model(folder: Path, manifest: Mapping[str, Any], model: ImportedModel) -> None:
+    """Whether `folder` was compiled from `model`: the same graph, and weight files of the same content.
+
+    Files of other names, places or times are read to find out. Raises ArtifactError, which says what differs.
+    """
+    again = f"compile {model.name} again, or give the model that was compiled"
+    if manifest.get("graph") != _graph_digest(model):
+        was = manifest.get("model")
+        found = f"another graph than that of {was} now" if was == model.name else f"{was}, not from {model.name}"
+        raise ArtifactError(f"{folder}: was compiled from {found} (the graphs differ); {again}")
+    match manifest.get("weights"):
+        case {"from": dict(stamps)}:
+            files = {str(name): stamp if isinstance(stamp, list) else [] for name, stamp in stamps.items()}
+        case _:
+            raise ArtifactError(f"{folder}: its manifest does not say whose weights it has; {again}")
+    given = () if model.checkpoint is None else model.checkpoint.files
+    if all(files.get(str(path.resolve()), [])[:2] == _stamp(path) for path in given) and len(given) == len(files):
+        return
+    known = {stamp[2] for stamp in files.values() if len(stamp) == 3}
+    for path in given:
+        if file_digest(path) not in known:
+            raise ArtifactError(f"{folder}: was compiled from other weights than those in {path}; {again}")
+    if len(given) != len(files):
+        raise ArtifactError(
+            f"{folder}: was compiled from {len(files)} weight files, {model.name} has {len(given)}; {again}"
+        )
+
+
+def load_compiled(
+    folder: Path, progress: Progress = no_progress, model: ImportedModel | None = None
+) -> tuple[Executable, Artifact]:
     """Loads what `compile_model` wrote on this machine's GPU. The plan is verified again before anything is launched.
 
     Raises:
-        ArtifactError: not a compiled model, a changed file, no weights, or one compiled by another version of AMK.
+        ArtifactError: not a compiled model, a changed file, no weights, one compiled by another version of AMK, or
+            from another model than `model`.
         DeviceError: no GPU, another architecture, or no room.
     """
     artifact = read_artifact(folder, progress)
     if WEIGHTS not in artifact.manifest["files"]:
         raise ArtifactError(f"{folder}: was compiled with --no-weights and cannot be run; compile it with them")
-    if artifact.manifest.get("amk") != compiler_fingerprint():  # weights may be packed in another way
-        raise ArtifactError(f"{folder}: was compiled by another version of AMK; compile the model again")
+    _check_version(folder, artifact.manifest)
+    if model is not None:
+        check_model(folder, artifact.manifest, model)
     kernel = verify(find_kernel(_parse(artifact.path(PLAN))))
     source = artifact.read(SOURCE).decode()
     compiled = CudaBackend(compiler=_stored_compiler(artifact, source)).compile(kernel)

@@ -10,14 +10,25 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
-from ..amk_ir.errors import AmkError
+from ..amk_ir.errors import AmkError, UsageError
+from .streams import prepare_streams
 
 DEBUG_VARIABLE = "AMK_DEBUG"
 """Set to 1 to see tracebacks."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser of arguments whose errors are of one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
 def run_tool(name: str, body: Callable[[], int | None], *more: type[BaseException]) -> int:
@@ -26,6 +37,7 @@ def run_tool(name: str, body: Callable[[], int | None], *more: type[BaseExceptio
     `more` are further exceptions that are the user's to mend. A body's own status (None: 0) is returned.
     """
     try:
+        prepare_streams()
         status = body() or 0
         sys.stdout.flush()  # or a closed pipe shows up only when Python exits
         return status
@@ -35,7 +47,7 @@ def run_tool(name: str, body: Callable[[], int | None], *more: type[BaseExceptio
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    except (AmkError, OSError, *more) as e:
+    except (AmkError, OSError, MemoryError, RecursionError, *more) as e:
         if os.environ.get(DEBUG_VARIABLE):
             raise
         print(f"{name}: error: {describe(e)}", file=sys.stderr)
@@ -54,6 +66,8 @@ def run_tool(name: str, body: Callable[[], int | None], *more: type[BaseExceptio
 
 def _drop_output() -> None:
     """Forgets what is still in stdout's buffer if it cannot be written: Python would try once more at exit."""
+    if vars(sys)["stdout"] is None:
+        return
     try:
         sys.stdout.flush()
     except OSError:
@@ -62,7 +76,12 @@ def _drop_output() -> None:
 
 def describe(error: BaseException) -> str:
     """The message of an error that the user can mend, without Python's decoration."""
+    if isinstance(error, MemoryError):
+        return f"out of memory{f': {error}' if str(error) else ''}; give a smaller model, grid or max_seq"
+    if isinstance(error, RecursionError):
+        return "the input is nested too deeply to be read"
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
+        # What writes files names them in a StorageError, which leaves stdout.
+        name = error.filename or ("stdout" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None)
+        return f"{name}: {error.strerror}" if name else error.strerror
     return str(error) or type(error).__name__

@@ -27,7 +27,9 @@ def _driver() -> Any:
         driver = import_module("cuda.bindings.driver")
     except ImportError as error:
         raise DeviceError(
-            f"CUDA's Python bindings cannot be imported ({error}): install the extra with `pip install 'amk[cuda]'`"
+            f"CUDA's Python bindings cannot be imported ({error}): "
+            'install them with `pip install "cuda-bindings>=13,<14" "nvidia-cuda-nvrtc>=13,<14"`, or '
+            "`pip install -e '.[cuda]'` in a checkout of AMK"
         ) from None
     try:
         (status,) = driver.cuInit(0)

@@ -65,7 +65,9 @@ def _nvrtc() -> Any:
         return import_module("cuda.bindings.nvrtc")
     except ImportError as error:
         raise CompileError(
-            f"NVRTC's Python bindings cannot be imported ({error}): install the extra with `pip install 'amk[cuda]'`"
+            f"NVRTC's Python bindings cannot be imported ({error}): "
+            'install them with `pip install "cuda-bindings>=13,<14" "nvidia-cuda-nvrtc>=13,<14"`, or '
+            "`pip install -e '.[cuda]'` in a checkout of AMK"
         ) from None
 
 
@@ -77,7 +79,7 @@ def nvrtc_version() -> tuple[int, int]:
     except Exception as error:  # the bindings raise RuntimeError and others when the library is not found
         raise CompileError(
             f"the NVRTC library cannot be loaded ({str(error).splitlines()[0]}): "
-            "install it with `pip install nvidia-cuda-nvrtc`"
+            'install it with `pip install "nvidia-cuda-nvrtc>=13,<14"`'
         ) from None
     if int(status) != 0:
         raise CompileError(f"NVRTC does not tell its version: {status}")

@@ -12,12 +12,13 @@ from xdsl.utils.target import Target
 
 from ...amk_ir.errors import CompileError
 from ...dialects.queue import KernelOp
+from ...passes.verify_schedule import VerifySchedulePass
 from .emit import emit_kernel
 
 
 @dataclass(frozen=True)
 class CudaSourceTarget(Target):
-    """Emits each `queue.kernel` of the module as CUDA C++ that includes the device library."""
+    """Emits each `queue.kernel` of the module as CUDA C++ that includes the device library; none if one of them is not safe."""
 
     name = "cuda-source"
 
@@ -25,6 +26,7 @@ class CudaSourceTarget(Target):
         kernels = [op for op in module.ops if isinstance(op, KernelOp)]
         if not kernels:
             raise PassFailedException("cuda-source: the module has no queue.kernel; lower it with graph-to-queue")
+        VerifySchedulePass().apply(ctx, module)
         for kernel in kernels:
             try:
                 output.write(emit_kernel(kernel).source)

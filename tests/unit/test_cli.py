@@ -1,5 +1,6 @@
 """amk as a program: what each command prints, refuses, and leaves behind."""
 
+import os
 import re
 import signal
 import subprocess
@@ -46,8 +47,8 @@ def test_starts_fast(tool):
 def test_usage_errors(tool, args: list[str]):
     run = tool("amk", *args)
     assert run.returncode == 2
-    assert "usage: amk" in run.stderr
-    assert "Traceback" not in run.stderr
+    command = args[0] if args and args[0] in COMMANDS else None
+    one_line(run.stderr, f"see `amk {command} --help`" if command else "see `amk --help`")
 
 
 @pytest.mark.parametrize("command", [["info"], ["import"], ["generate", "--prompt", "x"], ["compile", "-o", "out"]])
@@ -55,6 +56,18 @@ def test_no_such_model(tool, command: list[str]):
     run = tool("amk", *command, "no-such-model")
     assert run.returncode == 2
     one_line(run.stderr, "no-such-model: no such file or directory")
+
+
+def test_an_empty_model_name(tool):
+    run = tool("amk", "info", "")
+    assert run.returncode == 2
+    one_line(run.stderr, "MODEL is empty; expected a folder")
+
+
+def test_a_folder_without_a_model(tool, tmp_path: Path):
+    run = tool("amk", "info", tmp_path)
+    assert run.returncode == 2
+    one_line(run.stderr, f"{tmp_path}: MODEL is a folder without config.json; expected", "a GGUF file")
 
 
 def test_import(tool, tiny_model: Path, tmp_path: Path):
@@ -129,7 +142,88 @@ def test_a_full_disk(tiny_model: Path):
     with open("/dev/full", "w") as full:
         run = subprocess.run([amk, "import", tiny_model], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert run.returncode == 2
-    one_line(run.stderr, "No space left on device")
+    one_line(run.stderr, "stdout: No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("amk import MODEL >&-", "amk: error: stdout is closed; "),
+        ("amk generate MODEL --prompt - <&-", "amk: error: --prompt -: stdin is closed; "),
+        ("amk-opt <&-", "amk-opt: error: amk-opt: stdin is closed; "),
+        ("amk-opt >&-", "amk-opt: error: stdout is closed; "),
+        ("amk info no-such-model 2>&-", ""),
+    ],
+)
+def test_closed_streams(tiny_model: Path, command: str, message: str):
+    bin = Path(sys.executable).parent
+    run = subprocess.run(
+        ["sh", "-c", f"{bin}/{command}".replace("MODEL", str(tiny_model))],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith(message)
+    assert run.stderr.count("\n") == bool(message)
+
+
+def test_import_into_a_fifo(tool, tiny_model: Path, tmp_path: Path):
+    """What is not a regular file is written, not replaced; /dev/stdout too."""
+    expected = tool("amk", "import", tiny_model).stdout
+    assert tool("amk", "import", tiny_model, "-o", "/dev/stdout").stdout == expected
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE, text=True)
+    run = tool("amk", "import", tiny_model, "-o", fifo)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert reader.communicate(timeout=60)[0] == expected
+    assert fifo.is_fifo()
+    assert [p.name for p in tmp_path.iterdir()] == ["fifo"]
+
+
+def test_characters_that_stdout_lacks(tool, tmp_path: Path):
+    """An emoji on an ASCII terminal becomes a question mark: text is printed as far as that is possible."""
+    code = (
+        "import sys; from amk.tools.errors import run_tool; sys.exit(run_tool('amk', lambda: print('a\\U0001f600b')))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, b"a?b\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "out of memory; "),
+        (MemoryError("Unable to allocate 3 TiB"), "out of memory: Unable to allocate 3 TiB; "),
+        (RecursionError("maximum recursion depth"), "nested too deeply"),
+    ],
+)
+def test_what_the_machine_lacks(capsys: pytest.CaptureFixture[str], error: Exception, message: str):
+    from amk.tools.errors import run_tool
+
+    def fail() -> None:
+        raise error
+
+    assert run_tool("amk", fail) == 2
+    one_line(capsys.readouterr().err, message)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "utf-8:surrogateescape"])
+def test_a_prompt_that_is_not_text(tiny_model: Path, encoding: str):
+    amk = Path(sys.executable).with_name("amk")
+    command = [amk, "generate", tiny_model, "--prompt", "-"]
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    run = subprocess.run(command, input=b"\xff", capture_output=True, env=env, check=False)
+    assert run.returncode == 2
+    one_line(run.stderr.decode(), "--prompt -: not ", " text")
 
 
 def test_an_internal_error(tool, tiny_model: Path, tmp_path: Path):
@@ -157,6 +251,12 @@ def test_generate(tool, tiny_model: Path):
     assert generate(tool, tiny_model, "--prompt", "-", "--max-tokens", "8", stdin="Hello").stdout == first.stdout
 
 
+def test_generate_nothing(tool, tiny_model: Path):
+    """--max-tokens 0 is what the API's max_tokens=0 is: no text."""
+    run = generate(tool, tiny_model, "--prompt", "Hello", "--max-tokens", "0")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
 def test_generate_chat(tool, tiny_model: Path):
     run = generate(tool, tiny_model, "--prompt", "Hi", "--chat", "--system", "Be brief", "--max-tokens", "4", "--stats")
     assert run.returncode == 0
@@ -182,6 +282,19 @@ def test_generate_samples(tool, tiny_model: Path):
         (["--prompt", "x", "--system", "y"], ["--system needs --chat"]),
         (["--prompt", "x", "--backend", "cuda", "--target", "reference"], ["target 'reference' is not a GPU"]),
         (["--prompt", "x", "--compiled", "dir"], ["--compiled goes with --backend cuda"]),
+        *(
+            (["--prompt", "x", "--backend", "cuda", "--compiled", "dir", option, value], [f"without {option}"])
+            for option, value in (
+                ("--target", "sm_80"),
+                ("--sms", "4"),
+                ("--weights", "f32"),
+                ("--kv", "bf16"),
+                ("--max-seq", "8"),
+            )
+        ),
+        (["--prompt", "x", "--max-tokens", "-1"], ["--max-tokens", "see `amk generate --help`"]),
+        (["--prompt", "x", "--sms", "1000000000"], ["at most 1024 SMs, found 1000000000"]),
+        (["--prompt", "x", "--target", "sm_90a", "--sms", "100000"], ["sm_90a has 132 SMs, found 100000"]),
         (["--prompt", "x", "--target", "sm_1"], ["unknown target 'sm_1'", "sm_90a"]),
     ],
 )

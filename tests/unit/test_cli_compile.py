@@ -41,11 +41,20 @@ def test_compile(tool, tiny_model: Path, tmp_path: Path):
     assert tool("amk", "compile", tiny_model, "-o", out).returncode == 0
     assert (out / "weights.bin").stat().st_ino == before
 
-    # and a damaged one is not taken for it
+    # and a damaged one is not taken for it, but replaced
+    for damage in ("weights.bin", "manifest.json"):
+        (out / damage).write_bytes(b"")
+        assert tool("amk", "compile", tiny_model, "-o", out).returncode == 0
+        for name in FILES:
+            assert (out / name).read_bytes() == (tmp_path / "again.amk" / name).read_bytes(), name
+
+    # unless there is something in it that AMK did not write
     (out / "weights.bin").write_bytes(b"")
+    (out / "notes.txt").touch()
     run = tool("amk", "compile", tiny_model, "-o", out)
     assert run.returncode == 2
-    one_line(run.stderr, "weights.bin: was changed or damaged")
+    one_line(run.stderr, "files that are not of a compiled model, such as notes.txt; it is not overwritten")
+    assert names(out) == FILES | {"notes.txt"}
 
 
 def test_options(tool, tiny_model: Path, tmp_path: Path):
@@ -100,7 +109,7 @@ def test_no_nvrtc(tool, tiny_model: Path, tmp_path: Path):
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['cuda.bindings.nvrtc'] = None\n")
     run = tool("amk", "compile", tiny_model, "-o", tmp_path / "out", env={"PYTHONPATH": str(tmp_path)})
     assert run.returncode == 2
-    one_line(run.stderr, "NVRTC", "pip install")
+    one_line(run.stderr, "NVRTC", 'pip install "cuda-bindings>=13,<14" "nvidia-cuda-nvrtc>=13,<14"', "'.[cuda]'")
 
 
 def test_no_gpu(tool, tiny_model: Path):
@@ -116,3 +125,67 @@ def test_running_a_compiled_model_needs_its_weights(tool, tiny_model: Path, tmp_
     run = tool("amk", "generate", tiny_model, "--backend", "cuda", "--compiled", out, "--prompt", "x")
     assert run.returncode == 2
     one_line(run.stderr, "--no-weights")
+
+
+def copy_of(model: Path, to: Path) -> Path:
+    shutil.copytree(model, to)
+    return to
+
+
+def test_only_the_model_that_was_compiled_is_run(tiny_model: Path, tmp_path: Path):
+    """The graph and the content of the weights decide, not names, places and times of files."""
+    from amk.amk_ir.errors import ArtifactError
+    from amk.frontends.import_model import ImportedModel, import_model
+    from amk.runtime.artifacts import read_artifact
+    from amk.tools.api import compile
+    from amk.tools.compiled import check_model, load_compiled
+
+    def imported(folder: Path) -> ImportedModel:
+        return import_model(folder, weight_dtype="bf16", kv_dtype="bf16")
+
+    out = tmp_path / "out.amk"
+    compile(tiny_model, "sm_90a", out)
+    manifest = read_artifact(out).manifest
+    check_model(out, manifest, imported(tiny_model))
+    check_model(out, manifest, imported(copy_of(tiny_model, tmp_path / "copy")))
+
+    with pytest.raises(ArtifactError, match="graph"):
+        check_model(out, manifest, import_model(tiny_model, weight_dtype="f32", kv_dtype="bf16"))
+
+    other = copy_of(tiny_model, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"rope_theta": 5000.0}))
+    with pytest.raises(ArtifactError, match=r"out.amk: was compiled from tiny, not from other \(the graphs differ\)"):
+        check_model(out, manifest, imported(other))
+
+    tuned = copy_of(tiny_model, tmp_path / "tuned")
+    weights = tuned / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"other weights than those in .*tuned/model.safetensors"):
+        check_model(out, manifest, imported(tuned))
+    with pytest.raises(ArtifactError, match="other weights"):
+        load_compiled(out, model=imported(tuned))
+
+
+def test_generate_with_another_compiled_model(tool, tiny_model: Path, tmp_path: Path):
+    """The model is imported with what was chosen when it was compiled, and compared before a GPU is asked for."""
+    out = tmp_path / "out.amk"
+    args = ["--kv", "f32", "--max-seq", "16", "-o", out]
+    assert tool("amk", "compile", tiny_model, *args).returncode == 0
+
+    def generate(model: Path) -> str:
+        args = ["--backend", "cuda", "--compiled", out, "--prompt", "x"]
+        run = tool("amk", "generate", model, *args, env={"CUDA_VISIBLE_DEVICES": "-1"})
+        assert (run.returncode, run.stdout) == (2, "")
+        return run.stderr
+
+    one_line(generate(tiny_model), "use the reference backend")
+    other = copy_of(tiny_model, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-6}))
+    one_line(generate(other), "was compiled from tiny, not from other (the graphs differ)")
+    (other / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8}))
+    one_line(generate(other), "was compiled from another model than", "max_seq: expected 1 to 8")
+    one_line(generate(tmp_path / "none"), "none: no such file or directory")

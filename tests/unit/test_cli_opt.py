@@ -46,6 +46,69 @@ def test_malformed_text(tool, tmp_path: Path, text: str, parts: list[str]):
     assert [p.name for p in tmp_path.iterdir()] == ["bad.mlir"]
 
 
+def within_seconds(seconds: float, tool, *args: str | Path) -> str:
+    """What amk-opt says on stderr; status 2, and not much later."""
+    start = time.perf_counter()
+    run = tool("amk-opt", *args)
+    assert run.returncode == 2
+    assert time.perf_counter() - start < seconds
+    return run.stderr
+
+
+def test_a_string_that_does_not_end(tool, tmp_path: Path):
+    """xDSL's pattern takes exponential time; see runtime/xdsl_fixes.py."""
+    file = tmp_path / "bad.mlir"
+    file.write_text('builtin.module attributes {a = "' + "x" * 2000)
+    one_line(within_seconds(10, tool, file), "bad.mlir:1:", "before closing string literal")
+
+
+def test_the_string_pattern():
+    """AMK's pattern is that of xDSL in linear time. If xDSL has another one: is AMK's still needed?"""
+    import inspect
+    import re
+
+    from xdsl.utils import mlir_lexer
+
+    from amk.runtime import xdsl_fixes
+
+    theirs = r"""r'"(?:[^"\\\n\v\f]+|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*"'"""
+    assert theirs in inspect.getsource(mlir_lexer)
+    used = getattr(mlir_lexer.MLIRLexer, xdsl_fixes.PATTERN_NAME)
+    assert used.pattern == xdsl_fixes.STRING_PATTERN
+    for text in ('""', '"a"b"', r'"\"\n\t\\"', r'"\0aé"', r'"\x"', '"\n"', r'"a\"', '"a'):
+        found, expected = used.match(text), re.match(theirs[2:-1], text)
+        assert (found and found[0]) == (expected and expected[0]), text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "builtin.module {\n" * 3000 + "}\n" * 3000,
+        "builtin.module attributes {a = " + "[" * 5000 + "]" * 5000 + "} {}",
+    ],
+)
+def test_deeply_nested(tool, tmp_path: Path, text: str):
+    file = tmp_path / "bad.mlir"
+    file.write_text(text)
+    one_line(within_seconds(30, tool, file), "nested too deeply")
+
+
+def test_too_many_sms(tool, tmp_path: Path):
+    file = tmp_path / "bad.mlir"
+    file.write_text(
+        'queue.kernel @k target "reference" sms 100000000 max_seq 8 tokens 1 {\n'
+        "  queue.program sms 0 to 100000000 stream {} body {}\n}\n"
+    )
+    one_line(within_seconds(10, tool, file, "-p", "verify-schedule"), "sms must be at most 65536, found 100000000")
+
+
+@pytest.mark.parametrize("target", ["riscv-asm", "x86-asm"])
+def test_what_a_target_of_xdsl_cannot_print(tool, target: str):
+    run = tool("amk-opt", "-t", target, stdin="%0 = arith.constant 1 : i32")
+    assert run.returncode == 2
+    one_line(run.stderr, f"-t {target}: xDSL cannot print this module")
+
+
 def test_not_text(tool, tmp_path: Path):
     file = tmp_path / "bad.mlir"
     file.write_bytes(b"\xff\xfe\x00\x80")
@@ -67,6 +130,12 @@ def test_a_failing_verifier(tool):
         (["-p", "no-such-pass"], ["-p", "no-such-pass"]),
         (["-p", "canonicalize{"], ["-p", "Expected argument name"]),
         (["-p", "tile-tasks{no-such-option=1}"], ["-p", "no_such_option"]),
+        (["-t", "mlir{"], ["-t", "Expected argument name"]),
+        (["-t", "mps"], ["invalid choice: 'mps'", "see `amk-opt --help`"]),
+        (["--no-such-option"], ["unrecognized arguments", "see `amk-opt --help`"]),
+        (["--shrink"], ["--shrink is not an option of amk-opt"]),
+        (["-p", "graph-to-queue{target=reference sms=100000}"], ["at most 1024 SMs, found 100000"]),
+        (["-p", "place-tasks{target=sm_90a sms=1000000000}"], ["at most 132 SMs, found 1000000000"]),
         (["-o", "no/such/out.mlir"], ["no/such/out.mlir: cannot write: No such file or directory"]),
     ],
 )

@@ -35,7 +35,7 @@ def test_missing_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(driver, "import_module", missing)
     driver._driver.cache_clear()
-    with pytest.raises(DeviceError, match=r"amk\[cuda\]"):
+    with pytest.raises(DeviceError, match=r"pip install -e '\.\[cuda\]'` in a checkout"):
         device_info()
     driver._driver.cache_clear()
 

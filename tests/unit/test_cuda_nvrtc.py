@@ -44,7 +44,7 @@ def test_missing_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError(f"No module named '{name}'")
 
     monkeypatch.setattr(nvrtc, "import_module", missing)
-    with pytest.raises(CompileError, match=r"amk\[cuda\]"):
+    with pytest.raises(CompileError, match=r"pip install -e '\.\[cuda\]'` in a checkout"):
         compile_cubin("", TARGET, "k")
 
 

@@ -41,6 +41,19 @@ def test_other_folders_are_not_replaced(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
+def test_a_damaged_one_is_replaced(artifact: Artifact):
+    (artifact.folder / MANIFEST).write_text("{")
+    new = write_artifact(artifact.folder, FACTS, {"plan.mlir": b"new"})
+    assert read_artifact(artifact.folder) == new
+
+
+def test_others_files_are_not_lost(artifact: Artifact):
+    (artifact.folder / "precious").touch()
+    with pytest.raises(ArtifactError, match="files that are not of a compiled model, such as precious"):
+        write_artifact(artifact.folder, FACTS, {})
+    assert (artifact.folder / "precious").exists()
+
+
 @pytest.mark.parametrize("size", [0, 4999, 5001])
 def test_a_damaged_file(artifact: Artifact, size: int):
     artifact.path("weights.bin").write_bytes(bytes(size))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,49 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
         files.write_atomically(path, b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["model.mlir"]
     assert path.read_bytes() == b"old"
+
+
+def test_a_link_stays_a_link(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    link, target = tmp_path / "link.mlir", tmp_path / "real" / "model.mlir"
+    link.symlink_to(target)
+    for content in (b"first: the target is not there yet", b"second"):
+        files.write_atomically(link, content)
+        assert link.is_symlink()
+        assert target.read_bytes() == content
+    folder_link = tmp_path / "folder"
+    folder_link.symlink_to(tmp_path / "real")
+    with files.new_folder(folder_link) as folder:
+        (folder / "new").touch()
+    assert folder_link.is_symlink()
+    assert [p.name for p in (tmp_path / "real").iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_fifo_is_written_and_stays(tmp_path: Path, linked: bool):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    if linked:
+        (tmp_path / "link").symlink_to(fifo)
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(fifo.read_bytes)
+        files.write_atomically(tmp_path / "link" if linked else fifo, b"text")
+        assert reader.result(timeout=10) == b"text"
+    assert fifo.is_fifo()
+    assert len(list(tmp_path.iterdir())) == 1 + linked
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path):
+    with pytest.raises(StorageError, match="cannot write: Is a directory"):
+        files.write_atomically(tmp_path, b"")
+
+
+def test_an_old_file_keeps_its_mode(tmp_path: Path):
+    path = tmp_path / "file"
+    path.touch()
+    path.chmod(0o600)
+    files.write_atomically(path, b"new")
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_an_interrupt_leaves_the_old_folder(tmp_path: Path):

@@ -9,13 +9,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from ..progress import ProgressBar
-from .options import add_model, add_target, import_named, natural, positive
+from ..streams import require_stdin
+from .options import add_model, add_target, import_named, natural
+
+if TYPE_CHECKING:
+    from ...frontends.import_model import ImportedModel
 
 NAME = "generate"
 HELP = "generate text"
 _DEFAULT_TOKENS = 256
+_TextT = TypeVar("_TextT", str, str | None)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens",
         metavar="N",
-        type=positive,
+        type=natural,
         default=argparse.SUPPRESS,
         help=f"tokens to generate at most (default: {_DEFAULT_TOKENS}, or fewer if max_seq leaves less room)",
     )
@@ -70,26 +76,32 @@ def run(args: argparse.Namespace) -> None:
 
     # Everything that can be refused is refused before the long work begins.
     compiled: Path | None = getattr(args, "compiled", None)
-    if compiled is not None and (args.backend != "cuda" or "target" in args or "sms" in args):
-        raise UsageError(
-            "--compiled goes with --backend cuda, and without --target and --sms, which were chosen before"
-        )
+    if compiled is not None:
+        if args.backend != "cuda":
+            raise UsageError("--compiled goes with --backend cuda")
+        for name in ("target", "sms", "weights", "kv", "max_seq"):
+            if name in args:
+                option = name.replace("_", "-")
+                raise UsageError(f"--compiled goes without --{option}, which was chosen when {compiled} was compiled")
     target = None if compiled is not None else choose_target(args.backend, getattr(args, "target", None))
     sampling = Sampling(args.temperature, args.top_k, args.top_p, getattr(args, "seed", None))
-    text = sys.stdin.read() if args.prompt == "-" else args.prompt
+    text = _text("--prompt -", _read_prompt()) if args.prompt == "-" else _text("--prompt", args.prompt)
     if not text:
         raise UsageError("--prompt: the prompt is empty")
     if "system" in args and not args.chat:
         raise UsageError("--system needs --chat: only a chat template has a place for it")
-    model = import_named(args, default_dtype(args.backend))
+    if compiled is None:
+        model = import_named(args, default_dtype(args.backend))
+    else:
+        model = _import_as_compiled(args, compiled)
     tokenizer = model.load_tokenizer()
-    prompt = encode_prompt(tokenizer, text, chat=args.chat, system=getattr(args, "system", None))
+    prompt = encode_prompt(tokenizer, text, chat=args.chat, system=_text("--system", getattr(args, "system", None)))
     count: int | None = getattr(args, "max_tokens", None)
     check_request(prompt, count, model.config.vocab, model.max_seq)
 
     with ProgressBar() as progress:
         if compiled is not None:
-            session = open_compiled(compiled, progress=progress)
+            session = open_compiled(compiled, model, progress=progress)
         else:
             session = open_session(
                 model, args.backend, target=target, sms=getattr(args, "sms", None), progress=progress
@@ -104,10 +116,43 @@ def run(args: argparse.Namespace) -> None:
             times.append(time.perf_counter())
             sys.stdout.write(stream.push(token))
             sys.stdout.flush()
-        sys.stdout.write(stream.finish() + "\n")
+        sys.stdout.write(stream.finish() + ("\n" if count else ""))
         sys.stdout.flush()
     if args.stats or sys.stderr.isatty():
         print(_stats(len(prompt), start, times), file=sys.stderr)
+
+
+def _import_as_compiled(args: argparse.Namespace, compiled: Path) -> ImportedModel:
+    """MODEL with what was chosen when `compiled` was."""
+    from ...amk_ir.errors import ArtifactError, UsageError
+    from ..compiled import read_compiled
+
+    chosen = read_compiled(compiled)
+    args.weights, args.kv, args.max_seq = chosen.weight_dtype, chosen.kv_dtype, chosen.max_seq
+    try:
+        return import_named(args)
+    except UsageError as e:
+        raise ArtifactError(f"{compiled}: was compiled from another model than {args.model}, which refuses: {e}") from e
+
+
+def _read_prompt() -> str:
+    from ...amk_ir.errors import UsageError
+
+    try:
+        return require_stdin("--prompt -").read()
+    except UnicodeDecodeError as e:
+        raise UsageError(f"--prompt -: not {e.encoding} text ({e.reason})") from e
+
+
+def _text(option: str, text: _TextT) -> _TextT:
+    """`text` if it is Unicode: in some locales Python lets bytes through that are not, as lone surrogates."""
+    from ...amk_ir.errors import UsageError
+
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as e:
+        raise UsageError(f"{option}: not UTF-8 text") from e
+    return text
 
 
 def _stats(prompt_tokens: int, start: float, times: Sequence[float]) -> str:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..streams import write_utf8
 from .options import add_model, import_named
 
 NAME = "import"
@@ -23,6 +24,7 @@ def run(args: argparse.Namespace) -> None:
 
     text = module_text(import_named(args).module)
     if args.output is None:
+        write_utf8()
         sys.stdout.write(text)
     else:
         write_atomically(args.output, text.encode())

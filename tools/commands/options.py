@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ...amk_ir.errors import UsageError
 
 if TYPE_CHECKING:
     from ...amk_ir.dtypes import FloatType
@@ -73,9 +76,23 @@ def import_named(args: argparse.Namespace, dtype: FloatType = "f32") -> Imported
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from ...frontends.import_model import import_model
 
+    _check_name(args.model)
     return import_model(
         args.model,
         max_seq=getattr(args, "max_seq", None),
         weight_dtype=getattr(args, "weights", dtype),
         kv_dtype=getattr(args, "kv", dtype),
     )
+
+
+def _check_name(model: str) -> None:
+    """Refuses what Python would take for the working directory, and folders without a model."""
+    expected = "a folder with config.json, a GGUF file, smollm2-135m-instruct or a hub id"
+    if not model.strip():
+        raise UsageError(f"MODEL is empty; expected {expected}")
+    folder = Path(model)
+    if folder.is_dir() and not (folder / "config.json").exists():
+        found = len(list(folder.glob("*.gguf")))
+        if found != 1:
+            gguf = f" and {found} GGUF files: name one of them" if found else ""
+            raise UsageError(f"{model}: MODEL is a folder without config.json{gguf}; expected {expected}")

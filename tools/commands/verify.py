@@ -1,0 +1,190 @@
+"""Prove that a schedule is safe in every execution, or say what is wrong. docs/verify.md has an example.
+
+Exit status: 0 all kernels of the file are safe, 2 one is not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..progress import ProgressBar
+from .kernel_file import read_kernels
+from .options import positive
+
+if TYPE_CHECKING:
+    from ...dialects.queue import KernelOp
+    from ...dialects.schedule import Schedule
+    from ...passes.verifier import Diagnostic
+    from ...passes.verifier.redundancy import RedundantWaits
+
+NAME = "verify"
+HELP = "prove a schedule (.mlir) safe, or say what is wrong"
+
+VERSION = 1
+"""Of what --json prints."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.mlir", type=Path, help="a file with queue.kernels")
+    parser.add_argument(
+        "--target", metavar="TARGET", help="check against this target, not the one that the kernel names"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON (docs/verify.md)")
+    parser.add_argument(
+        "--witness", metavar="FILE", type=Path, help="write an execution that goes wrong, for amk replay"
+    )
+    parser.add_argument(
+        "--redundant", action="store_true", help="of a safe schedule: list waits that could be left out, each alone"
+    )
+    parser.add_argument(
+        "--tries", metavar="N", type=positive, default=1000, help="waits to try with --redundant (default: 1000)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from ...amk_ir.errors import UsageError
+    from ...amk_ir.targets import TARGETS
+
+    if args.target is not None and args.target not in TARGETS:
+        raise UsageError(f"--target: expected one of {', '.join(TARGETS)}, found '{args.target}'")
+    try:
+        kernels = read_kernels(args.file)
+    except UsageError as e:
+        if args.json:
+            print(json.dumps(_report(args.file, [], str(e)), indent=2))
+        raise
+    with ProgressBar() as progress:
+        results = [_verify(kernel, args, progress) for kernel in kernels]
+    if args.json:
+        print(json.dumps(_report(args.file, results), indent=2))
+    else:
+        for result in results:
+            print("\n".join(_text(args.file, result)))
+    if args.witness is not None:
+        _write_witness(args.witness, results)
+    return 0 if all(r["accepted"] for r in results) else 2
+
+
+def _report(file: Path, results: list[dict[str, Any]], error: str | None = None) -> dict[str, Any]:
+    accepted = error is None and all(r["accepted"] for r in results)
+    return {"amk_verify": VERSION, "file": str(file), "accepted": accepted, "error": error, "kernels": results}
+
+
+def _verify(kernel: KernelOp, args: argparse.Namespace, progress: ProgressBar) -> dict[str, Any]:
+    """The entry of a kernel in the report."""
+    from xdsl.dialects.builtin import StringAttr
+
+    from ...dialects.schedule import Schedule
+    from ...passes.verifier import check_schedule
+    from ...passes.verifier.check import content_hash
+    from ...passes.verifier.redundancy import redundant_waits
+
+    own = kernel.properties["target"]
+    if args.target is not None:
+        kernel.properties["target"] = StringAttr(args.target)
+    start = time.perf_counter()
+    schedule = Schedule.from_kernel(kernel)
+    diagnostics = check_schedule(schedule)
+    seconds = time.perf_counter() - start
+    redundant = redundant_waits(schedule, args.tries, progress) if args.redundant and not diagnostics else None
+    target = kernel.target.data
+    kernel.properties["target"] = own  # a witness is of the kernel in the file
+    return {
+        "kernel": kernel.sym_name.data,
+        "digest": content_hash(kernel),
+        "target": target,
+        "accepted": not diagnostics,
+        "seconds": round(seconds, 6),
+        "counts": _counts(schedule),
+        "diagnostics": [_diagnostic(d) for d in diagnostics],
+        "redundant": None if redundant is None else _redundant(redundant),
+    }
+
+
+def _counts(schedule: Schedule) -> dict[str, int]:
+    from ...dialects.schedule import EventKind
+
+    kinds = schedule.body.kind
+    return {
+        "sms": schedule.num_sms,
+        "tasks": int((kinds == EventKind.RUN).sum()),
+        "waits": int((kinds == EventKind.WAIT).sum()),
+        "signals": int((kinds == EventKind.SIGNAL).sum()),
+        "events": len(kinds),
+        "fetches": len(schedule.stream),
+        "counters": len(schedule.counters),
+    }
+
+
+def _diagnostic(d: Diagnostic) -> dict[str, Any]:
+    witness = d.witness
+    if witness is not None:
+        without = None
+    elif d.failure is None:
+        without = "it is not the order of execution that is wrong"
+    else:
+        without = "none was found; the rejection may be one that is not exact (docs/semantics.md)"
+    return {
+        "rule": d.rule.value,
+        "message": d.message,
+        "execution": d.execution,
+        "remedy": d.remedy,
+        "occurrences": d.occurrences,
+        "ops": [str(op) for op in dict.fromkeys(d.ops) if not op.regions],
+        "sms": list(d.sms),
+        "tasks": list(d.tasks),
+        "regions": list(d.regions),
+        "text": str(d),
+        "witness": None if witness is None else witness.to_json(),
+        "no_witness": without,
+    }
+
+
+def _redundant(found: RedundantWaits) -> dict[str, Any]:
+    waits = [{"op": str(w.op), "events": w.events, "sm": w.sm, "event": w.event} for w in found.waits]
+    return {"waits": waits, "tried": found.tried, "total": found.total}
+
+
+def _text(file: Path, result: dict[str, Any]) -> list[str]:
+    counts, name = result["counts"], f"{file}: schedule @{result['kernel']}"
+    if result["accepted"]:
+        lines = [
+            f"{name} is safe on {result['target']}: {counts['tasks']:,} tasks, {counts['events']:,} events, "
+            f"{counts['sms']} SMs; decided in {result['seconds']:.2f} s"
+        ]
+        if (found := result["redundant"]) is not None:
+            lines.append(f"  {len(found['waits'])} of {found['tried']} waits could be left out, each alone")
+            if found["tried"] < found["total"]:
+                lines.append(f"  {found['total'] - found['tried']} waits were not tried (--tries {found['total']})")
+            lines += [
+                f"  `{w['op']}`: {w['events']:,} events, the first is SM {w['sm']}, event {w['event']}"
+                for w in found["waits"]
+            ]
+        return lines
+    lines = [f"{name} is rejected"]
+    for d in result["diagnostics"]:
+        lines.append(d["text"])
+        if (witness := d["witness"]) is not None:
+            events = sum(count for order in witness["orders"] for _, count in order)
+            lines.append(f"  witness: {events:,} event{'s' * (events != 1)}, {witness['failure']}")
+        else:
+            lines.append(f"  witness: none: {d['no_witness']}")
+    return lines
+
+
+def _write_witness(path: Path, results: list[dict[str, Any]]) -> None:
+    """The first witness of all diagnostics."""
+    import sys
+
+    from ...passes.verifier import Witness
+    from ...runtime.files import write_atomically
+
+    found = [d["witness"] for r in results for d in r["diagnostics"] if d["witness"] is not None]
+    if found:
+        text = Witness.from_text(json.dumps(found[0])).to_text()
+        write_atomically(path, text.encode())
+    elif any(not r["accepted"] for r in results):
+        print(f"amk: no witness was written to {path}: no rejection has one", file=sys.stderr)
