@@ -55,7 +55,8 @@ class PlanStreamPass(ModulePass):
         target = get_target(kernel.target.data)
         if not target.is_cuda:
             return self.stages or 4  # a ring of a few stages, so that its limit is exercised
-        room = target.shared_memory_per_block - activation_bytes(kernel) - _FIXED_RESERVE
+        working = max(activation_bytes(kernel), attention_bytes(kernel))
+        room = target.shared_memory_per_block - working - _FIXED_RESERVE
         fitting = room // self.bytes
         stages = self.stages or min(_MAX_STAGES, fitting)
         if stages < 1 or stages > fitting:
@@ -67,7 +68,7 @@ class PlanStreamPass(ModulePass):
 
 
 def _room(target: Target, room: int) -> str:
-    return f"{max(room, 0)} of {target.shared_memory_per_block} bytes are left beside the activations of one task"
+    return f"{max(room, 0)} of {target.shared_memory_per_block} bytes are left beside what one task holds"
 
 
 def activation_bytes(kernel: queue.KernelOp) -> int:
@@ -76,6 +77,18 @@ def activation_bytes(kernel: queue.KernelOp) -> int:
     for family in kernel.families.values():
         inputs = {op.x: task.shape_of(op.x) for op in family.body.block.ops if isinstance(op, task.MatmulOp)}
         most = max(most, sum(4 * prod(shape) for shape in inputs.values() if DYNAMIC_INDEX not in shape))
+    return most
+
+
+def attention_bytes(kernel: queue.KernelOp) -> int:
+    """Shared memory for what an attention task holds: queries, results, and partial results of up to eight warps."""
+    most = 0
+    for family in kernel.families.values():
+        for op in family.body.block.ops:
+            if isinstance(op, task.AttentionOp):
+                tokens, heads, _, half = task.shape_of(op.q)
+                queries = min(8, tokens * heads // task.shape_of(op.k)[1])
+                most = max(most, 4 * (2 * tokens * heads * (2 * half + 32) + 8 * queries * (2 * half + 2)))
     return most
 
 

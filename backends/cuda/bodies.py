@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import log, prod
 
 from xdsl.ir import SSAValue
 
 from ...amk_ir.errors import CompileError
+from ...amk_ir.linear import POSITION, Linear
 from ...dialects.task import (
     ArgmaxOp,
     AttentionOp,
@@ -386,48 +387,150 @@ def _product(groups: int, tokens: int, slot: int, first_row: int) -> Given:
 # ---- attention -------------------------------------------------------------------------------------------------------
 
 
-def _write_attention(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
-    op = op_of(ops_of(run.family, AttentionOp)[0])
-    assert isinstance(op, AttentionOp)
-    shape = shape_of(op.q)
-    tokens, heads, dim = shape[0], shape[1], 2 * shape[3]
-    kv_heads = shape_of(op.k)[1]
-    if dim > 256:
-        raise CompileError(f"family @{run.name}: head_dim {dim} is more than the 256 that attention is written for")
-    keys, strides = _cache(context, run, op.k, dim)
-    cached_values, value_strides = _cache(context, run, op.v, dim)
-    if strides != value_strides:
-        raise CompileError(f"family @{run.name}: keys and values must be stored alike")
-    size = prod(shape)
-    queries = heads // kv_heads * tokens
-    context.need_work(4 * (2 * size + _attention_scratch(dim, queries)))
-    with source.block(f"for (int task = {run.begin}; task < {run.end}; task += {run.step})"):
-        source.line("const int tile = task;")
+def write_early_loads(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
+    """Loads, before the waits of an attention's run, what they need not be waited for: the start of its KV cache.
+
+    Rows below `pos` were written by earlier launches: no task of this kernel stores to them, which is checked here, so
+    no order of this launch's events can change what is read. All rows from `pos` on are read after the waits.
+    """
+    attentions = ops_of(run.family, AttentionOp)
+    if not attentions:
+        return
+    attention = _Attention.of(context, run)
+    if not (_is_append_only(context, attention.op.k) and _is_append_only(context, attention.op.v)):
+        return
+    context.started.add(run.number)
+    name = f"cached_{run.number}"
+    source.line(f"{attention.tile_type} {name};")
+    with source.block(f"if ({run.begin} < {run.end})"):
+        source.line(f"const int tile = {run.begin};")
         source.lines(run.index_lines())
-        source.line("float* query = reinterpret_cast<float*>(work);")
-        source.line(f"float* attended = query + {size};")
+        source.line(f"{name}.load({attention.keys}, {attention.values}, 0, pos);")
+
+
+def _is_append_only(context: EmitContext, tile: SSAValue) -> bool:
+    """Whether all stores to the buffer of a loaded tile are to positions from `pos` on."""
+    load = op_of(tile)
+    assert isinstance(load, LoadOp)
+    axis = next(axis for axis, d in enumerate(load.region.dims) if d.kept)
+    starts = [
+        store.region.dims[axis].start
+        for family in context.kernel.families.values()
+        for store in family.stores
+        if store.region.buffer == load.region.buffer
+    ]
+    # indices are never negative
+    return all(
+        start.coefficient(POSITION) == 1 and start.constant >= 0 and all(c >= 0 for _, c in start.terms)
+        for start in starts
+    )
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """The attention of a run. keys, values: pointers to a task's first head. loads: 16-byte loads of a lane at a time."""
+
+    op: AttentionOp
+    tokens: int
+    heads: int
+    kv_heads: int
+    dim: int
+    keys: str
+    values: str
+    position_stride: int
+    head_stride: int
+    loads: int
+    element: str
+
+    @staticmethod
+    def of(context: EmitContext, run: PlacedTasks) -> _Attention:
+        op = op_of(ops_of(run.family, AttentionOp)[0])
+        assert isinstance(op, AttentionOp)
+        shape = shape_of(op.q)
+        dim = 2 * shape[3]
+        if dim > 256:
+            raise CompileError(f"family @{run.name}: head_dim {dim} is more than the 256 that attention is written for")
+        keys, strides, element = _cache(context, run, op.k, dim)
+        values, value_strides, value_element = _cache(context, run, op.v, dim)
+        if (strides, element) != (value_strides, value_element):
+            raise CompileError(f"family @{run.name}: keys and values must be stored alike")
+        return _Attention(
+            op, shape[0], shape[1], shape_of(op.k)[1], dim, keys, values, *strides, context.unroll, element
+        )
+
+    @property
+    def tile_type(self) -> str:
+        return f"CachedTile<{self.dim}, {self.position_stride}, {self.loads}, {self.element}>"
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of 32 elements of a query."""
+        return -(-self.dim // 32)
+
+    @property
+    def query_stride(self) -> int:
+        """As `activation_stride` in device/matvec.cuh."""
+        return (self.blocks | 1) * 32
+
+    @property
+    def scratch(self) -> int:
+        """Floats of scratch; as `attention_scratch` in device/attention.cuh."""
+        most = 8 if self.dim <= 64 else 4 if self.dim <= 128 else 2
+        return 8 * min(self.heads // self.kv_heads * self.tokens, most) * (self.dim + 2)
+
+
+def _write_attention(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
+    attention = _Attention.of(context, run)
+    op, dim, stride = attention.op, attention.dim, attention.query_stride
+    shape = shape_of(op.q)
+    size, rows = prod(shape), attention.tokens * attention.heads
+    keys, cached_values, stop = attention.keys, attention.values, f"pos + {attention.tokens}"
+    context.need_work(4 * (rows * stride + size + attention.scratch))
+    started = run.number in context.started
+    cached = f"cached_{run.number}"
+    once = run.most == 1
+    first = run.begin if once else "task"
+    loop = (
+        f"if ({run.begin} < {run.end})"
+        if once
+        else f"for (int task = {run.begin}; task < {run.end}; task += {run.step})"
+    )
+    with source.block(loop):
+        source.line(f"const int tile = {first};")
+        source.lines(run.index_lines())
+        known = "pos" if once else f"task == {run.begin} ? pos : 0"
+        if not started:
+            source.line(f"{attention.tile_type} {cached};")
+            known = "0"
+        source.line(f"{cached}.load({keys}, {cached_values}, {known}, {stop});")
+        source.line(f"const Activations queries = activations(work, {rows * stride});")
+        source.line(f"float* attended = reinterpret_cast<float*>(work) + {rows * stride};")
         values = ValueWriter(context, run.task, {})
-        values.lines.append(f"query[i] = {values.value(op.q, Coordinates.flat('i', shape))};")
+        # scores are exponents of base 2
+        scale = op.scale.value.data / log(2.0)
+        query = values.value(op.q, Coordinates.flat("i", shape))
+        values.lines.append(f"queries.put(i / {dim} * {stride} + i % {dim}, {query} * {scale!r}f);")
         write_pointwise_loop(source, values, str(size), unroll_for(size, context.unroll))
+        if dim % 32:
+            padding = 32 * attention.blocks - dim
+            with source.block(f"for (int i = threadIdx.x; i < {rows * padding}; i += CONSUMERS)"):
+                source.line(f"queries.put(i / {padding} * {stride} + {dim} + i % {padding}, 0.0f);")
         source.line("consumer_barrier();")
         source.line(
-            f"attention<{dim}, {heads}, {kv_heads}, {tokens}, {strides}>("
-            f"{keys}, {cached_values}, query, attended, attended + {size}, pos, {op.scale.value.data!r}f);"
+            f"attention<{dim}, {attention.heads}, {attention.kv_heads}, {attention.tokens}, "
+            f"{attention.position_stride}, {attention.head_stride}>("
+            f"{cached}, {keys}, {cached_values}, queries, attended, attended + {size}, pos);"
         )
         given: dict[SSAValue, Given] = {op.result: lambda at: f"attended[{at.number(0, len(at.shape))}]"}
         for store in run.family.stores:
-            _store_loop(context, run, store, given, ("task", "1", 1)).write(source)
+            _store_loop(context, run, store, given, (first, "1", 1)).write(source)
+        if started and not once:
+            source.line(f"{cached} = {attention.tile_type}();")
         source.line("consumer_barrier();")
 
 
-def _attention_scratch(dim: int, queries: int) -> int:
-    """Floats of scratch; as `attention_scratch` in device/attention.cuh."""
-    elements = 1 if dim <= 32 else 2 if dim <= 64 else 4 if dim <= 128 else 8
-    return 8 * min(queries, 8, 32 // elements) * (dim + 2)
-
-
-def _cache(context: EmitContext, run: PlacedTasks, value: SSAValue, dim: int) -> tuple[str, str]:
-    """(pointer to the first head of the task, template text of the strides) of a key or value tile."""
+def _cache(context: EmitContext, run: PlacedTasks, value: SSAValue, dim: int) -> tuple[str, tuple[int, int], str]:
+    """(pointer to the first head of the task, strides of positions and heads, C++ element) of a key or value tile."""
     load = op_of(value)
     if not isinstance(load, LoadOp) or context.buffers[load.region.buffer].tagged:
         raise CompileError(f"family @{run.name}: keys and values of an attention must be loaded from plain buffers")
@@ -449,7 +552,7 @@ def _cache(context: EmitContext, run: PlacedTasks, value: SSAValue, dim: int) ->
         for d, stride in zip(access.dims, all_strides, strict=True)
         if d.start.terms or d.start.constant
     ]
-    return f"p.{storage.parameter} + ({sum_text(terms)})", f"{strides[0]}, {strides[1]}"
+    return f"p.{storage.parameter} + ({sum_text(terms)})", (strides[0], strides[1]), storage.c_type
 
 
 # ---- argmax ----------------------------------------------------------------------------------------------------------
@@ -462,11 +565,14 @@ def _write_argmax(source: SourceWriter, context: EmitContext, run: PlacedTasks) 
     with source.block(f"for (int tile = {run.begin}; tile < {run.end}; tile += {run.step})"):
         source.lines(run.index_lines())
         with source.block(f"for (int t = 0; t < {tokens}; ++t)"):
-            source.line("Best best = {__int_as_float(0xff800000), NO_INDEX};")
             values = ValueWriter(context, run.task, {})
-            text = values.value(op.x, Coordinates((Segment("t", (tokens,)), Segment("i", (width,)))))
-            values.lines.append(f"best.take({text}, i);")
-            write_pointwise_loop(source, values, str(width), unroll_for(width, PLAIN_UNROLL))
+            if (row := _plain_row(context, values, op.x)) is not None:
+                source.line(f"Best best = share_best<{width}>({row});")
+            else:
+                source.line("Best best = {__int_as_float(0xff800000), NO_INDEX};")
+                text = values.value(op.x, Coordinates((Segment("t", (tokens,)), Segment("i", (width,)))))
+                values.lines.append(f"best.take({text}, i);")
+                write_pointwise_loop(source, values, str(width), unroll_for(width, PLAIN_UNROLL))
             source.line("best = consumer_best(best, best_scratch);")
             for store in run.family.stores:
                 storage = context.buffers[store.region.buffer]
@@ -480,3 +586,17 @@ def _write_argmax(source: SourceWriter, context: EmitContext, run: PlacedTasks) 
                     "static_cast<int>(best.index);"
                 )
             source.line("consumer_barrier();")
+
+
+def _plain_row(context: EmitContext, values: ValueWriter, x: SSAValue) -> str | None:
+    """A pointer to row `t` of a loaded tile whose rows are f32 at multiples of 16 bytes; None for any other value."""
+    load = op_of(x)
+    if not isinstance(load, LoadOp):
+        return None
+    storage, dims = values.storage(load.region), load.region.dims
+    tokens, width = shape_of(x)
+    whole = storage.shape == (tokens, width) and all(d.start == Linear() and d.limit is None for d in dims)
+    if storage.tagged or storage.element != "f32" or not whole or (tokens > 1 and width % 4):
+        return None
+    context.use_buffer(storage.name)
+    return f"p.{storage.parameter} + t * {width}"

@@ -17,6 +17,7 @@ class EmitContext:
     """State of one emission.
 
     unroll: loads that a thread issues together. partial_bytes: wanted for the partial sums of one batch of tasks.
+    started: numbers of the runs whose first loads are issued before their waits.
     """
 
     kernel: KernelOp
@@ -27,6 +28,7 @@ class EmitContext:
     partial_bytes: int
     used: set[str] = field(default_factory=set[str])
     operations: list[Operation] = field(default_factory=list[Operation])
+    started: set[int] = field(default_factory=set[int])
     work_bytes: int = 0
     partial_floats: int = 0
 

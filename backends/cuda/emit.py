@@ -6,8 +6,9 @@ its producer warp walks the stream regions and keeps the weight ring full, its e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from xdsl.ir import Block, Operation
 
@@ -16,7 +17,7 @@ from ...amk_ir.linear import Linear
 from ...amk_ir.targets import get_target
 from ...dialects.queue import FetchOp, KernelOp, PhaseOp, PlacedOp, ProgramOp, RunOp, SignalOp, WaitOp
 from ...dialects.task import ForOp
-from .bodies import write_run_group
+from .bodies import write_early_loads, write_run_group
 from .context import EmitContext
 from .coordinates import LOOP_PREFIX, linear_text
 from .hazards import check_hazards
@@ -272,12 +273,20 @@ class _Emitter:
             group = events[position:last]
             position = last
             if kind is WaitOp:
+                if ranges_written:
+                    self._write_early_loads(source, program, events[last:])
                 self._write_waits(source, [op for op in group if isinstance(op, WaitOp)])
             elif kind is SignalOp:
                 self._write_signals(source, [op for op in group if isinstance(op, SignalOp)])
             else:
                 runs = [self._place(op, program) for op in group if isinstance(op, RunOp)]
                 self._write_runs(source, runs, ranges_written)
+
+    def _write_early_loads(self, source: SourceWriter, program: ProgramOp, events: Sequence[Operation]) -> None:
+        """For the runs that follow waits: what does not depend on them is under way meanwhile."""
+        for op in takewhile(lambda op: isinstance(op, RunOp), events):
+            assert isinstance(op, RunOp)
+            write_early_loads(source, self.context, self._place(op, program))
 
     def _write_runs(self, source: SourceWriter, runs: list[PlacedTasks], ranges_written: bool) -> None:
         if not ranges_written:

@@ -30,7 +30,9 @@ def parse(text: str) -> KernelOp:
 def test_smollm2_compiles(target: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
     compiled = compile_kernel(
-        verify(parse(kernel_text(replace(SMOLLM2, target=target, sms=TARGETS[target].num_sms, tagged=True))))
+        verify(
+            parse(kernel_text(replace(SMOLLM2, target=target, sms=TARGETS[target].num_sms, cache="bf16", tagged=True)))
+        )
     )
     assert compiled.image[:4] == b"\x7fELF"
     assert compiled.resources.spill_stores == compiled.resources.spill_loads == 0
@@ -45,10 +47,19 @@ def test_small_kernels_compile(shape: Shape, target: str) -> None:
     compile_kernel(verify(parse(kernel_text(replace(shape, target=target)))))
 
 
+@pytest.mark.parametrize("target", CUDA_TARGETS)
 @pytest.mark.parametrize("name", ["odd", "head_dim_256"])
-def test_lowered_models_compile(name: str) -> None:
+def test_lowered_models_compile(name: str, target: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
-    CudaBackend().compile(verified(CONFIGS[name], sms=8))
+    CudaBackend().compile(verified(CONFIGS[name], target, sms=8))
+
+
+@pytest.mark.parametrize("target", CUDA_TARGETS)
+@pytest.mark.parametrize("kv_dtype", ["f32", "bf16"])
+def test_lowered_smollm2_compiles(kv_dtype: str, target: str) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc")
+    config = llama_config(576, 1536, 30, 9, 3, 64, 49152, 2048)
+    CudaBackend().compile(verified(config, target, sms=TARGETS[target].num_sms, kv_dtype=kv_dtype))
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from cuda_models import CONFIGS, RandomWeights, llama_config, verified
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.parser import Parser
 
+from amk.amk_ir.dtypes import FloatType, bf16_from_f32, f32_from_bf16
 from amk.amk_ir.errors import StuckWaitError
 from amk.backends.cuda.emit import DroppedSignal, emit_kernel
 from amk.backends.cuda.pack import packed_weights
@@ -42,6 +43,42 @@ def test_steps_agree(name: str, handoff: str, tmp_path: Path) -> None:
         logits = outputs["logits"][0]
         assert np.abs(logits - expected).max() <= 2e-5 * np.abs(expected).max()
         assert outputs["next_token"][0] == logits.argmax()
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim", "kv_dtype"),
+    [(3, 1, 64, "bf16"), (4, 2, 64, "f32"), (9, 1, 18, "bf16"), (2, 1, 128, "bf16"), (2, 1, 80, "f32")],
+)
+def test_positions_around_tiles(heads: int, kv_heads: int, head_dim: int, kv_dtype: FloatType, tmp_path: Path) -> None:
+    """Around the tiles of a warp (8 or 16 positions), and of all warps (64 or 128), over a cache of random rows."""
+    config = llama_config(32, 32, 1, heads, kv_heads, head_dim, 64, max_seq=264)
+    kernel = verified(config, sms=2, kv_dtype=kv_dtype)
+    emitted, weights = emit_kernel(kernel.kernel), RandomWeights(kernel.kernel)
+    emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
+    reference = QueueInterpreter(kernel.kernel, weights)
+    generator = np.random.default_rng(1)
+    for pos in (0, 1, 7, 8, 31, 32, 33, 64, 127, 128, 255):
+        reference.reset()
+        for name in ("k_cache", "v_cache"):
+            rows = 2 * generator.standard_normal(reference.memory.arrays[name].shape, np.float32)
+            if kv_dtype == "bf16":
+                rows = f32_from_bf16(bf16_from_f32(rows))
+            reference.memory.arrays[name][:, :pos] = rows[:, :pos]
+            rows[:, pos:] = np.nan  # only what was written may be read
+            stored = (bf16_from_f32(rows) if kv_dtype == "bf16" else rows).reshape(-1)
+            emulated.arrays[f"b_{name}"][:] = stored.view(np.uint8)
+        outputs = emulated.step({"token": np.array([5], np.int32)}, pos, seed=pos)
+        expected = reference.step([5], pos).logits
+        assert np.abs(outputs["logits"] - expected).max() <= 4e-5 * np.abs(expected).max(), pos
+
+
+def test_argmax_of_a_wide_row(tmp_path: Path) -> None:
+    kernel = verified(llama_config(32, 32, 1, 1, 1, 8, 20003), sms=2).kernel
+    emitted, weights = emit_kernel(kernel), RandomWeights(kernel)
+    emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
+    for token in (3, 20002):
+        outputs = emulated.step({"token": np.array([token], np.int32)}, 0)
+        assert outputs["next_token"][0] == outputs["logits"][0].argmax()
 
 
 def test_a_short_explicit_form(tmp_path: Path) -> None:

@@ -42,6 +42,13 @@ struct Best {
             index = i;
         }
     }
+    // As `take`, where `i` is above all indices taken before, of which there is at least one.
+    __device__ __forceinline__ void take_next(float v, u32 i) {
+        if (!(v <= value) && value == value) {
+            value = v;
+            index = i;
+        }
+    }
 };
 
 constexpr u32 NO_INDEX = 0xffffffffu;
@@ -60,5 +67,36 @@ __device__ __forceinline__ Best consumer_best(Best best, Best* scratch) {
     if (threadIdx.x == 0)
         for (int w = 1; w < CONSUMER_WARPS; ++w)
             if (scratch[w].index != NO_INDEX) best.take(scratch[w].value, scratch[w].index);
+    return best;
+}
+
+// The best of this consumer's share of WIDTH values at a multiple of 16 bytes.
+template <int WIDTH>
+__device__ __forceinline__ Best share_best(const float* values) {
+    constexpr int VECTORS = WIDTH / 4, ROUNDS = (VECTORS + CONSUMERS - 1) / CONSUMERS;
+    constexpr int UNROLL = ROUNDS < 8 ? ROUNDS : 8;  // 32 values of a thread under way at a time
+    const float4* vectors = reinterpret_cast<const float4*>(values);
+    Best best = {__int_as_float(0xff800000), NO_INDEX};
+    if constexpr (UNROLL > 0) {
+        if (threadIdx.x < VECTORS) best = {values[threadIdx.x * 4], threadIdx.x * 4};
+#pragma unroll 1
+        for (int base = threadIdx.x; base < VECTORS; base += CONSUMERS * UNROLL) {
+            float4 loaded[UNROLL];
+#pragma unroll
+            for (int u = 0; u < UNROLL; ++u)
+                if (base + u * CONSUMERS < VECTORS) loaded[u] = vectors[base + u * CONSUMERS];
+#pragma unroll
+            for (int u = 0; u < UNROLL; ++u) {
+                const int at = base + u * CONSUMERS;
+                if (at < VECTORS) {
+                    best.take_next(loaded[u].x, at * 4);
+                    best.take_next(loaded[u].y, at * 4 + 1);
+                    best.take_next(loaded[u].z, at * 4 + 2);
+                    best.take_next(loaded[u].w, at * 4 + 3);
+                }
+            }
+        }
+    }
+    for (int i = VECTORS * 4 + threadIdx.x; i < WIDTH; i += CONSUMERS) best.take(values[i], i);
     return best;
 }
