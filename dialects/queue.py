@@ -57,6 +57,7 @@ from .task import (
     HoldsBuffers,
     enclosing_indices,
     find_family,
+    loop_bounds,
     parse_block,
     print_block,
     verify_leading_indices,
@@ -456,10 +457,7 @@ class _CounterEventOp(IRDLOperation):
         counter = SymbolTable.lookup_symbol(self, self.counter)
         if not isinstance(counter, CounterOp):
             raise VerifyException(f"'{self.name}' refers to @{self.counter_name}, which is not a counter")
-        scope = enclosing_indices(self)
-        if unbound := sorted(self.index.data.names - scope.keys()):
-            raise VerifyException(f"'{self.name}' uses index '{unbound[0]}', which no enclosing loop defines")
-        low, high = self.index.data.bounds(scope)
+        low, high = loop_bounds(self, self.index.data)
         if low < 0 or high >= counter.size.value.data:
             raise VerifyException(
                 f"'{self.name}' reaches @{self.counter_name}[{low}..{high}], it has {counter.size.value.data} elements"
@@ -508,12 +506,8 @@ class WaitOp(_CounterEventOp):
 
     def verify_(self) -> None:
         super().verify_()
-        if self.threshold is not None:
-            scope = enclosing_indices(self)
-            if unbound := sorted(self.threshold.data.names - scope.keys()):
-                raise VerifyException(f"'{self.name}' uses index '{unbound[0]}', which no enclosing loop defines")
-            if self.threshold.data.bounds(scope)[0] < 1:
-                raise VerifyException(f"a wait needs at least one signal, found >= {self.threshold.data}")
+        if self.threshold is not None and loop_bounds(self, self.threshold.data)[0] < 1:
+            raise VerifyException(f"a wait needs at least one signal, found >= {self.threshold.data}")
 
 
 @irdl_op_definition

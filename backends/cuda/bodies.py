@@ -18,6 +18,7 @@ from ...dialects.task import (
     MatmulOp,
     RmsNormOp,
     StoreOp,
+    op_of,
     shape_of,
 )
 from .context import EmitContext
@@ -29,7 +30,6 @@ from .values import (
     PLAIN_UNROLL,
     Given,
     ValueWriter,
-    op_of,
     unroll_for,
     write_elements,
     write_loads,

@@ -6,7 +6,7 @@ its producer warp walks the stream regions and keeps the weight ring full, its e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -16,6 +16,7 @@ from ...amk_ir.errors import CompileError
 from ...amk_ir.linear import Linear
 from ...amk_ir.targets import get_target
 from ...dialects.queue import FetchOp, KernelOp, PhaseOp, PlacedOp, ProgramOp, RunOp, SignalOp, WaitOp
+from ...dialects.schedule import Schedule
 from ...dialects.task import ForOp
 from .bodies import write_early_loads, write_run_group
 from .context import EmitContext
@@ -366,30 +367,12 @@ class _Emitter:
         return self.placed[op]
 
     def _count_signals(self) -> dict[str, CounterStorage]:
-        """How often each counter is signalled in a step: once by every SM that takes part, in every iteration."""
-        totals = {name: [0] * op.size.value.data for name, op in self.kernel.counters.items()}
-
-        def participants(phase: PhaseOp | None, program: ProgramOp, indices: Mapping[str, int]) -> int:
-            if phase is None:
-                return len(program.sms)
-            runs = [PlacedTasks(r, self.kernel.families[r.family_name], program.sms, 0) for r in phase.runs]
-            return sum(any(run.tasks(sm, indices) for run in runs) for sm in range(len(program.sms)))
-
-        def visit(block: Block, program: ProgramOp, indices: dict[str, int], phase: PhaseOp | None) -> None:
-            for op in block.ops:
-                if isinstance(op, ForOp):
-                    for value in op.range:
-                        visit(op.body.block, program, indices | {op.index.data: value}, phase)
-                elif isinstance(op, PhaseOp):
-                    visit(op.body.block, program, indices, op)
-                elif isinstance(op, SignalOp):
-                    totals[op.counter_name][op.index.data.evaluate(indices)] += participants(phase, program, indices)
-
-        for program in self.kernel.programs:
-            visit(program.body.block, program, {}, None)
-        offset = 0
+        """The counters, with the signals that a step gives to each element."""
+        signals = Schedule.from_kernel(self.kernel).signals
         result: dict[str, CounterStorage] = {}
-        for name, counts in totals.items():
-            result[name] = CounterStorage(name, offset, tuple(counts))
-            offset += len(counts)
+        offset = 0
+        for name, op in self.kernel.counters.items():
+            size = op.size.value.data
+            result[name] = CounterStorage(name, offset, tuple(int(n) for n in signals[offset : offset + size]))
+            offset += size
         return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -81,12 +80,6 @@ class PlacedTasks:
         for name, extent in self.family.domain.data:
             flat = flat * extent + self.bound.get(name, Linear())
         return linear_text(flat)
-
-    def tasks(self, sm: int, indices: Mapping[str, int]) -> range:
-        """The tasks of the program's SM number `sm` (from 0)."""
-        if self.op.placement is None:
-            return range(1)
-        return self.op.placement.data.tasks(sm, len(self.sms), self.count, indices)
 
     def range_lines(self) -> list[str]:
         """Statements that define begin and end from `sm`, the number of the SM in its program."""

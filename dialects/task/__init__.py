@@ -28,6 +28,7 @@ from .structure import (
     StreamOp,
     enclosing_indices,
     find_family,
+    loop_bounds,
     verify_access,
     verify_leading_indices,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "Task",
     "enclosing_indices",
     "find_family",
+    "loop_bounds",
     "op_of",
     "parse_block",
     "print_block",

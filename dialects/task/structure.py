@@ -91,10 +91,6 @@ class HoldsBuffers(IRDLOperation):
         return self.max_seq.value.data - self.tokens.value.data
 
     @property
-    def holder_block_ops(self) -> Sequence[Operation]:
-        return tuple(self.regions[0].block.ops)
-
-    @property
     def buffers(self) -> dict[str, BufferOp]:
         """Buffers by name, in textual order."""
         return {op.sym_name.data: op for op in self.regions[0].block.ops if isinstance(op, BufferOp)}
@@ -444,6 +440,14 @@ def enclosing_indices(op: Operation) -> dict[str, tuple[int, int]]:
     return dict(reversed(found))
 
 
+def loop_bounds(op: Operation, value: Linear) -> tuple[int, int]:
+    """The least and greatest value of `value` at `op`; VerifyException if it uses an index that no loop around defines."""
+    scope = enclosing_indices(op)
+    if unbound := sorted(value.names - scope.keys()):
+        raise VerifyException(f"'{op.name}' uses index '{unbound[0]}', which no enclosing loop defines")
+    return value.bounds(scope)
+
+
 def find_family(op: Operation, name: SymbolRefAttr) -> FamilyOp:
     """The family `name` of the enclosing program or kernel, or a VerifyException."""
     family = SymbolTable.lookup_symbol(op, name)
@@ -457,11 +461,8 @@ def verify_leading_indices(op: Operation, family: FamilyOp, indices: Sequence[Li
     domain = family.domain.data
     if len(indices) > len(domain):
         raise VerifyException(f"'{op.name}' binds {len(indices)} indices, @{family.sym_name.data} has {len(domain)}")
-    scope = enclosing_indices(op)
     for value, (name, extent) in zip(indices, domain, strict=False):
-        if unbound := sorted(value.names - scope.keys()):
-            raise VerifyException(f"'{op.name}' uses index '{unbound[0]}', which no enclosing loop defines")
-        low, high = value.bounds(scope)
+        low, high = loop_bounds(op, value)
         if low < 0 or high >= extent:
             raise VerifyException(
                 f"'{op.name}' binds '{name}' of @{family.sym_name.data} to [{low}, {high}], its extent is {extent}"
