@@ -20,18 +20,34 @@ from .syntax import format_domain, format_linear_list, parse_access, parse_domai
 
 MAX_EXTENT = 2**31 - 1
 """The greatest dimension of a tensor, and the greatest `max_seq`."""
+MAX_RANK = 32
+"""The greatest number of dimensions of a tensor; NumPy has 64."""
 MAX_ELEMENTS = 2**48 - 1
 """The greatest number of elements of a buffer, or of a weight or cache of all layers."""
 MAX_LAYERS = 10_000
+MAX_TASKS = 2**31 - 1
+"""The greatest number of tasks of a family: they are numbered in 32 bits."""
 
 
 def size_problem(shape: Sequence[int], layers: int = 1) -> str | None:
     """Why no machine has a tensor of this (static) shape, `layers` times, or None."""
+    if len(shape) > MAX_RANK:
+        return f"a tensor has at most {MAX_RANK} dimensions, found {len(shape)}"
     if max(shape, default=0) > MAX_EXTENT:
         return f"a dimension is at most {MAX_EXTENT}, found {max(shape)}"
     if (elements := prod(shape) * layers) > MAX_ELEMENTS:
         return f"a tensor has at most {MAX_ELEMENTS} elements in all layers together, found {elements}"
     return None
+
+
+def bounded_product(factors: Sequence[int], most: int) -> int:
+    """The product of positive factors, or of the first of them if that exceeds `most`: it has no more digits than needed."""
+    result = 1
+    for factor in factors:
+        result *= factor
+        if result > most:
+            break
+    return result
 
 
 def parse_count(parser: AttrParser, what: str, most: int) -> int:
@@ -40,6 +56,8 @@ def parse_count(parser: AttrParser, what: str, most: int) -> int:
     value = parser.parse_integer(allow_boolean=False)
     if value > most:
         parser.raise_error(f"{what} must be at most {most}, found {value}", start)
+    if value < -most:
+        parser.raise_error(f"{what} must be at least {-most}, found {value}", start)
     return value
 
 

@@ -11,14 +11,19 @@ from .linear import Linear
 
 def parse_linear(parser: AttrParser) -> Linear:
     """`term (('+' | '-') term)*` with `term := integer | name ('*' integer)?`."""
-    result = _parse_term(parser)
+    terms: dict[str, int] = {}
+    constant, sign = 0, 1
     while True:
+        term = _parse_term(parser)
+        constant += sign * term.constant
+        for name, coefficient in term.terms:
+            terms[name] = terms.get(name, 0) + sign * coefficient
         if parser.parse_optional_punctuation("+") is not None:
-            result = result + _parse_term(parser)
+            sign = 1
         elif parser.parse_optional_punctuation("-") is not None:
-            result = result - _parse_term(parser)
+            sign = -1
         else:
-            return result
+            return Linear.make(terms, constant)
 
 
 def _parse_term(parser: AttrParser) -> Linear:

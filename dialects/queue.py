@@ -11,8 +11,9 @@ other. The meaning of a schedule is defined in docs/semantics.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar, Self
 
 from xdsl.dialects.builtin import (
@@ -46,10 +47,21 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
-from ..amk_ir.attrs import IndicesAttr, LinearAttr, Placement, PlacementAttr, Ring, RingAttr, parse_placement
+from ..amk_ir.attrs import (
+    MAX_EXTENT,
+    IndicesAttr,
+    LinearAttr,
+    Placement,
+    PlacementAttr,
+    Ring,
+    RingAttr,
+    parse_count,
+    parse_placement,
+)
 from ..amk_ir.linear import Linear
 from ..amk_ir.syntax import format_linear_list, parse_linear, parse_linear_list
 from ..amk_ir.targets import TARGETS
+from .outside_in import OutsideIn
 from .task import (
     BufferOp,
     FamilyOp,
@@ -87,8 +99,15 @@ class SynchronizationEffect(MemoryEffect):
 
 # ---- structure ----------------------------------------------------------------------------------------------------
 
-MAX_SMS = 65536
-"""More than any machine has; schedules are unrolled an SM at a time."""
+MAX_SMS = 1024
+"""More than any machine has; what the SMs know of each other is a square of them."""
+MAX_COUNTERS = 2**22
+"""The greatest number of counter elements of a kernel."""
+MAX_EVENTS = 2**23
+"""The greatest number of events (fetches included) of a kernel when its loops are unrolled: a few words must not stand for
+more than a machine can prove. Llama-3.1-70B on 132 SMs has 1.7 million."""
+MAX_STEPS = 2**19
+"""The greatest number of ops of a kernel when its loops are unrolled, each counted once for all SMs."""
 
 
 @irdl_op_definition
@@ -145,9 +164,9 @@ class KernelOp(HoldsBuffers):
         parser.parse_keyword("target")
         target = parser.parse_str_literal()
         numbers: dict[str, int] = {}
-        for keyword in ("sms", "max_seq", "tokens"):
+        for keyword, most in (("sms", MAX_SMS), ("max_seq", MAX_EXTENT), ("tokens", MAX_EXTENT)):
             parser.parse_keyword(keyword)
-            numbers[keyword] = parser.parse_integer(allow_boolean=False)
+            numbers[keyword] = parse_count(parser, keyword, most)
         ring = parser.parse_attribute() if parser.parse_optional_keyword("ring") is not None else None
         if ring is not None and not isinstance(ring, RingAttr):
             parser.raise_error("expected #amk.ring<...>")
@@ -206,10 +225,24 @@ class KernelOp(HoldsBuffers):
                 raise VerifyException(f"a ring has 1 <= in_flight <= stages, found {self.ring}")
             if ring.stage_bytes < 512 or ring.stage_bytes % 512:
                 raise VerifyException(f"ring stages hold a positive multiple of 512 bytes, found {ring.stage_bytes}")
+        if (elements := sum(c.size.value.data for c in self.counters.values())) > MAX_COUNTERS:
+            raise VerifyException(f"a kernel has at most {MAX_COUNTERS} counter elements, found {elements}")
+        size, families = _Size(), self.families
+        for program in self.programs:
+            for region in (program.stream, program.body):
+                size += _size(region, families, len(program.sms))
+        if size.events > MAX_EVENTS:
+            raise VerifyException(
+                f"a kernel has at most {MAX_EVENTS} events, found at least {size.events} in all loops and SMs"
+            )
+        if size.steps > MAX_STEPS:
+            raise VerifyException(
+                f"a kernel has at most {MAX_STEPS} ops when it is unrolled, found at least {size.steps}"
+            )
 
 
 @irdl_op_definition
-class CounterOp(IRDLOperation):
+class CounterOp(OutsideIn):
     """An array of counters that only rise, zero before the first step.
 
     ```mlir
@@ -231,7 +264,7 @@ class CounterOp(IRDLOperation):
     def parse(cls, parser: Parser) -> CounterOp:
         name = parser.parse_symbol_name().data
         with parser.in_square_brackets():
-            size = parser.parse_integer(allow_boolean=False)
+            size = parse_count(parser, "the size of a counter", MAX_COUNTERS)
         return CounterOp(name, size)
 
     def print(self, printer: Printer) -> None:
@@ -240,10 +273,14 @@ class CounterOp(IRDLOperation):
     def verify_(self) -> None:
         if self.size.value.data < 1:
             raise VerifyException(f"counter @{self.sym_name.data} needs at least one element")
+        if self.size.value.data > MAX_COUNTERS:
+            raise VerifyException(
+                f"counter @{self.sym_name.data} has at most {MAX_COUNTERS} elements, found {self.size.value.data}"
+            )
 
 
 @irdl_op_definition
-class ProgramOp(IRDLOperation):
+class ProgramOp(OutsideIn):
     """The stream and the body of the SMs `[first, last)`: every one of them executes this program in order.
 
     ```mlir
@@ -272,9 +309,9 @@ class ProgramOp(IRDLOperation):
     @classmethod
     def parse(cls, parser: Parser) -> ProgramOp:
         parser.parse_keyword("sms")
-        first = parser.parse_integer(allow_boolean=False)
+        first = parse_count(parser, "an SM", MAX_SMS)
         parser.parse_keyword("to")
-        last = parser.parse_integer(allow_boolean=False)
+        last = parse_count(parser, "an SM", MAX_SMS)
         parser.parse_keyword("stream")
         stream = parse_block(parser)
         parser.parse_keyword("body")
@@ -293,6 +330,39 @@ class ProgramOp(IRDLOperation):
         _verify_children(self.body, (ForOp, PhaseOp, RunOp, WaitOp, SignalOp), "a body holds loops, phases and events")
 
 
+@dataclass(frozen=True)
+class _Size:
+    """How large something is when it is unrolled; at most, as a phase counts waits and signals on all SMs."""
+
+    events: int = 0
+    steps: int = 0
+
+    def __add__(self, other: _Size) -> _Size:
+        return _Size(self.events + other.events, self.steps + other.steps)
+
+    def __mul__(self, times: int) -> _Size:
+        return _Size(min(self.events * times, _ENDLESS), min(self.steps * times, _ENDLESS))
+
+
+_ENDLESS = 2**63
+"""Loops in loops multiply; nobody needs more digits."""
+
+
+def _size(region: Region, families: Mapping[str, FamilyOp], sms: int) -> _Size:
+    size = _Size()
+    for op in region.block.ops:
+        if isinstance(op, ForOp):
+            size += (_size(op.body, families, sms) + _Size(steps=1)) * len(op.range)
+        elif isinstance(op, PhaseOp):
+            size += _size(op.body, families, sms) + _Size(steps=1)
+        elif isinstance(op, PlacedOp):
+            unbound = families[op.family_name].domain.shape[len(op.indices.data) :]
+            size += _Size(prod(unbound), 1)
+        else:
+            size += _Size(sms, 1)
+    return size
+
+
 def _verify_children(region: Region, allowed: tuple[type[Operation], ...], what: str) -> None:
     for op in region.block.ops:
         if not isinstance(op, allowed):
@@ -302,7 +372,7 @@ def _verify_children(region: Region, allowed: tuple[type[Operation], ...], what:
 
 
 @irdl_op_definition
-class PhaseOp(IRDLOperation):
+class PhaseOp(OutsideIn):
     """Runs with their waits and signals; an SM that owns no task of any of its runs skips the whole phase.
 
     ```mlir
@@ -506,8 +576,13 @@ class WaitOp(_CounterEventOp):
 
     def verify_(self) -> None:
         super().verify_()
-        if self.threshold is not None and loop_bounds(self, self.threshold.data)[0] < 1:
+        if self.threshold is None:
+            return
+        low, high = loop_bounds(self, self.threshold.data)
+        if low < 1:
             raise VerifyException(f"a wait needs at least one signal, found >= {self.threshold.data}")
+        if high > MAX_EVENTS:
+            raise VerifyException(f"a wait is for at most {MAX_EVENTS} signals, found >= {self.threshold.data}")
 
 
 @irdl_op_definition

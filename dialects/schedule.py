@@ -218,10 +218,10 @@ def place(op: PlacedOp, family: FamilyOp, program: ProgramOp, scope: Mapping[str
         sms = np.full(count, base, np.int32)
     else:
         placement = op.placement.data
-        offset = placement.offset.evaluate(scope)
+        offset = placement.offset.evaluate(scope) % n  # any integer; the numbers below have 32 and 64 bits
         if placement.kind == "cyclic":
             sms = base + (tasks + offset) % n
         else:
             # the SM s with s*count // n <= t < (s+1)*count // n
-            sms = base + (((tasks + 1) * n - 1) // count + offset) % n
+            sms = base + (((tasks.astype(np.int64) + 1) * n - 1) // count + offset) % n
     return sms.astype(np.int32), first + tasks

@@ -10,6 +10,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import PassFailedException
 
 from ..dialects import queue
 from ..dialects.schedule import EventKind, Events, Schedule
@@ -32,8 +33,16 @@ class ExpandQueuesPass(ModulePass):
                 _expand(kernel)
 
 
+MAX_OPS = 2**18
+"""The greatest number of events that are spelled out; each becomes an op of some kilobytes."""
+
+
 def _expand(kernel: queue.KernelOp) -> None:
     schedule = Schedule.from_kernel(kernel)
+    if (events := len(schedule.body) + len(schedule.stream)) > MAX_OPS:
+        raise PassFailedException(
+            f"expand-queues: kernel @{kernel.sym_name.data} has {events} events, at most {MAX_OPS} are spelled out"
+        )
     used = {sm for program in kernel.programs for sm in program.sms}
     explicit = [
         queue.ProgramOp(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from xdsl.dialects.builtin import IntegerType, bf16
 
 from ...amk_ir.attrs import BufferKind, CheckpointAttr
-from ...amk_ir.errors import ExecutionError
+from ...amk_ir.errors import ExecutionError, UsageError
 from ...dialects.task import BufferOp
+from .room import require_room
 from .weights import Progress, WeightProvider, load_weight, no_progress
 
 Array = NDArray[Any]
@@ -49,6 +51,8 @@ class Memory:
     ):
         self.buffers = dict(buffers)
         self.arrays: dict[str, Array] = {}
+        filled = (op for op in buffers.values() if op.kind.data is not BufferKind.WEIGHT)
+        require_room(4 * sum(prod(op.shape) for op in filled), "the buffers")
         total = sum(op.kind.data is BufferKind.WEIGHT for op in buffers.values())
         done = 0
         for name, op in buffers.items():
@@ -114,7 +118,11 @@ def _weight(op: BufferOp, provider: WeightProvider | None) -> Array:
     assert op.source is not None
     element = op.type.get_element_type()
     if provider is None and isinstance(op.source, CheckpointAttr):
-        return np.zeros(op.shape, np.float32)
+        try:
+            return np.zeros(op.shape, np.float32)
+        except MemoryError:
+            size = 4 * prod(op.shape)
+            raise UsageError(f"weight @{op.sym_name.data} takes {size / 2**30:.1f} GiB, more than there is") from None
     if not op.is_layered:
         return load_weight(op.source, None, op.shape, element, provider)
     array = np.empty(op.shape, np.float32)

@@ -30,7 +30,8 @@ Event = tuple[EventKind, int, int, int]
 class QueueInterpreter:
     """A kernel with its buffers: one sequence at a time.
 
-    weights: None leaves those of a checkpoint zero. interleaving: who goes when, round-robin unless given.
+    weights: None leaves those of a checkpoint zero. schedule: what the kernel is unrolled to, where that was done already.
+    interleaving: who goes when, round-robin unless given.
     checked: every step is simulated with all checks. Unchecked, only the first step is: whether an event can happen
     does not depend on data, so the order in which the first step completed is a legal execution of every later step,
     which repeats it without looking at counters, tags, ring and poison. (If a tagged access depends on the position,
@@ -42,12 +43,13 @@ class QueueInterpreter:
         kernel: KernelOp,
         weights: WeightProvider | None,
         *,
+        schedule: Schedule | None = None,
         interleaving: Interleaving | None = None,
         checked: bool = True,
         progress: Progress = no_progress,
     ):
         self.kernel = kernel
-        self.schedule = Schedule.from_kernel(kernel)
+        self.schedule = Schedule.from_kernel(kernel) if schedule is None else schedule
         self.interleaving: Interleaving = RoundRobin() if interleaving is None else interleaving
         self.checked = checked
         self.memory = Memory(kernel.buffers, weights, progress)

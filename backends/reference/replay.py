@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
+from math import prod
 from zlib import crc32
 
 import numpy as np
@@ -27,11 +29,12 @@ from ...passes.verifier.check import content_hash
 from ...passes.verifier.coverage import box_text, history, intersection
 from ...passes.verifier.diagnostics import FailureKind
 from ...passes.verifier.machine import Box, Knowledge, Machine, elements
-from ...passes.verifier.regions import collect
+from ...passes.verifier.regions import Boxes, collect
 from ...passes.verifier.timeline import Timeline
 from ...passes.verifier.witness import TASK_NAME, Witness
 from .memory import Array, is_bf16, is_poison
 from .queue_interpreter import QueueInterpreter, Simulation
+from .room import require_room
 from .tasks import BoundTask, TaskTable
 from .weights import Progress, WeightProvider, no_progress
 
@@ -61,9 +64,15 @@ class _RandomWeights(TaskTable):
         self._seed = seed
         self._position = position
         self._filled: set[tuple[str, Box]] = set()
+        self._ready: dict[tuple[int, int], BoundTask] = {}
 
     def get(self, family: int, task: int) -> BoundTask:
         """The task, with its weights filled in."""
+        if (bound := self._ready.get((family, task))) is None:
+            bound = self._ready[family, task] = self._prepare(family, task)
+        return bound
+
+    def _prepare(self, family: int, task: int) -> BoundTask:
         indices = {**self._schedule.task_indices(family, task), POSITION: self._position}
         for op in self._bodies[family].loads:
             buffer = self._storage.buffers[op.region.buffer]
@@ -103,10 +112,30 @@ def replay(
             f"the witness is of another schedule: @{witness.kernel}, SHA-256 {witness.digest[:12]}..., "
             f"found @{kernel.sym_name.data}, {content_hash(kernel)[:12]}...; verify this one to get a witness of it"
         )
+    return replay_schedule(Schedule.from_kernel(kernel), witness, weights, seed=seed, progress=progress)
+
+
+def replay_schedule(
+    schedule: Schedule,
+    witness: Witness,
+    weights: WeightProvider | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Outcome:
+    """As `replay`, for a kernel that is already unrolled. That the witness is of this kernel is for the caller to know.
+
+    Raises:
+        UsageError: a witness that speaks of what the kernel does not have.
+    """
+    kernel = schedule.kernel
     if witness.position > kernel.max_pos:
         raise UsageError(f"the witness is of a step at {witness.position}, the last position is {kernel.max_pos}")
+    if (buffer := kernel.buffers.get(witness.buffer)) is not None:
+        # of each element its value, who wrote it, and a comparison; before all buffers are filled
+        require_room(14 * prod(buffer.shape), f"the values and origins of @{witness.buffer}")
     with np.errstate(all="ignore"):  # poison is a NaN
-        interpreter = QueueInterpreter(kernel, weights, progress=progress)
+        interpreter = QueueInterpreter(kernel, weights, schedule=schedule, progress=progress)
         if weights is None:
             interpreter.tasks = _RandomWeights(interpreter, witness.position, seed)
         player = _Player(interpreter, witness, seed)
@@ -157,6 +186,16 @@ class _Player:
                 raise UsageError(f"the witness's box {list(witness.box)} is not in buffer @{witness.buffer}")
         if witness.sm >= self.schedule.num_sms:
             raise UsageError(f"the witness is about SM {witness.sm}, the kernel has {self.schedule.num_sms}")
+
+    @cached_property
+    def _history(self) -> list[tuple[str, Boxes]]:
+        """What earlier steps have certainly written of each state buffer."""
+        tokens = self.interpreter.kernel.tokens.value.data
+        return [
+            (accesses.name, history(accesses, self.witness.position, tokens))
+            for accesses in collect(Timeline.of(self.schedule))
+            if accesses.kind is BufferKind.STATE
+        ]
 
     def _party(self, sm: int, event: int) -> int:
         if sm >= self.schedule.num_sms or event >= len(self.schedule.body.range(sm)):
@@ -251,21 +290,18 @@ class _Player:
         raise _OtherwiseError(f"event {place} of the order cannot happen: SM {sm} {what}")
 
     def _start(self) -> _Execution:
-        interpreter, position = self.interpreter, self.witness.position
-        kernel, memory = interpreter.kernel, interpreter.memory
+        interpreter = self.interpreter
+        memory = interpreter.memory
         interpreter.reset()
         random = np.random.default_rng(self.seed)
-        tokens = kernel.tokens.value.data
-        for accesses in collect(Timeline.of(self.schedule)):
-            if accesses.kind is BufferKind.STATE:
-                array, boxes = memory.arrays[accesses.name], history(accesses, position, tokens)
-                for low, high in zip(boxes.low.tolist(), boxes.high.tolist(), strict=True):
-                    part = array[elements(tuple(zip(low, high, strict=True)))]
-                    values = random.standard_normal(part.shape, np.float32)
-                    part[...] = round_to_bf16(values) if is_bf16(memory.buffers[accesses.name]) else values
+        for name, boxes in self._history:
+            for low, high in zip(boxes.low.tolist(), boxes.high.tolist(), strict=True):
+                part = memory.arrays[name][elements(tuple(zip(low, high, strict=True)))]
+                values = random.standard_normal(part.shape, np.float32)
+                part[...] = round_to_bf16(values) if is_bf16(memory.buffers[name]) else values
         memory.start_step({name: self._input(name, random) for name in memory.inputs}, poisoned=True)
         interpreter.counters = [0] * len(interpreter.counters)
-        simulation = Simulation(interpreter, position)
+        simulation = Simulation(interpreter, self.witness.position)
         simulation.start()
         shape = () if self.buffer is None else self.buffer.shape
         return _Execution(simulation, Knowledge(self.machine), np.full(shape, -1, np.int64))

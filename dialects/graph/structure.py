@@ -52,11 +52,12 @@ from ...amk_ir.attrs import (
     parse_count,
     size_problem,
 )
+from ..outside_in import OutsideIn
 from .values import F32, IDS, OpT, WeightTensor, shape_of
 
 
 @irdl_op_definition
-class ModelOp(IRDLOperation):
+class ModelOp(OutsideIn):
     """A model: weights, caches and one step. Positions are below `max_seq`.
 
     ```mlir
@@ -116,7 +117,7 @@ class ModelOp(IRDLOperation):
 
 
 @irdl_op_definition
-class WeightOp(IRDLOperation):
+class WeightOp(OutsideIn):
     """A constant tensor, or one for each layer. With a checkpoint source, `{layer}` in its name is the layer.
 
     ```mlir
@@ -163,7 +164,7 @@ class WeightOp(IRDLOperation):
 
 
 @irdl_op_definition
-class CacheOp(IRDLOperation):
+class CacheOp(OutsideIn):
     """State that lives across steps: keys or values of all positions, [max_seq, kv_heads, head_dim].
 
     ```mlir
@@ -215,7 +216,7 @@ def _verify_size(type: WeightTensor, layers: IntegerAttr | None) -> None:
 
 
 @irdl_op_definition
-class StepOp(IRDLOperation):
+class StepOp(OutsideIn):
     """One decoder step: from T token ids and the position of the first of them to the results of `graph.return`.
 
     ```mlir
@@ -295,7 +296,7 @@ class LayersOpHasCanonicalizationPatterns(HasCanonicalizationPatternsTrait):
 
 
 @irdl_op_definition
-class LayersOp(IRDLOperation):
+class LayersOp(OutsideIn):
     """`count` identical layers, each with its own weights: a loop that carries tensors.
 
     ```mlir
@@ -334,9 +335,11 @@ class LayersOp(IRDLOperation):
         types = parser.parse_comma_separated_list(parser.Delimiter.NONE, parser.parse_type)
         if len(types) != len(carried):
             parser.raise_error(f"{len(carried)} carried values need as many types, found {len(types)}")
-        inits = [parser.resolve_operand(operand, t) for (_, operand), t in zip(carried, types, strict=True)]
         arguments = [argument.resolve(t) for (argument, _), t in zip(carried, types, strict=True)]
-        return LayersOp(count, inits, parser.parse_region(arguments))
+        body = parser.parse_region(arguments)
+        # after the region, in which the names of the arguments mean something else
+        inits = [parser.resolve_operand(operand, t) for (_, operand), t in zip(carried, types, strict=True)]
+        return LayersOp(count, inits, body)
 
     def print(self, printer: Printer) -> None:
         printer.print_string(f" {self.count.value.data} ")

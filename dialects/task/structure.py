@@ -47,6 +47,7 @@ from xdsl.utils.exceptions import VerifyException
 from ...amk_ir.access import Access, check_access
 from ...amk_ir.attrs import (
     MAX_EXTENT,
+    MAX_TASKS,
     AccessAttr,
     BufferKind,
     BufferKindAttr,
@@ -54,11 +55,13 @@ from ...amk_ir.attrs import (
     DomainAttr,
     IndicesAttr,
     RopeFrequenciesAttr,
+    bounded_product,
     parse_count,
     size_problem,
 )
 from ...amk_ir.linear import POSITION, Linear
 from ...amk_ir.syntax import format_domain, format_linear_list, parse_access, parse_domain, parse_linear_list
+from ..outside_in import OutsideIn
 from .tiles import (
     F32,
     IDS,
@@ -78,7 +81,7 @@ def _parse_tensor(parser: Parser, what: str) -> AnyTensor:
     return cast(AnyTensor, found)
 
 
-class HoldsBuffers(IRDLOperation):
+class HoldsBuffers(OutsideIn):
     """Base of the ops that hold buffers and families: `task.program` and `queue.kernel`."""
 
     sym_name = prop_def(SymbolNameConstraint())
@@ -158,7 +161,7 @@ class ProgramOp(HoldsBuffers):
         parser.parse_keyword("max_seq")
         max_seq = parse_count(parser, "max_seq", MAX_EXTENT)
         parser.parse_keyword("tokens")
-        tokens = parser.parse_integer(allow_boolean=False)
+        tokens = parse_count(parser, "tokens", MAX_EXTENT)
         attributes = parser.parse_optional_attr_dict_with_keyword()
         op = ProgramOp(name, max_seq, tokens, parse_block(parser))
         if attributes is not None:
@@ -185,7 +188,7 @@ class ProgramOp(HoldsBuffers):
 
 
 @irdl_op_definition
-class BufferOp(IRDLOperation):
+class BufferOp(OutsideIn):
     """A named tensor in device memory, row-major. Only weights have a source; `{layer}` in it is the first dimension.
 
     `tagged` (scratch float32 only): every word carries the epoch that wrote it, and a reader polls the words
@@ -276,7 +279,7 @@ class BufferOp(IRDLOperation):
 
 
 @irdl_op_definition
-class FamilyOp(IRDLOperation):
+class FamilyOp(OutsideIn):
     """Equal tasks over an iteration domain; the body is one task, with the indices bound.
 
     ```mlir
@@ -338,6 +341,8 @@ class FamilyOp(IRDLOperation):
         for name, extent in self.domain.data:
             if extent < 1:
                 raise VerifyException(f"extent of domain index '{name}' must be at least 1, found {extent}")
+        if (size := bounded_product(self.domain.shape, MAX_TASKS)) > MAX_TASKS:
+            raise VerifyException(f"a family has at most {MAX_TASKS} tasks, @{self.sym_name.data} has {size} or more")
         if not self.stores:
             raise VerifyException(f"family @{self.sym_name.data} stores nothing")
 
@@ -375,7 +380,7 @@ class OrderOp(IRDLOperation):
 
 
 @irdl_op_definition
-class ForOp(IRDLOperation):
+class ForOp(OutsideIn):
     """A loop over an index that calls, runs, waits and signals may use; also in `queue` programs.
 
     ```mlir
@@ -410,9 +415,9 @@ class ForOp(IRDLOperation):
     def parse(cls, parser: Parser) -> ForOp:
         index = parser.parse_identifier(" as the loop index")
         parser.parse_punctuation("=")
-        start = parser.parse_integer(allow_boolean=False)
+        start = parse_count(parser, "a loop's bound", MAX_EXTENT)
         parser.parse_keyword("to")
-        stop = parser.parse_integer(allow_boolean=False)
+        stop = parse_count(parser, "a loop's bound", MAX_EXTENT)
         op = ForOp(index, start, stop, parse_block(parser))
         return op
 
@@ -421,6 +426,9 @@ class ForOp(IRDLOperation):
         print_block(printer, self.body)
 
     def verify_(self) -> None:
+        for bound in (self.start.value.data, self.stop.value.data):
+            if abs(bound) > MAX_EXTENT:
+                raise VerifyException(f"a loop's bounds lie in [-{MAX_EXTENT}, {MAX_EXTENT}], found {bound}")
         if self.stop.value.data <= self.start.value.data:
             raise VerifyException(
                 f"loop over '{self.index.data}' from {self.start.value.data} to {self.stop.value.data} is empty"
@@ -667,6 +675,10 @@ class GatherOp(_AccessOp):
 
     def verify_(self) -> None:
         buffer = verify_access(self, self.region)
+        if not self.region.dims:
+            raise VerifyException(
+                f"a gather takes rows of a buffer of rank 1 or more, @{self.region.buffer} is a scalar"
+            )
         first = self.region.dims[0]
         if not first.kept or first.start != Linear() or not first.size.is_constant or first.limit is not None:
             raise VerifyException(f"the first dimension of a gather is a constant range '0 : rows', found {first}")

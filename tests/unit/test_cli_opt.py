@@ -99,7 +99,7 @@ def test_too_many_sms(tool, tmp_path: Path):
         'queue.kernel @k target "reference" sms 100000000 max_seq 8 tokens 1 {\n'
         "  queue.program sms 0 to 100000000 stream {} body {}\n}\n"
     )
-    one_line(within_seconds(10, tool, file, "-p", "verify-schedule"), "sms must be at most 65536, found 100000000")
+    one_line(within_seconds(10, tool, file, "-p", "verify-schedule"), "sms must be at most 1024, found 100000000")
 
 
 @pytest.mark.parametrize("target", ["riscv-asm", "x86-asm"])

@@ -434,3 +434,67 @@ queue.kernel @k target "sm_90a" sms 4 max_seq 8 tokens 1 {
   }
 }
 // CHECK: a wait needs at least one signal, found >= i
+
+// -----
+
+// Loops that stand for more than anyone can prove.
+queue.kernel @k target "sm_90a" sms 4 max_seq 8 tokens 1 {
+  queue.counter @c[1]
+  queue.program sms 0 to 4 stream {
+  } body {
+    task.for i = 0 to 2000000000 {
+      queue.signal @c[0]
+    }
+  }
+}
+// CHECK: a kernel has at most 8388608 events, found at least 8000000000 in all loops and SMs
+
+// -----
+
+// Few events in very many turns of a loop.
+queue.kernel @k target "sm_90a" sms 1 max_seq 8 tokens 1 {
+  queue.counter @c[1]
+  queue.program sms 0 to 1 stream {
+  } body {
+    task.for i = 0 to 300000 {
+      queue.signal @c[0]
+    }
+  }
+}
+// CHECK: a kernel has at most 524288 ops when it is unrolled, found at least 600000
+
+// -----
+
+// More counters than fit, one by one and together.
+queue.kernel @k target "sm_90a" sms 1 max_seq 8 tokens 1 {
+  "queue.counter"() <{sym_name = "c", size = 4194305 : i64}> : () -> ()
+}
+// CHECK: counter @c has at most 4194304 elements, found 4194305
+
+// -----
+
+queue.kernel @k target "sm_90a" sms 1 max_seq 8 tokens 1 {
+  queue.counter @c[4194304]
+  queue.counter @d[1]
+}
+// CHECK: a kernel has at most 4194304 counter elements, found 4194305
+
+// -----
+
+// A wait for more signals than there can be.
+queue.kernel @k target "sm_90a" sms 1 max_seq 8 tokens 1 {
+  queue.counter @c[1]
+  queue.program sms 0 to 1 stream {
+  } body {
+    queue.wait @c[0] >= 8388609
+  }
+}
+// CHECK: a wait is for at most 8388608 signals, found >= 8388609
+
+// -----
+
+// The kernel is looked at before what is in it, which needs its properties.
+"queue.kernel"() <{sym_name = "k", target = "sm_90a", sms = 1 : i64, tokens = 1 : i64}> ({
+  "queue.counter"() <{sym_name = "c", size = 1 : i64}> : () -> ()
+}) : () -> ()
+// CHECK: property 'max_seq' expected in operation 'queue.kernel'

@@ -892,3 +892,55 @@ task.program @p max_seq 8 tokens 1 {
   }
 }
 // CHECK: at most 281474976710655 elements in all layers together, found 281474976710656
+
+// -----
+
+// A buffer of more dimensions than arrays have.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1x1xf32>
+  task.order {
+  }
+}
+// CHECK: a tensor has at most 32 dimensions, found 33
+
+// -----
+
+// More tasks than can be numbered.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x scratch : tensor<1xf32>
+  task.family @f (i = 65536, j = 65536) {
+    %x = task.load @x[0 : 1] : tensor<1xf32>
+    task.store %x, @x[0 : 1] : tensor<1xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: a family has at most 2147483647 tasks, @f has 4294967296 or more
+
+// -----
+
+// A loop from and to what 32 bits hold.
+task.program @p max_seq 8 tokens 1 {
+  task.order {
+    task.for i = 0 to 2147483648 {
+    }
+  }
+}
+// CHECK: a loop's bound must be at most 2147483647, found 2147483648
+
+// -----
+
+// Rows of a buffer that has none.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @t input : tensor<1xi32>
+  task.buffer @w scratch : tensor<f32>
+  task.buffer @o output : tensor<1xf32>
+  task.family @f () {
+    %i = task.load @t[0 : 1] : tensor<1xi32>
+    %v = task.gather %i, @w[] : (tensor<1xi32>) -> tensor<1xf32>
+    task.store %v, @o[0 : 1] : tensor<1xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: a gather takes rows of a buffer of rank 1 or more, @w is a scalar
