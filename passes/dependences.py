@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from xdsl.ir import Block
+from xdsl.ir import Block, Operation
 from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.attrs import BufferKind
@@ -23,15 +23,19 @@ from .effects import Box, Effects, EffectTable
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of the program and the loops around it, outermost first."""
+    """A phase of the program, or a run in its place, and the loops around it, outermost first."""
 
-    op: queue.PhaseOp
+    op: queue.PhaseOp | queue.RunOp
     loops: tuple[task.ForOp, ...]
     effects: Effects
 
     @property
     def families(self) -> tuple[str, ...]:
-        return tuple(run.family_name for run in self.op.runs)
+        return tuple(run.family_name for run in self.runs)
+
+    @property
+    def runs(self) -> tuple[queue.RunOp, ...]:
+        return self.op.runs if isinstance(self.op, queue.PhaseOp) else (self.op,)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Dependences:
         result = Dependences()
         table = EffectTable(kernel)
         result._collect_phases(table, kernel.programs[0].body.block, ())
-        numbers = {phase.op: number for number, phase in enumerate(result.phases)}
+        numbers: dict[Operation, int] = {phase.op: number for number, phase in enumerate(result.phases)}
         result.instances = list(_unroll(kernel.programs[0].body.block, {}, numbers))
         result._collect_uses(kernel)
         for use in result.uses.values():
@@ -183,7 +187,7 @@ def _instantiate(box: Box, indices: Mapping[str, int]) -> Box:
     return Box(box.buffer, tuple((low.substitute(indices), high.substitute(indices)) for low, high in box.intervals))
 
 
-def _unroll(block: Block, indices: Mapping[str, int], numbers: Mapping[queue.PhaseOp, int]) -> Iterator[Instance]:
+def _unroll(block: Block, indices: Mapping[str, int], numbers: Mapping[Operation, int]) -> Iterator[Instance]:
     for op in block.ops:
         if isinstance(op, task.ForOp):
             for value in op.range:

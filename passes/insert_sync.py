@@ -78,6 +78,7 @@ def _insert(kernel: queue.KernelOp, dependences: Dependences, counters: list[Cou
         for phase, index in counter.waits:
             starts.setdefault(phase, []).append(queue.WaitOp(name, index))
     for number, phase in enumerate(dependences.phases):
+        assert isinstance(phase.op, queue.PhaseOp)  # as Dependences.of collects them
         body = phase.op.body.block
         first = body.first_op
         assert first is not None

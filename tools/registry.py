@@ -78,6 +78,11 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
         return GraphToTaskPass
 
+    def get_insert_missing_sync():
+        from ..passes.insert_missing_sync import InsertMissingSyncPass
+
+        return InsertMissingSyncPass
+
     def get_insert_sync():
         from ..passes.insert_sync import InsertSyncPass
 
@@ -115,6 +120,7 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
         "fuse-into-producer": get_fuse_into_producer,
         "graph-to-queue": get_graph_to_queue,
         "graph-to-task": get_graph_to_task,
+        "insert-missing-sync": get_insert_missing_sync,
         "insert-sync": get_insert_sync,
         "place-tasks": get_place_tasks,
         "plan-stream": get_plan_stream,

@@ -1,6 +1,6 @@
 """Prove that a schedule is safe in every execution, or say what is wrong. docs/verify.md has an example.
 
-Exit status: 0 all kernels of the file are safe, 2 one is not."""
+Exit status: 0 all kernels of the file are safe (with --fix, those that it writes), 2 one is not."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from .kernel_file import read_kernels
 from .options import positive
 
 if TYPE_CHECKING:
+    from xdsl.ir import Operation
+
     from ...dialects.queue import KernelOp
     from ...dialects.schedule import Schedule
     from ...passes.verifier import Diagnostic
@@ -25,6 +27,9 @@ HELP = "prove a schedule (.mlir) safe, or say what is wrong"
 
 VERSION = 1
 """Of what --json prints."""
+
+MAX_LINES = 40
+"""Lines about what --fix added; a person reads no more."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tries", metavar="N", type=positive, default=1000, help="waits to try with --redundant (default: 1000)"
+    )
+
+    parser.add_argument(
+        "--fix",
+        metavar="OUT.mlir",
+        type=Path,
+        help="add the waits and signals that a schedule with races lacks, and write the safe schedule",
     )
 
 
@@ -65,6 +77,9 @@ def run(args: argparse.Namespace) -> int:
             print("\n".join(_text(args.file, result)))
     if args.witness is not None:
         _write_witness(args.witness, results)
+    if args.fix is not None and all(r["fix"]["safe"] for r in results):
+        _write_module(args.fix, kernels[0])
+        return 0
     return 0 if all(r["accepted"] for r in results) else 2
 
 
@@ -92,7 +107,7 @@ def _verify(kernel: KernelOp, args: argparse.Namespace, progress: ProgressBar) -
     redundant = redundant_waits(schedule, args.tries, progress) if args.redundant and not diagnostics else None
     target = kernel.target.data
     kernel.properties["target"] = own  # a witness is of the kernel in the file
-    return {
+    result = {
         "kernel": kernel.sym_name.data,
         "digest": content_hash(kernel),
         "target": target,
@@ -101,6 +116,32 @@ def _verify(kernel: KernelOp, args: argparse.Namespace, progress: ProgressBar) -
         "counts": _counts(schedule),
         "diagnostics": [_diagnostic(d) for d in diagnostics],
         "redundant": None if redundant is None else _redundant(redundant),
+        "fix": None,
+    }
+    if args.fix is not None:  # last: it changes the kernel
+        kernel.properties["target"] = StringAttr(target)
+        result["fix"] = _fix(kernel)
+        kernel.properties["target"] = own
+    return result
+
+
+def _fix(kernel: KernelOp) -> dict[str, Any]:
+    """Makes a kernel safe, and says what that took or why it cannot be done."""
+    from xdsl.utils.exceptions import PassFailedException
+
+    from ...passes.insert_missing_sync import insert_missing_sync
+
+    try:
+        edit = insert_missing_sync(kernel)
+    except PassFailedException as e:
+        return {"safe": False, "counters": 0, "signals": 0, "waits": 0, "added": [], "refused": str(e)}
+    return {
+        "safe": True,
+        "counters": len(edit.counters),
+        "signals": len(edit.signals),
+        "waits": len(edit.waits),
+        "added": list(edit.describe()),
+        "refused": None,
     }
 
 
@@ -163,7 +204,7 @@ def _text(file: Path, result: dict[str, Any]) -> list[str]:
                 f"  `{w['op']}`: {w['events']:,} events, the first is SM {w['sm']}, event {w['event']}"
                 for w in found["waits"]
             ]
-        return lines
+        return lines + _fix_text(result["fix"])
     lines = [f"{name} is rejected"]
     for d in result["diagnostics"]:
         lines.append(d["text"])
@@ -172,7 +213,33 @@ def _text(file: Path, result: dict[str, Any]) -> list[str]:
             lines.append(f"  witness: {events:,} event{'s' * (events != 1)}, {witness['failure']}")
         else:
             lines.append(f"  witness: none: {d['no_witness']}")
+    return lines + _fix_text(result["fix"])
+
+
+def _fix_text(fix: dict[str, Any] | None) -> list[str]:
+    """What --fix did to a kernel; nothing without --fix."""
+    from ...passes.verifier.diagnostics import plural
+
+    if fix is None:
+        return []
+    if not fix["safe"]:
+        return [f"not fixed: {fix['refused'].splitlines()[0]}"]
+    if not fix["added"]:
+        return ["fixed: nothing to add"]
+    counts = [plural(fix[f"{noun}s"], noun) for noun in ("counter", "signal", "wait")]
+    lines = [f"fixed: added {', '.join(counts)}", *(f"  {line}" for line in fix["added"][:MAX_LINES])]
+    if len(fix["added"]) > MAX_LINES:
+        lines.append(f"  and {len(fix['added']) - MAX_LINES} more (--json lists them)")
     return lines
+
+
+def _write_module(path: Path, op: Operation) -> None:
+    """The module around an operation, as text."""
+    from ...runtime.files import write_atomically
+
+    while (parent := op.parent_op()) is not None:
+        op = parent
+    write_atomically(path, f"{op!s}\n".encode())
 
 
 def _write_witness(path: Path, results: list[dict[str, Any]]) -> None:
