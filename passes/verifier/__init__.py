@@ -2,12 +2,14 @@
 
 from .check import VerifiedKernel, check, check_schedule, format_diagnostics, verify
 from .diagnostics import Diagnostic, Failure, FailureKind, Rule
+from .overlap_index import OverlapIndex
 from .witness import Witness
 
 __all__ = [
     "Diagnostic",
     "Failure",
     "FailureKind",
+    "OverlapIndex",
     "Rule",
     "VerifiedKernel",
     "Witness",

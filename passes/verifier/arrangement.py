@@ -8,7 +8,8 @@ not aligned and the grid would be larger than `MAX_CELLS`, the buffer is halved 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -23,8 +24,12 @@ MAX_COVER = 1 << 26
 """Cells of all boxes of a set together: the memory and time that intersecting them takes."""
 
 
+KEPT_COVER = 1 << 12
+"""Cells of a cover that is remembered; larger ones take more memory than it is worth."""
+
+
 class TooLargeError(Exception):
-    """The boxes of a buffer overlap so much that intersecting them would take too much memory."""
+    """A question about the schedule, such as which boxes of a buffer overlap, would take too much memory."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +43,29 @@ class Part:
     edges: tuple[Ints, ...]
     members: tuple[Ints, ...]
     spans: tuple[Boxes, ...]
+    _covers: dict[int, tuple[Ints, Ints]] = field(default_factory=dict[int, tuple[Ints, Ints]], repr=False)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Cells in each dimension."""
         return tuple(len(e) - 1 for e in self.edges)
 
-    @property
+    @cached_property
     def cells(self) -> int:
         return prod(self.shape)
 
     def cover(self, which: int) -> tuple[Ints, Ints]:
         """(box, cell) of every cell of every box of a set, boxes by their original numbers, in ascending order."""
+        if (kept := self._covers.get(which)) is not None:
+            return kept
         spans = self.spans[which]
         if (spans.high - spans.low).prod(axis=1, dtype=np.float64).sum() > MAX_COVER:
             raise TooLargeError
         box, cell = _expand(spans, self.shape)
-        return self.members[which][box], cell
+        result = self.members[which][box], cell
+        if len(cell) <= KEPT_COVER:
+            self._covers[which] = result
+        return result
 
     def box_of(self, cell: int) -> tuple[tuple[int, int], ...]:
         """The elements of a cell."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...amk_ir.attrs import BufferKind
@@ -13,9 +13,10 @@ from ...dialects.schedule import Schedule
 from .arrangement import TooLargeError
 from .clocks import compute_clocks
 from .coverage import Overlaps, check_read_before_written, check_written_once, overlaps
-from .diagnostics import Diagnostic, Rule
+from .diagnostics import Diagnostic, Rule, plural
 from .execution import build_items, run, tagged_regions
 from .explain import explain_deadlock
+from .overlap_index import OverlapIndex
 from .races import Order, check_races
 from .regions import BufferAccesses, collect
 from .resources import check_resources
@@ -26,15 +27,17 @@ from .witness import Witness, find_witness
 def check(kernel: KernelOp) -> list[Diagnostic]:
     """Everything that is wrong with a kernel; an empty list is a proof that it is safe.
 
-    `kernel` is valid IR (its own `verify` passes). Later rules assume the earlier ones, so a kernel with missing
-    tasks is not searched for deadlocks, and one with a deadlock not for races.
+    `kernel` is valid IR (its own `verify` passes). Later rules assume the earlier ones, so a kernel with missing tasks or
+    tagged words that are written twice is not searched for deadlocks, and one with a deadlock not for races.
     """
     return check_schedule(Schedule.from_kernel(kernel))
 
 
-def check_schedule(schedule: Schedule) -> list[Diagnostic]:
-    """As `check`, for a kernel that is already unrolled."""
-    return [_with_search(schedule, d) for d in _check_schedule(schedule)]
+def check_schedule(schedule: Schedule, index: OverlapIndex | None = None) -> list[Diagnostic]:
+    """As `check`, for a kernel that is already unrolled. `index`: of this kernel, shared with other schedules of it."""
+    if index is not None and index.kernel is not schedule.kernel:
+        raise ValueError("the index is of another kernel")
+    return [_with_search(schedule, d) for d in _check_schedule(schedule, index)]
 
 
 def _with_search(schedule: Schedule, diagnostic: Diagnostic) -> Diagnostic:
@@ -48,15 +51,24 @@ def _with_search(schedule: Schedule, diagnostic: Diagnostic) -> Diagnostic:
     return replace(diagnostic, search=search)
 
 
-def _check_schedule(schedule: Schedule) -> list[Diagnostic]:
+def _check_schedule(schedule: Schedule, index: OverlapIndex | None) -> list[Diagnostic]:
     kernel = schedule.kernel
     diagnostics = [*check_resources(kernel), *check_tasks(schedule)]
     if any(d.rule is Rule.TASKS for d in diagnostics):
         return diagnostics
     timeline = Timeline.of(schedule)
     diagnostics += check_stream(timeline)
-    accesses, tokens = collect(timeline), kernel.tokens.value.data
-    positions = {a.name: a.positions(kernel.max_pos, tokens) for a in accesses}
+    accesses = collect(timeline)
+
+    def overlaps_of(buffer: BufferAccesses, position: int) -> Overlaps:
+        if index is not None:
+            return index.overlaps(buffer, position)
+        return overlaps(buffer, position, kernel.tokens.value.data)
+
+    positions = {
+        a.name: a.positions(kernel.max_pos, kernel.tokens.value.data) if index is None else index.positions(a)
+        for a in accesses
+    }
     if any(a.tagged and a.depends_on_position for a in accesses):
         # what blocks whom depends on the position, so every position is a schedule of its own
         worlds = [[(a, p) for a in accesses] for p in sorted({p for found in positions.values() for p in found})]
@@ -65,13 +77,17 @@ def _check_schedule(schedule: Schedule) -> list[Diagnostic]:
     said: set[Rule] = set()
     for world in worlds:
         # of what is wrong at several positions, the first tells enough
-        problems = [d for d in _check_world(timeline, world, tokens) if d.rule not in said]
+        problems = [d for d in _check_world(timeline, world, overlaps_of) if d.rule not in said]
         said |= {d.rule for d in problems}
         diagnostics += problems
     return diagnostics
 
 
-def _check_world(timeline: Timeline, world: Sequence[tuple[BufferAccesses, int]], tokens: int) -> list[Diagnostic]:
+def _check_world(
+    timeline: Timeline,
+    world: Sequence[tuple[BufferAccesses, int]],
+    overlaps_of: Callable[[BufferAccesses, int], Overlaps],
+) -> list[Diagnostic]:
     """Coverage, deadlocks and races of (buffer, position) pairs, at all of which the same tags block the same tasks."""
     diagnostics: list[Diagnostic] = []
     found: list[Overlaps] = []
@@ -80,7 +96,7 @@ def _check_world(timeline: Timeline, world: Sequence[tuple[BufferAccesses, int]]
         if accesses.name in rejected:
             continue
         try:
-            overlap = overlaps(accesses, position, tokens)
+            overlap = overlaps_of(accesses, position)
         except TooLargeError:
             return [*diagnostics, _too_large(accesses)]
         found.append(overlap)
@@ -90,11 +106,16 @@ def _check_world(timeline: Timeline, world: Sequence[tuple[BufferAccesses, int]]
         if problems:
             rejected.add(accesses.name)
             diagnostics += problems
+    if any(o.accesses.tagged and len(o.first) for o in found):
+        return diagnostics  # words that are written twice do not say when their readers may go on
     items = build_items(timeline, tagged_regions(timeline, found))
     end = run(items)
     if end.blocked:
         return [*diagnostics, explain_deadlock(end, world[0][1] if world else 0)]
-    order = Order(items, compute_clocks(items))
+    try:
+        order = Order(items, compute_clocks(items))
+    except TooLargeError:
+        return [*diagnostics, _too_many_clocks(timeline)]
     rejected.clear()
     for overlap in found:
         name = overlap.accesses.name
@@ -107,10 +128,19 @@ def _check_world(timeline: Timeline, world: Sequence[tuple[BufferAccesses, int]]
 def _too_large(accesses: BufferAccesses) -> Diagnostic:
     return Diagnostic(
         Rule.UNDECIDED,
-        f"the regions of @{accesses.name} that tasks access overlap too much to be compared: {len(accesses.writes)} "
-        f"regions are written, {len(accesses.reads)} read",
+        f"the regions of @{accesses.name} that tasks access overlap too much to be compared: "
+        f"{plural(len(accesses.writes), 'region')} written, {len(accesses.reads)} read",
         "use fewer, larger or better aligned tiles",
         ops=(accesses.buffer,),
+    )
+
+
+def _too_many_clocks(timeline: Timeline) -> Diagnostic:
+    schedule = timeline.schedule
+    return Diagnostic(
+        Rule.UNDECIDED,
+        f"{len(schedule.body)} events on {schedule.num_sms} SMs wait too often to keep what each SM has seen at each wait",
+        "use fewer SMs, waits, counters or tagged buffers",
     )
 
 

@@ -18,6 +18,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrangement import TooLargeError
 from .arrays import Bools, Ints
 from .execution import ItemKind, Items
 from .timeline import Timeline
@@ -59,13 +60,24 @@ class _Classes:
     of_signal: dict[int, tuple[int, int]]
 
 
+MAX_NUMBERS = 2**29
+"""Numbers in all clocks (2 GiB): each acquire, counter and tagged region has one for each SM."""
+
+
 def compute_clocks(items: Items) -> Clocks:
-    """The clocks of a schedule that runs to its end; one pass in the order of the greedy run."""
+    """The clocks of a schedule that runs to its end; one pass in the order of the greedy run.
+
+    Raises:
+        TooLargeError: they would take too much memory.
+    """
     timeline = items.timeline
     num_sms = timeline.num_sms
     planes = 2 if items.tagged.count else 1
     classes = _threshold_classes(items)
     acquires = sum(1 for k in items.kind if k in (ItemKind.WAIT, ItemKind.NEED))
+    clocks = planes * (num_sms + acquires + classes.count) + items.tagged.count
+    if clocks * num_sms > MAX_NUMBERS:
+        raise TooLargeError
     rows = np.zeros((num_sms + acquires, planes, num_sms), np.int32)
     counted = np.zeros((classes.count, planes, num_sms), np.int32)
     written = np.zeros((items.tagged.count, num_sms), np.int32)

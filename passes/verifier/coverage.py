@@ -161,6 +161,8 @@ def check_read_before_written(
     (read region, write regions, event).
     """
     accesses = found.accesses
+    if not len(accesses.reads):
+        return
     uncovered: dict[int, tuple[tuple[int, int], ...]] = {}
     for part in found.parts:
         write, write_cell = part.cover(0)

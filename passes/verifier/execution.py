@@ -101,9 +101,9 @@ def tagged_regions(timeline: Timeline, found: Sequence[Overlaps]) -> TaggedRegio
     parts: list[list[Ints]] = [[np.zeros(0, np.int64)] for _ in range(4)]
     for overlap in found:
         accesses = overlap.accesses
-        boxes = accesses.reads.boxes(overlap.position)
-        if not accesses.tagged or not len(boxes):
+        if not accesses.tagged or not len(accesses.reads):
             continue
+        boxes = accesses.reads.boxes(overlap.position)
         _, chosen, number = np.unique(
             np.concatenate([boxes.low, boxes.high], axis=1), axis=0, return_index=True, return_inverse=True
         )

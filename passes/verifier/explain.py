@@ -37,8 +37,12 @@ def explain_race(items: Items, conflict: Conflict) -> Diagnostic:
     verb = "reads" if conflict.reads else "writes"
     if write == other:
         message = f"task {timeline.task(write)} ({timeline.place(write)}) writes {written} and itself {verb} {touched}"
-        execution = "a task reads all that it reads before it writes, and its writes have no order among each other"
-        remedy = "split the task in two"
+        if conflict.reads:
+            execution = "a task reads all that it reads before it writes"
+            remedy = "read in a second task, which runs after this one"
+        else:
+            execution = "the writes of a task have no order among each other"
+            remedy = "shrink one of the two stores, or write in a second task, which runs after this one"
     else:
         missing = "nothing makes the reader see the write" if conflict.reads else "nothing orders the two"
         if timeline.sm[write] == timeline.sm[other]:
@@ -47,7 +51,9 @@ def explain_race(items: Items, conflict: Conflict) -> Diagnostic:
             f"task {timeline.task(write)} ({timeline.place(write)}) writes {written}, "
             f"task {timeline.task(other)} ({timeline.place(other)}) {verb} {touched}, and {missing}"
         )
-        execution, remedy = _order_missing(items, write, other, verb)
+        execution, remedy = _order_missing(items, write, other)
+        if conflict.reads and accesses.kind is BufferKind.STATE and timeline.sm[write] != timeline.sm[other]:
+            remedy += "; or the other way round, if the task reads what earlier steps wrote"
     return Diagnostic(
         Rule.RACE,
         message,
@@ -76,7 +82,7 @@ def _failure(conflict: Conflict) -> Failure:
     return Failure(kind, position, (conflict.write, conflict.other), accesses.name, shared)
 
 
-def _order_missing(items: Items, write: int, other: int, verb: str) -> tuple[str, str]:
+def _order_missing(items: Items, write: int, other: int) -> tuple[str, str]:
     """How `other` gets ahead of `write`, and which edge would prevent it."""
     timeline = items.timeline
     body, sms = timeline.schedule.body, timeline.sm
@@ -109,18 +115,20 @@ def _order_missing(items: Items, write: int, other: int, verb: str) -> tuple[str
     for e in range(other, int(body.bounds[other_sm]) - 1, -1):
         counter = int(body.ref[e])
         if body.kind[e] == EventKind.WAIT and counter in signalled and int(body.arg[e]) < counters[counter]:
-            return execution, (
-                f"raise the threshold of `{timeline.describe(e)}` on SM {other_sm}: SM {writer_sm} signals "
-                f"{timeline.schedule.counter_name(counter)} after the write"
-            )
+            alone = run(items, e)  # the signals that come without this wait, and so can be waited for
+            if any(int(body.ref[s]) == counter and s < alone.reached[writer_sm] for s in signals):
+                return execution, (
+                    f"raise the threshold of `{timeline.describe(e)}` on SM {other_sm} to {alone.counters[counter]}: "
+                    f"SM {writer_sm} signals {timeline.schedule.counter_name(counter)} after the write"
+                )
     for e in signals:
         counter = int(body.ref[e])
         everyone = np.flatnonzero((body.kind == EventKind.SIGNAL) & (body.ref == counter))
         if (everyone < reached[sms[everyone]]).all():
             name = timeline.schedule.counter_name(counter)
             return execution, (
-                f"wait for all {len(everyone)} signals of {name} on SM {other_sm} before {after}: SM {writer_sm} "
-                f"signals {name} after the write"
+                f"put `queue.wait {name} all` on SM {other_sm} before {after}: SM {writer_sm} signals {name} after the "
+                "write"
             )
     return execution, (
         f"signal a counter of its own on SM {writer_sm} after {before}, and wait for it on SM {other_sm} before {after}"
@@ -132,7 +140,7 @@ def explain_deadlock(end: Run, position: int) -> Diagnostic:
     items, timeline = end.items, end.items.timeline
     chain: list[int] = []
     steps: list[str] = []
-    dead_end = ""
+    dead_end = remedy = ""
     sm = end.blocked[0]
     while sm not in chain:
         chain.append(sm)
@@ -140,12 +148,7 @@ def explain_deadlock(end: Run, position: int) -> Diagnostic:
         where = f"SM {sm} stands at {_state(end, item)}"
         provider = _missing_event(end, item)
         if provider is None:
-            dead_end = (
-                f"a step has only {plural(int(timeline.schedule.signals[items.ref[item]]), 'signal')} of "
-                f"{timeline.schedule.counter_name(items.ref[item])}"
-                if items.kind[item] == ItemKind.WAIT
-                else "no task writes all of these words"
-            )
+            dead_end, remedy = _dead_end(end, item)
             steps.append(f"{where}, but {dead_end}")
             break
         steps.append(f"{where}, and misses {timeline.describe(provider)} ({timeline.place(provider)})")
@@ -155,14 +158,15 @@ def explain_deadlock(end: Run, position: int) -> Diagnostic:
         chain, steps = chain[first:], steps[first:]
     if dead_end:
         chain, message = chain[-1:], f"SM {chain[-1]} waits for ever: {dead_end}"
-        remedy = (
-            "lower the threshold, or add the missing signal"
-            if items.kind[end.stuck[chain[0]]] == ItemKind.WAIT
-            else "add the task that writes them"
-        )
     elif len(chain) == 1:
         message = f"SM {chain[0]} waits for an event that comes later in its own queue"
-        remedy = "move that event before the wait"
+        item = end.stuck[chain[0]]
+        provider = _missing_event(end, item)
+        assert provider is not None  # it stands on this SM, or the chain would not end here
+        remedy = (
+            f"in the queue of SM {chain[0]}, move {timeline.describe(provider)} before "
+            f"{timeline.describe(items.event[item])}"
+        )
     else:
         message = f"SMs {', '.join(map(str, chain))} wait for each other in a cycle"
         remedy = "move one of the missing events before the wait that holds it up, or remove that wait"
@@ -177,6 +181,21 @@ def explain_deadlock(end: Run, position: int) -> Diagnostic:
         tasks=tuple(timeline.task(e) for e in blocked if timeline.schedule.body.kind[e] == EventKind.RUN),
         failure=Failure(FailureKind.DEADLOCK, position, tuple(blocked)),
     )
+
+
+def _dead_end(end: Run, item: int) -> tuple[str, str]:
+    """What an item waits for that never comes, and what to change."""
+    items, timeline = end.items, end.items.timeline
+    ref = items.ref[item]
+    if items.kind[item] != ItemKind.WAIT:
+        overlap, region = items.tagged.names[ref]
+        words = region_text(overlap.accesses.reads, region, overlap.position)
+        return f"no task writes all of the words {words}", "let a task write all of them, or shrink the load"
+    total, name = int(timeline.schedule.signals[ref]), timeline.schedule.counter_name(ref)
+    missing = f"add {plural(items.arg[item] - total, 'signal')} of {name}"
+    if not total:
+        return f"no queue signals {name}", f"{missing}, or remove the wait"
+    return f"a step has only {plural(total, 'signal')} of {name}", f"{missing}, or lower the threshold to {total}"
 
 
 def _state(end: Run, item: int) -> str:

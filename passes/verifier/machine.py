@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from ...dialects.schedule import EventKind, Schedule
 from .arrays import Ints
 
 Box = tuple[tuple[int, int], ...]
-Word = tuple[str, tuple[int, ...]]
+Words = tuple[str, Box]
+"""A box of a buffer."""
 
 
 def elements(box: Box) -> tuple[Any, ...]:
@@ -65,7 +65,7 @@ class Machine:
             state.complete(event)
         order = list(first)
         on_counter: dict[tuple[int, int], list[int]] = {}
-        on_word: dict[Word, list[int]] = {}
+        on_words: dict[Words, list[int]] = {}
         ready = list(range(self.schedule.num_sms))
         while ready:
             sm = ready.pop()
@@ -74,7 +74,7 @@ class Machine:
                     if isinstance(obstacle, int):
                         on_counter.setdefault((self.ref[event], obstacle), []).append(sm)
                     else:
-                        on_word.setdefault(obstacle, []).append(sm)
+                        on_words.setdefault(obstacle, []).append(sm)
                     break
                 state.complete(event)
                 order.append(event)
@@ -82,9 +82,9 @@ class Machine:
                     return order
                 if self.kind[event] == EventKind.SIGNAL:
                     ready += on_counter.pop((self.ref[event], state.counters[self.ref[event]]), ())
-                elif on_word and self.kind[event] == EventKind.RUN and self.tagged_words(event, False):
-                    for word in [w for w in on_word if state.written(w)]:
-                        ready += on_word.pop(word)
+                elif on_words and self.kind[event] == EventKind.RUN and self.tagged_words(event, False):
+                    for words in [w for w in on_words if not state.missing(w)]:
+                        ready += on_words.pop(words)
         return order
 
     def past(self, order: Sequence[int], targets: Sequence[int]) -> list[int]:
@@ -97,58 +97,22 @@ class Machine:
             writer.complete(event)
         upto = self.bounds[:-1].copy()  # of each SM: the first event that is not needed
         todo = list(targets)
+        followed: set[Words | tuple[int, int]] = set()  # many events wait for the same
         while todo:
             event = todo.pop()
             sm = self.sm[event]
             fresh = range(upto[sm], event + 1)
             upto[sm] = max(upto[sm], event + 1)
             for e in fresh:
-                if self.kind[e] == EventKind.WAIT:
+                if self.kind[e] == EventKind.WAIT and (wait := (self.ref[e], self.arg[e])) not in followed:
+                    followed.add(wait)
                     todo += signals.get(self.ref[e], [])[: self.arg[e]]
                 elif self.kind[e] == EventKind.RUN:
-                    for buffer, box in self.tagged_words(e, True):
-                        todo += np.unique(writer.writers[buffer][elements(box)]).tolist()
+                    for words in self.tagged_words(e, True):
+                        if words not in followed:
+                            followed.add(words)
+                            todo += np.unique(writer.writers[words[0]][elements(words[1])]).tolist()
         return [e for e in order if e < upto[self.sm[e]]]
-
-    def unseen(self, write: int, other: int, seed: int) -> list[int] | None:
-        """An execution that ends in `other`, whose SM has not seen `write` by then although it came before.
-
-        Whatever has not heard of the write goes first, and what has tells others as late as it can.
-        """
-        state, known, chance = State(self), Knowledge(self), Random(seed)
-        order: list[int] = []
-        sms = list(range(self.schedule.num_sms))
-
-        def do(sm: int) -> None:
-            event = state.at[sm]
-            state.complete(event)
-            known.complete(event)
-            order.append(event)
-
-        def able(sm: int) -> bool:
-            event = state.at[sm]
-            return event < self.bounds[sm + 1] and state.obstacle(event) is None
-
-        def told(sm: int) -> bool:
-            return state.at[sm] == write or known.sees(sm, write) or known.would_see(state.at[sm], write)
-
-        while True:
-            moved = False
-            for sm in sms:
-                while able(sm) and not told(sm):
-                    moved = True
-                    do(sm)
-                    if order[-1] == other:
-                        return order
-            if moved:
-                continue
-            late = [s for s in sms if s != self.sm[other] and able(s)]
-            for kinds in ((EventKind.RUN,), (EventKind.WAIT,), (EventKind.SIGNAL,)):
-                if some := [s for s in late if self.kind[state.at[s]] in kinds]:
-                    do(chance.choice(some))
-                    break
-            else:
-                return None
 
 
 class State:
@@ -159,19 +123,23 @@ class State:
         self.at = machine.bounds[:-1].copy()
         self.counters = [0] * len(machine.schedule.counters)
         self.writers: dict[str, Ints] = {n: np.full(shape, -1, np.int64) for n, shape in machine.tagged.items()}
+        self._missing: dict[str, dict[Box, int]] = {n: {} for n in machine.tagged}
 
-    def obstacle(self, event: int) -> int | Word | None:
-        """What an event waits for: a value of its counter or a tagged word; None if it can be executed."""
+    def obstacle(self, event: int) -> int | Words | None:
+        """What an event waits for: a value of its counter or tagged words; None if it can be executed."""
         m = self.machine
         if m.kind[event] == EventKind.WAIT:
             return m.arg[event] if self.counters[m.ref[event]] < m.arg[event] else None
         if m.kind[event] == EventKind.RUN:
-            for buffer, box in m.tagged_words(event, True):
-                missing = self.writers[buffer][elements(box)] < 0
-                if missing.any():
-                    index = np.argwhere(missing)[0]
-                    return buffer, tuple(int(i) + a for i, (a, _) in zip(index, box, strict=True))
+            return next((words for words in m.tagged_words(event, True) if self.missing(words)), None)
         return None
+
+    def missing(self, words: Words) -> int:
+        """How many of some tagged words are not written yet; counted once, then kept up to date."""
+        buffer, box = words
+        if (count := self._missing[buffer].get(box)) is None:
+            count = self._missing[buffer][box] = int((self.writers[buffer][elements(box)] < 0).sum())
+        return count
 
     def complete(self, event: int) -> None:
         """The event, the next one of its SM, completes."""
@@ -181,12 +149,14 @@ class State:
             self.counters[m.ref[event]] += 1
         elif m.kind[event] == EventKind.RUN:
             for buffer, box in m.tagged_words(event, False):
+                counts = self._missing[buffer]
+                for other, count in counts.items():
+                    if count:
+                        shared = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(box, other, strict=True))
+                        if all(low < high for low, high in shared):
+                            counts[other] -= int((self.writers[buffer][elements(shared)] < 0).sum())
                 view = self.writers[buffer][elements(box)]
                 view[view < 0] = event
-
-    def written(self, word: Word) -> bool:
-        """Whether a tagged word has been written."""
-        return bool(self.writers[word[0]][word[1]] >= 0)
 
 
 class Knowledge:
@@ -226,9 +196,3 @@ class Knowledge:
     def sees(self, sm: int, event: int) -> bool:
         """Whether an SM has certainly seen an event by now."""
         return event < self.rows[sm][self.machine.sm[event]]
-
-    def would_see(self, then: int, event: int) -> bool:
-        """Whether the enabled event `then` lets its SM see `event`."""
-        if self.machine.kind[then] != EventKind.WAIT or (news := self._observed(then)) is None:
-            return False
-        return bool(event < news[self.machine.sm[event]])

@@ -1,7 +1,8 @@
 """Every two accesses of the same elements, one of them a write, are ordered; or the schedule has a race.
 
 Clocks prove nearly all pairs, in bulk. For the others there is the blocked run: `first` happens before `then` in every
-execution if and only if `then` is out of reach when `first` never completes.
+execution if and only if `then` is out of reach when `first` never completes. Where tagged words order the two, and the
+blocked run without tags leaves open whether `then` sees `first`, an exact search decides (`unseen`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .coverage import Overlaps, check_read_before_written
 from .diagnostics import Diagnostic, Rule
 from .execution import Items, first_per_sm, last_per_sm, run
 from .explain import Conflict, explain_race
+from .unseen import SEARCH_LIMIT, SearchLimitError, UnseenSearch
 
 WORK_LIMIT = 30_000_000
 """Items that all blocked runs together may visit; beyond, the schedule is rejected as undecided."""
@@ -58,7 +60,7 @@ class Pairs:
 
 
 class UndecidedError(Exception):
-    """The work limit is spent."""
+    """The work limit is spent: the message says which."""
 
 
 class Order:
@@ -69,12 +71,15 @@ class Order:
         self.clocks = clocks
         self.timeline = clocks.timeline
         self._runs: dict[tuple[int, Relation], Ints] = {}
+        self._search = UnseenSearch(items)
+        self._seen: dict[tuple[int, int], bool] = {}
 
     def settle(self, write: Ints, other: Ints, back: Relation | None) -> tuple[Bools, Bools, Bools]:
         """For each pair of a write and another access: (the write comes before, comes after, neither).
 
         Before: `other` sees the write. After: in the sense of `back`, which is None where after is of no use. Once
-        enough races are certain, the pairs that are not decided by then are in none of the three.
+        enough races are certain, the pairs that are not decided by then are in none of the three. UndecidedError if the
+        work limit is spent before any is.
         """
         clocks, sm = self.clocks, self.timeline.sm
         before = clocks.happens_before(write, other, Relation.VISIBLE)
@@ -86,27 +91,68 @@ class Order:
         left = np.flatnonzero(race & (sm[write] != sm[other]))
         race[left] = False
         certain = 0
-        for event in distinct(write[left]).tolist():
-            mine = left[write[left] == event]
-            before[mine] = other[mine] >= self._reached(event, Relation.VISIBLE)[sm[other[mine]]]
-            mine = mine[~before[mine]]
-            if back is not None:
-                for then in distinct(other[mine]).tolist():
-                    if event >= self._reached(then, back)[sm[event]]:
-                        after[mine[other[mine] == then]] = True
-            mine = mine[~after[mine]]
-            race[mine] = True
-            certain += len(mine) > 0
-            if certain == ENOUGH:
-                break
+        try:
+            for event in distinct(write[left]).tolist():
+                mine = left[write[left] == event]
+                before[mine] = other[mine] >= self._reached(event, Relation.VISIBLE)[sm[other[mine]]]
+                mine = mine[~before[mine]]
+                self._settle_rest(event, other, mine, back, (before, after, race))
+                certain += bool(race[mine].any())
+                if certain == ENOUGH:
+                    break
+        except UndecidedError:
+            if not race.any():
+                raise
         return before, after, race
+
+    def _settle_rest(
+        self, write: int, other: Ints, rows: Ints, back: Relation | None, result: tuple[Bools, Bools, Bools]
+    ) -> None:
+        """Enters the pairs `rows` of a write that the blocked run has not shown to come before.
+
+        If tagged words order them, only until one is a race: a search takes longer than a blocked run.
+        """
+        before, after, race = result
+        if back is None and not self.items.tagged.count:
+            race[rows] = True
+            return
+        for then in distinct(other[rows]).tolist():
+            mine = rows[other[rows] == then]
+            if not self._comes_first(write, then, Relation.ORDERED):
+                known = after if back is not None and self._comes_first(then, write, back) else race
+                known[mine] = True
+            elif not race[rows].any():
+                known = before if self._sees(write, then) else race
+                known[mine] = True
+
+    def _comes_first(self, first: int, then: int, relation: Relation) -> bool:
+        """Whether `first` happens before `then` (ORDERED), or `then` sees it (VISIBLE), of two events on different SMs."""
+        sm = self.timeline.sm[then]
+        if then >= self._reached(first, relation)[sm]:
+            return True
+        if relation is Relation.ORDERED or then < self._reached(first, Relation.ORDERED)[sm]:
+            return False
+        return self._sees(first, then)
+
+    def _sees(self, first: int, then: int) -> bool:
+        """Whether `then` sees `first`, which happens before it, where that depends on what tagged words hold up."""
+        if (first, then) not in self._seen:
+            try:
+                self._seen[first, then] = self._search.find(first, then) is None
+            except SearchLimitError:
+                raise UndecidedError(
+                    f"{SEARCH_LIMIT:,} steps of a search, because tagged words order some of them"
+                ) from None
+        return self._seen[first, then]
 
     def _reached(self, never: int, relation: Relation) -> Ints:
         """How far each SM gets when an event never completes. For VISIBLE, tagged words hold nobody up."""
+        if not self.items.tagged.count:
+            relation = Relation.VISIBLE  # the two are one
         key = (never, relation)
         if key not in self._runs:
             if (len(self._runs) + 1) * max(len(self.items), 1000) > WORK_LIMIT:
-                raise UndecidedError
+                raise UndecidedError(f"{WORK_LIMIT:,} steps")
             self._runs[key] = run(self.items, never, ignore_tags=relation is Relation.VISIBLE).reached
         return self._runs[key]
 
@@ -121,11 +167,11 @@ def check_races(order: Order, overlap: Overlaps) -> Iterator[Diagnostic]:
             yield from _check_state(order, overlap)
         else:
             yield from _check_written_once(order, overlap)
-    except UndecidedError:
+    except UndecidedError as limit:
         yield Diagnostic(
             Rule.UNDECIDED,
             f"too many accesses of @{accesses.name} are ordered by waits for a part of a counter's signals: deciding "
-            f"them takes more than {WORK_LIMIT} steps",
+            f"them takes more than {limit}",
             "wait for all signals of a counter, or use one counter for each phase",
             ops=(accesses.buffer,),
         )
@@ -136,6 +182,8 @@ def _check_written_once(order: Order, overlap: Overlaps) -> Iterator[Diagnostic]
 
     The first reader of a region on each SM has to come after the last writer on each SM.
     """
+    if not len(overlap.reader):
+        return
     accesses = overlap.accesses
     readers = first_per_sm(order.timeline, *accesses.reads.accesses)
     writers = last_per_sm(order.timeline, overlap.reader, accesses.writes.accesses[1][overlap.writer])
@@ -151,11 +199,13 @@ def _check_state(order: Order, overlap: Overlaps) -> Iterator[Diagnostic]:
     """State is written again and again: writes are ordered among each other, and each read with each write."""
     accesses = overlap.accesses
     write_event = accesses.writes.accesses[1]
-    writes = Pairs(
-        overlap, False, write_event[overlap.first], write_event[overlap.second], overlap.first, overlap.second
-    )
-    yield from _report(order, writes.take(order.settle(writes.write, writes.other, Relation.VISIBLE)[2]))
-
+    if len(overlap.first):
+        writes = Pairs(
+            overlap, False, write_event[overlap.first], write_event[overlap.second], overlap.first, overlap.second
+        )
+        yield from _report(order, writes.take(order.settle(writes.write, writes.other, Relation.VISIBLE)[2]))
+    if not len(accesses.reads):
+        return
     region, event = accesses.reads.accesses
     # All readers of a region on an SM are after a write if the first is.
     firsts = _with_writers(overlap, *first_per_sm(order.timeline, region, event))
@@ -194,6 +244,8 @@ def _check_state_coverage(order: Order, pairs: Pairs, region: Ints, event: Ints)
 
 def _report(order: Order, pairs: Pairs) -> Iterator[Diagnostic]:
     """One diagnostic for each pair of ops, about its first pair of tasks."""
+    if not len(pairs):
+        return
     body = order.timeline.schedule.body
     kinds = body.op[pairs.write].astype(np.int64) * (int(body.op.max(initial=0)) + 1) + body.op[pairs.other]
     _, firsts, counts = np.unique(kinds, return_index=True, return_counts=True)

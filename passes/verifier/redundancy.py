@@ -10,6 +10,7 @@ import numpy as np
 from ...dialects.queue import WaitOp
 from ...dialects.schedule import EventKind, Events, Schedule
 from .check import check_schedule
+from .overlap_index import OverlapIndex
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,13 @@ def redundant_waits(
     waits = np.flatnonzero(body.kind == EventKind.WAIT)
     numbers = sorted(set(body.op[waits].tolist()))
     found: list[RedundantWait] = []
+    index = OverlapIndex(schedule.kernel)
     for done, number in enumerate(numbers[:limit]):
         progress("leaving out waits", done, min(limit, len(numbers)))
         mine = waits[body.op[waits] == number]
         op = schedule.ops[number]
         assert isinstance(op, WaitOp)
-        if not check_schedule(_without(schedule, mine)):
+        if not check_schedule(_without(schedule, mine), index):
             sm = int(body.sm[mine[0]])
             found.append(RedundantWait(op, len(mine), sm, int(mine[0] - body.bounds[sm])))
     progress("leaving out waits", min(limit, len(numbers)), min(limit, len(numbers)))

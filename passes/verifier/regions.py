@@ -227,21 +227,26 @@ def critical_positions(lines: Mapping[int, set[int]], max_pos: int) -> set[int]:
 
 
 def collect(timeline: Timeline) -> list[BufferAccesses]:
-    """The buffers that tasks write, or could: weights and inputs are constants of a step."""
-    kernel = timeline.schedule.kernel
+    """The buffers that tasks access or have to: weights and inputs are constants of a step."""
+    reads: dict[str, list[Site]] = {}
+    writes: dict[str, list[Site]] = {}
+    for family, events in zip(timeline.schedule.families, timeline.events, strict=True):
+        names = family.domain.names
+        for op in family.loads:
+            used = tuple(n for n in names if n in op.region.names)
+            reads.setdefault(op.region.buffer, []).append(Site(op, op.region, family, events, used))
+        for op in family.stores:
+            writes.setdefault(op.region.buffer, []).append(Site(op, op.region, family, events, names))
     result: list[BufferAccesses] = []
-    for name, buffer in kernel.buffers.items():
+    for name, buffer in timeline.schedule.kernel.buffers.items():
         if buffer.kind.data in (BufferKind.WEIGHT, BufferKind.INPUT):
             continue
-        reads: list[Site] = []
-        writes: list[Site] = []
-        for family, events in zip(timeline.schedule.families, timeline.events, strict=True):
-            names = family.domain.names
-            for op in family.loads:
-                if op.region.buffer == name:
-                    used = tuple(n for n in names if n in op.region.names)
-                    reads.append(Site(op, op.region, family, events, used))
-            writes += [Site(op, op.region, family, events, names) for op in family.stores if op.region.buffer == name]
+        if buffer.kind.data is not BufferKind.OUTPUT and name not in reads and name not in writes:
+            continue
         rank = len(buffer.shape)
-        result.append(BufferAccesses(buffer, RegionSet(tuple(reads), rank), RegionSet(tuple(writes), rank)))
+        result.append(
+            BufferAccesses(
+                buffer, RegionSet(tuple(reads.get(name, ())), rank), RegionSet(tuple(writes.get(name, ())), rank)
+            )
+        )
     return result

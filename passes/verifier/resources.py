@@ -8,10 +8,13 @@ from math import prod
 from ...amk_ir.targets import TARGETS, Target
 from ...dialects.queue import KernelOp
 from ...dialects.task import FamilyOp, MatmulOp, shape_of
-from .diagnostics import Diagnostic, Rule
+from .diagnostics import Diagnostic, Rule, plural
 
 ACTIVATION_BYTES = 4
 """Of one activation in shared memory: two bf16, the high and the low half of a float32."""
+
+RING_UNIT = 512
+"""The size of a ring stage in bytes is a multiple of this."""
 
 
 def activation_bytes(family: FamilyOp) -> int:
@@ -43,10 +46,25 @@ def check_resources(kernel: KernelOp) -> Iterator[Diagnostic]:
     family = max(kernel.families.values(), key=activation_bytes, default=None)
     widest = 0 if family is None else activation_bytes(family)
     if ring + widest > target.shared_memory_per_block:
+        activations = f" and the activations of @{family.sym_name.data} {widest}" if family and widest else ""
         yield Diagnostic(
             Rule.RESOURCES,
-            f"the ring takes {ring} bytes and the activations of @{'' if family is None else family.sym_name.data} "
-            f"{widest}, a block of target {target.name} has {target.shared_memory_per_block}",
-            "use fewer or smaller ring stages (plan-stream), or tile the reduction dimension",
+            f"the ring takes {ring} bytes{activations}, a block of target {target.name} has "
+            f"{target.shared_memory_per_block}",
+            _smaller(kernel, widest, target),
             ops=(kernel,),
         )
+
+
+def _smaller(kernel: KernelOp, widest: int, target: Target) -> str:
+    """What to do about a ring and `widest` bytes of activations that do not fit together."""
+    tile = "tile the reduction dimension of the matmul, so that its activations take less"
+    room = target.shared_memory_per_block - widest
+    if kernel.ring is None or room < RING_UNIT:
+        return tile
+    ring = kernel.ring.data
+    if fitting := room // ring.stage_bytes:
+        remedy = f"use at most {plural(fitting, 'ring stage')} of {ring.stage_bytes} bytes (plan-stream)"
+    else:
+        remedy = f"use ring stages of at most {room // RING_UNIT * RING_UNIT} bytes (plan-stream)"
+    return remedy if ring.total_bytes > target.shared_memory_per_block else f"{remedy}, or {tile}"

@@ -120,12 +120,14 @@ def check_stream(timeline: Timeline) -> Iterator[Diagnostic]:
     schedule = timeline.schedule
     streams = np.array([bool(f.streams) for f in schedule.families] or [False])
     body, stream = schedule.body, schedule.stream
+    if not streams.any() and not len(stream):
+        return
     consumed = np.flatnonzero((body.kind == EventKind.RUN) & streams[np.where(body.kind == EventKind.RUN, body.ref, 0)])
     if len(consumed) and schedule.kernel.ring is None:
         yield Diagnostic(
             Rule.STREAM,
             f"the kernel has no weight ring, but task {timeline.task(int(consumed[0]))} takes tiles from one",
-            "run plan-stream, or give the kernel a ring",
+            "run plan-stream, or give the kernel one, such as ring #amk.ring<stages = 4, bytes = 16384, in_flight = 2>",
             ops=(schedule.kernel,),
             tasks=(timeline.task(int(consumed[0])),),
         )
@@ -136,15 +138,23 @@ def check_stream(timeline: Timeline) -> Iterator[Diagnostic]:
         consumer = (int(mine[where]),) if where < len(mine) else ()
         yield Diagnostic(
             Rule.STREAM,
-            f"fetch {where} of SM {wrong[0]} is {found}, but its body consumes {expected} there: tiles leave the ring "
-            "in the order in which they entered it",
+            f"{_fetch_and_consumer(wrong[0], where, found, expected)}: tiles leave the ring in the order in which they "
+            "entered it",
             f"make the stream of SM {wrong[0]} fetch the tasks of its body that stream, in the order in which they run",
             execution=f"SM {wrong[0]} computes with the weights of another task, or waits for a tile that never comes",
             sms=tuple(wrong[:8]),
-            tasks=tuple(t for t in (expected, found) if t.startswith("@")),
+            tasks=tuple(t for t in (expected, found) if t),
             occurrences=len(wrong),
-            failure=Failure(FailureKind.STREAM, events=consumer, sm=wrong[0]),
+            # without a ring, tiles come straight from memory: nothing to show
+            failure=None if schedule.kernel.ring is None else Failure(FailureKind.STREAM, events=consumer, sm=wrong[0]),
         )
+
+
+def _fetch_and_consumer(sm: int, place: int, found: str, expected: str) -> str:
+    if not found:
+        return f"SM {sm} has no fetch {place}, but its body consumes {expected} there"
+    consumed = f"consumes {expected} there" if expected else "consumes nothing any more"
+    return f"fetch {place} of SM {sm} is {found}, but its body {consumed}"
 
 
 def _different_sms(body: Events, consumed: Ints, stream: Events, timeline: Timeline) -> list[int]:
@@ -158,7 +168,7 @@ def _different_sms(body: Events, consumed: Ints, stream: Events, timeline: Timel
 
 
 def _first_difference(timeline: Timeline, consumed: Ints, sm: int) -> tuple[str, str, int]:
-    """(task consumed, task fetched, place) where the two first differ on an SM; place -1 if they never do."""
+    """(task consumed, task fetched, place) where the two first differ on an SM, "" for none; place -1 if they never do."""
     schedule = timeline.schedule
     low, high = np.searchsorted(timeline.sm[consumed], [sm, sm + 1])
     mine = consumed[low:high]
@@ -170,6 +180,6 @@ def _first_difference(timeline: Timeline, consumed: Ints, sm: int) -> tuple[str,
         expected = wanted[place] if place < len(wanted) else None
         found = fetched[place] if place < len(fetched) else None
         if expected != found:
-            names = [schedule.task_name(*t) if t is not None else "nothing" for t in (expected, found)]
+            names = [schedule.task_name(*t) if t is not None else "" for t in (expected, found)]
             return names[0], names[1], place
     return "", "", -1

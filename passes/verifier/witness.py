@@ -17,14 +17,15 @@ from typing import Any, cast
 
 from ...amk_ir.errors import UsageError
 from ...dialects.schedule import Schedule
+from .coverage import overlaps
 from .diagnostics import Failure, FailureKind, Rule
+from .execution import Items, build_items, tagged_regions
 from .machine import Box, Knowledge, Machine
+from .regions import collect
 from .timeline import Timeline
+from .unseen import UnseenSearch
 
 VERSION = 1
-
-ATTEMPTS = 8
-"""Executions that are tried where a write comes first but may stay unseen."""
 
 
 @dataclass(frozen=True)
@@ -238,13 +239,21 @@ def _deadlock(machine: Machine, failure: Failure) -> _Found:
 
 def _to_the_event(machine: Machine, failure: Failure) -> _Found:
     """All parties are executed; the last of them ends it."""
-    if not failure.events:
-        return _to_the_end(machine, failure)
     order = machine.execute()
     if not set(failure.events) <= set(order):
         return None
     last = max(failure.events, key=order.index)
     return [machine.past(order[: order.index(last) + 1], failure.events)], failure.kind, failure.events
+
+
+def _stream(machine: Machine, failure: Failure) -> _Found:
+    """To the task that does not find its tiles; without one, to the end of the SM that leaves tiles."""
+    if failure.events:
+        return _to_the_event(machine, failure)
+    order = machine.execute()
+    low, high = machine.bounds[failure.sm], machine.bounds[failure.sm + 1]
+    finished = low == high or high - 1 in order
+    return ([order], failure.kind, ()) if finished else None
 
 
 def _without(machine: Machine, never: int, event: int) -> list[int] | None:
@@ -255,16 +264,24 @@ def _without(machine: Machine, never: int, event: int) -> list[int] | None:
 
 def _unseen(machine: Machine, write: int, other: int) -> _Found:
     """`other` comes after `write` without seeing it."""
-    for seed in range(ATTEMPTS):
-        order = machine.unseen(write, other, seed)
-        if order is not None:
-            order = machine.past(order, [write, other])
-            known = Knowledge(machine)
-            for event in order[:-1]:
-                known.complete(event)
-            if order[-1] == other and not known.sees(machine.sm[other], write):
-                return [order], FailureKind.UNSEEN_WRITE, (write, other)
+    order = UnseenSearch(_items(machine)).find(write, other)
+    if order is None:
+        return None
+    for candidate in (machine.past(order, [write, other]), order):
+        known = Knowledge(machine)
+        for event in candidate[:-1]:
+            known.complete(event)
+        if not known.sees(machine.sm[other], write):
+            return [candidate], FailureKind.UNSEEN_WRITE, (write, other)
     return None
+
+
+def _items(machine: Machine) -> Items:
+    """The items of a schedule whose tasks run once each, at the machine's position."""
+    timeline = Timeline.of(machine.schedule)
+    tokens = machine.schedule.kernel.tokens.value.data
+    found = [overlaps(a, machine.position, tokens) for a in collect(timeline) if a.tagged]
+    return build_items(timeline, tagged_regions(timeline, found))
 
 
 def _unseen_write(machine: Machine, failure: Failure) -> _Found:
@@ -294,7 +311,7 @@ _FINDERS: Mapping[FailureKind, Callable[[Machine, Failure], _Found]] = {
     FailureKind.MISSING_TASK: _to_the_end,
     FailureKind.REPEATED_TASK: _to_the_event,
     FailureKind.REWRITE: _to_the_event,
-    FailureKind.STREAM: _to_the_event,
+    FailureKind.STREAM: _stream,
     FailureKind.UNORDERED: _unordered,
     FailureKind.UNSEEN_WRITE: _unseen_write,
     FailureKind.UNWRITTEN_OUTPUT: _to_the_end,

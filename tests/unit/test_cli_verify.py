@@ -1,94 +1,13 @@
-"""amk verify and amk replay as programs; what they say of each rule, word for word.
-
-`AMK_UPDATE_GOLDEN=1 pytest tests/unit/test_cli_verify.py` writes the files of golden/verify/ anew; look at the difference.
-"""
+"""amk verify and amk replay as programs."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from decoder_kernels import Shape, decoder
-
-GOLDEN = Path(__file__).parent / "golden" / "verify"
-UPDATE = os.environ.get("AMK_UPDATE_GOLDEN") == "1"
-
-TINY = Shape(layers=1, hidden=16, heads=2, kv_heads=1, head_dim=8, mlp=16, vocab=16, sms=2, max_seq=4)
-
-
-def small(bodies: list[str], *, state: str = "state", families: str = "") -> str:
-    """Two SMs: @put writes @a, @get reads it; @tell and @hear hand over a tagged word."""
-    programs = "".join(
-        f"  queue.program sms {sm} to {sm + 1} stream {{}} body {{\n    {body}\n  }}\n"
-        for sm, body in enumerate(bodies)
-    )
-    return f"""queue.kernel @small target "reference" sms {len(bodies)} max_seq 4 tokens 1 {{
-  task.buffer @in input : tensor<2xf32>
-  task.buffer @a {state} : tensor<2xf32>
-  task.buffer @word scratch tagged : tensor<1xf32>
-  task.buffer @out output : tensor<2xf32>
-  task.family @put () {{
-    %v = task.load @in[0 : 2] : tensor<2xf32>
-    task.store %v, @a[0 : 2] : tensor<2xf32>
-  }}
-  task.family @get () {{
-    %v = task.load @a[0 : 2] : tensor<2xf32>
-    task.store %v, @out[0 : 2] : tensor<2xf32>
-  }}
-  task.family @tell () {{
-    %v = task.load @in[0 : 1] : tensor<1xf32>
-    task.store %v, @word[0 : 1] : tensor<1xf32>
-  }}
-  task.family @hear () {{
-    %w = task.load @word[0 : 1] : tensor<1xf32>
-    %v = task.load @a[0 : 2] : tensor<2xf32>
-    task.store %v, @out[0 : 2] : tensor<2xf32>
-  }}
-{families}  queue.counter @c[2]
-{programs}}}
-"""
-
-
-def only(text: str, *names: str) -> str:
-    """Without the other families of `small`."""
-    for name in {"put", "get", "tell", "hear"} - set(names):
-        text = re.sub(rf"  task.family @{name} .*?\n  }}\n", "", text, flags=re.DOTALL)
-    return text if "tell" in names or "hear" in names else re.sub(r"  task.buffer @word .*\n", "", text)
-
-
-def changed(old: str, new: str) -> str:
-    text = decoder(TINY)
-    assert old in text
-    return text.replace(old, new)
-
-
-CASES = {
-    "race": only(
-        small(["queue.run @put[] queue.signal @c[0]", "queue.run @get[] queue.wait @c[0] all"], state="scratch"), "put", "get"
-    ),
-    "race_of_state": only(small(["queue.run @put[]", "queue.run @get[]"]), "put", "get"),
-    "race_behind_a_tag": only(
-        small(["queue.run @put[] queue.run @tell[]", "queue.run @hear[]"], state="scratch"), "put", "tell", "hear"
-    ),
-    "deadlock": only(
-        small(["queue.wait @c[1] all queue.run @put[] queue.signal @c[0]", "queue.wait @c[0] all queue.run @get[] queue.signal @c[1]"]),
-        "put",
-        "get",
-    ),
-    "deadlock_of_tags": only(
-        small(["queue.run @hear[] queue.run @tell[] queue.run @put[]", ""], state="scratch"), "put", "tell", "hear"
-    ),
-    "coverage": only(small(["queue.run @get[] queue.run @put[]", ""]), "put", "get"),
-    "coverage_of_an_output": changed("task.store %y, @logits[0 : 1, tile*8 : 8]", "task.store %y, @logits[0 : 1, 0 : 8]"),
-    "written_once": changed("@m[layer, 0 : 1, tile*4 : 4]", "@m[layer, 0 : 1, tile*3 : 4]"),
-    "tasks_missing": only(small(["queue.run @put[]", ""]), "put", "get"),
-    "tasks_doubled": only(small(["queue.run @put[] queue.run @get[]", "queue.run @put[]"]), "put", "get"),
-    "stream": changed("queue.run @down[layer] on cyclic 0", "queue.run @down[layer] on cyclic 1"),
-    "resources": changed("stages = 10, bytes = 16384", "stages = 14, bytes = 16896"),
-    "bounds": changed("%r, @kc[layer, pos : 1,", "%r, @kc[layer, pos + 1 : 1,"),
-}  # fmt: skip
+from decoder_kernels import decoder
+from rejected_kernels import CASES, TINY, changed
 
 
 def one_line(stderr: str, *parts: str) -> None:
@@ -106,30 +25,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_golden(tool, files: Path, tmp_path: Path, case: str):
-    """What is wrong, how it goes wrong and what to change; and the replay shows it."""
-    file, witness = files / f"{case}.mlir", tmp_path / "witness.json"
-    run = tool("amk", "verify", file, "--witness", witness)
-    assert run.returncode == 2
-    text = run.stdout + run.stderr
-    if witness.exists():
-        replay = tool("amk", "replay", file, witness)
-        assert (replay.returncode, replay.stderr) == (0, "")
-        text += f"--- replay\n{replay.stdout}"
-    text = text.replace(str(file), "kernel.mlir").replace(str(witness), "witness.json")
-    text = re.sub(r"-?\d+\.\d+(e-?\d+)?", "#", text)  # values differ between processors
-    golden = GOLDEN / f"{case}.txt"
-    if UPDATE:
-        golden.parent.mkdir(parents=True, exist_ok=True)
-        golden.write_text(text)
-    assert text == golden.read_text(), "AMK_UPDATE_GOLDEN=1 accepts it"
-
-
-def test_no_golden_file_is_left_over():
-    assert {p.stem for p in GOLDEN.iterdir()} == set(CASES)
-
-
 def test_safe(tool, files: Path, tmp_path: Path):
     run = tool("amk", "verify", files / "safe.mlir", "--witness", tmp_path / "w.json")
     assert (run.returncode, run.stderr) == (0, "")
@@ -138,7 +33,8 @@ def test_safe(tool, files: Path, tmp_path: Path):
 
 
 SCHEMA = {"amk_verify": int, "file": str, "accepted": bool, "error": (str, type(None)), "kernels": list}
-KERNEL = {"kernel": str, "digest": str, "target": str, "accepted": bool, "seconds": float, "counts": dict, "diagnostics": list, "redundant": (dict, type(None))}  # fmt: skip
+KERNEL = {"kernel": str, "digest": str, "target": str, "accepted": bool, "seconds": float, "counts": dict, "diagnostics": list, "redundant": (dict, type(None)), "fix": (dict, type(None))}  # fmt: skip
+FIX = {"safe": bool, "counters": int, "signals": int, "waits": int, "added": list, "refused": (str, type(None))}
 DIAGNOSTIC = {"rule": str, "message": str, "execution": str, "remedy": str, "occurrences": int, "ops": list, "sms": list, "tasks": list, "regions": list, "text": str, "witness": (dict, type(None)), "no_witness": (str, type(None))}  # fmt: skip
 COUNTS = {"sms", "tasks", "waits", "signals", "events", "fetches", "counters"}
 
@@ -173,7 +69,7 @@ def test_json(tool, files: Path, case: str):
 
 def test_the_schema_is_documented():
     text = (Path(__file__).parents[2] / "docs" / "verify.md").read_text()
-    for name in {*SCHEMA, *KERNEL, *DIAGNOSTIC, *COUNTS}:
+    for name in {*SCHEMA, *KERNEL, *DIAGNOSTIC, *COUNTS, *FIX}:
         assert f"`{name}`" in text, name
 
 
@@ -211,6 +107,72 @@ def test_redundant_waits(tool, tmp_path: Path):
     assert "1 of 8 waits could be left out, each alone\n  `queue.wait @qkv_done[layer] all`: 2 events" in run.stdout
     run = tool("amk", "verify", file, "--redundant", "--tries", "1")
     assert "7 waits were not tried (--tries 8)" in run.stdout
+
+
+# ---- --fix --------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_of_a_fix_is_real(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page = (Path(__file__).parents[2] / "docs" / "verify.md").read_text()
+    blocks = re.findall(r"```(?:mlir)?\n(.*?)```", page, re.DOTALL)
+    command = "amk verify small.mlir --fix fixed.mlir"
+    (shown,) = [block for block in blocks if block.startswith(f"$ {command}\n")]
+    (tmp_path / "small.mlir").write_text(blocks[0])
+    monkeypatch.chdir(tmp_path)
+    run = tool(*command.split())
+    assert (run.returncode, run.stderr) == (0, "")
+    assert shown == f"$ {command}\n{run.stdout}"
+    assert tool("amk", "verify", "fixed.mlir").returncode == 0
+    assert tool("amk", "verify", "small.mlir").returncode == 2, "the file itself stays as it is"
+
+
+def test_fix_of_what_is_safe(tool, files: Path, tmp_path: Path):
+    first, second = tmp_path / "first.mlir", tmp_path / "second.mlir"
+    run = tool("amk", "verify", files / "safe.mlir", "--fix", first)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.endswith("\nfixed: nothing to add\n")
+    assert tool("amk", "verify", first, "--fix", second).returncode == 0
+    assert first.read_text() == second.read_text()
+
+
+def test_what_cannot_be_fixed_is_not_written(tool, files: Path, tmp_path: Path):
+    """Neither it nor a kernel beside it that can."""
+    out, both = tmp_path / "out.mlir", tmp_path / "both.mlir"
+    both.write_text(f"{CASES['race_of_state']}\n{CASES['deadlock'].replace('@small', '@other')}")
+    for file in (files / "deadlock.mlir", both):
+        run = tool("amk", "verify", file, "--fix", out)
+        assert (run.returncode, run.stderr) == (2, "")
+        assert ": waits mend races, not deadlock\n" in run.stdout
+        assert "not fixed: insert-missing-sync: kernel @" in run.stdout
+        assert not out.exists()
+    assert "fixed: added" in run.stdout
+
+
+@pytest.mark.parametrize("case", ["race_of_state", "race_behind_a_tag", "deadlock", "safe"])
+def test_json_of_a_fix(tool, files: Path, tmp_path: Path, case: str):
+    run = tool("amk", "verify", files / f"{case}.mlir", "--json", "--fix", tmp_path / "out.mlir")
+    report = checked(json.loads(run.stdout), SCHEMA)
+    (kernel,) = report["kernels"]
+    fix = checked(checked(kernel, KERNEL)["fix"], FIX)
+    assert report["accepted"] == (case == "safe"), "of the file, not of what was made of it"
+    assert fix["safe"] == (case != "deadlock") == (run.returncode == 0) == (fix["refused"] is None)
+    assert len(fix["added"]) == fix["counters"] + fix["signals"] + fix["waits"]
+    assert bool(fix["added"]) == case.startswith("race")
+
+
+def test_fix_that_cannot_be_written(tool, files: Path):
+    run = tool("amk", "verify", files / "race_of_state.mlir", "--fix", "no/such/out.mlir")
+    assert run.returncode == 2
+    one_line(run.stderr, "no/such/out.mlir: cannot write")
+
+
+def test_fix_for_another_target(tool, files: Path, tmp_path: Path):
+    """What does not fit the other target is not a matter of waits; the file names its own target still."""
+    out = tmp_path / "out.mlir"
+    assert tool("amk", "verify", files / "safe.mlir", "--target", "sm_86", "--fix", out).returncode == 2
+    assert not out.exists()
+    assert tool("amk", "verify", files / "race_of_state.mlir", "--target", "sm_90a", "--fix", out).returncode == 0
+    assert 'target "reference"' in out.read_text()
 
 
 @pytest.mark.parametrize(

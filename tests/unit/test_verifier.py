@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 import pytest
+from decoder_edits import BIG, EDITS, edited
 from decoder_kernels import LLAMA_8B, Shape, decoder
 from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, StringAttr
@@ -16,8 +17,6 @@ from amk.dialects.queue import KernelOp, Queue
 from amk.dialects.task import Task
 from amk.passes.verifier import Rule, VerifiedKernel, check, verify
 from amk.passes.verify_schedule import VerifySchedulePass
-
-BIG = Shape(layers=3, hidden=64, heads=4, kv_heads=2, head_dim=16, mlp=48, vocab=72, sms=7, max_seq=33)
 
 
 def module(text: str):
@@ -37,11 +36,6 @@ def rules(text: str) -> set[str]:
     return {d.rule.value for d in check(kernel(text))}
 
 
-def edited(text: str, old: str, new: str, count: int = -1) -> str:
-    assert old in text
-    return text.replace(old, new, count)
-
-
 @pytest.mark.parametrize("handoff", ["counter", "tagged", "barrier"])
 @pytest.mark.parametrize(
     "shape",
@@ -58,32 +52,8 @@ def test_safe_decoders(shape: Shape, handoff: str):
     assert check(kernel(decoder(shape, handoff))) == []
 
 
-EDITS = [
-    # (what, old, new, rule)
-    ("a dropped wait", "      queue.wait @a_done[layer] all\n", "", Rule.RACE),
-    ("a dropped wait before the cache is read", "      queue.wait @qkv_done[layer] all\n", "", Rule.RACE),
-    ("a threshold below the signals", "@m_done[layer] all", "@m_done[layer] >= 3", Rule.RACE),
-    ("a threshold beyond the signals", "@m_done[layer] all", "@m_done[layer] >= 8", Rule.DEADLOCK),
-    ("the wrong counter", "queue.wait @m_done[layer] all", "queue.wait @a_done[layer] all", Rule.RACE),
-    ("a counter that its own phase signals", "queue.wait @x_done[layer*2] all", "queue.wait @qkv_done[layer] all", Rule.DEADLOCK),
-    ("a cycle through the next layer's counter", "@a_done[layer] all", "@x_done[layer*2 + 2] all", Rule.DEADLOCK),
-    ("a lost signal", "      queue.signal @m_done[layer]\n", "", Rule.RACE),
-    ("a wait after the runs", "queue.wait @logits_done[0] all\n      queue.run @argmax[] on cyclic 0", "queue.run @argmax[] on cyclic 0\n      queue.wait @logits_done[0] all", Rule.RACE),
-    ("overlapping tiles", "@m[layer, 0 : 1, tile*4 : 4]", "@m[layer, 0 : 1, tile*3 : 4]", Rule.WRITTEN_ONCE),
-    ("all layers to one", "task.store %m, @m[layer,", "task.store %m, @m[0,", Rule.WRITTEN_ONCE),
-    ("the wrong row of the cache", "%r, @kc[layer, pos : 1,", "%r, @kc[layer, 0 : 1,", Rule.COVERAGE),
-    ("the next layer's activations", "%x = task.load @x[layer*2 + 1, 0 : 1, 0 : 64]", "%x = task.load @x[layer*2 + 2, 0 : 1, 0 : 64]", Rule.RACE),
-    ("a run that is missing", "      queue.run @o[layer] on cyclic 0\n", "      queue.run @o[0] on cyclic 0\n", Rule.TASKS),
-    ("a stream in another order", "queue.fetch @o[layer] on cyclic 0\n      queue.fetch @up[layer] on cyclic 0", "queue.fetch @up[layer] on cyclic 0\n      queue.fetch @o[layer] on cyclic 0", Rule.STREAM),
-    ("a stream with another placement", "queue.fetch @up[layer] on cyclic 0", "queue.fetch @up[layer] on cyclic 1", Rule.STREAM),
-    ("a run with another placement", "queue.run @down[layer] on cyclic 0", "queue.run @down[layer] on blocked 0", Rule.STREAM),
-    ("a ring that does not fit", "stages = 10, bytes = 16384", "stages = 14, bytes = 16896", Rule.RESOURCES),
-    ("no ring", " ring #amk.ring<stages = 10, bytes = 16384, in_flight = 3>", "", Rule.STREAM),
-]  # fmt: skip
-
-
 @pytest.mark.parametrize(("old", "new", "rule"), [e[1:] for e in EDITS], ids=[e[0] for e in EDITS])
-def test_unsafe_edits(old: str, new: str, rule: Rule):
+def test_unsafe_edits(old: str, new: str, rule: str):
     assert rule in rules(edited(decoder(BIG), old, new))
 
 
@@ -143,7 +113,7 @@ def test_empty_kernels():
 
 def test_a_family_far_too_large():
     """Nothing is allocated for tasks that no queue holds."""
-    text = edited(decoder(), "task.family @argmax ()", "task.family @argmax (many = 4000000000)")
+    text = edited(decoder(), "task.family @argmax ()", "task.family @argmax (many = 2147483647)")
     text = edited(text, "queue.run @argmax[] on cyclic 0", "queue.run @argmax[3] on cyclic 0")
     (diagnostic,) = check(kernel(text))
     assert diagnostic.rule is Rule.TASKS
@@ -213,15 +183,6 @@ def test_the_pass_reports_and_changes_nothing():
     assert str(good) == before
     with pytest.raises(PassFailedException, match="schedule @decoder is rejected\nrace: "):
         VerifySchedulePass().apply(Context(), module(edited(decoder(), "      queue.wait @a_done[layer] all\n", "")))
-
-
-@pytest.mark.parametrize("handoff", ["counter", "tagged", "barrier"])
-def test_a_large_model_in_seconds(handoff: str):
-    """Llama-3.1-8B on 132 SMs, 190,000 tasks and more: about a second; the bound leaves room for busy machines."""
-    op = kernel(decoder(LLAMA_8B, handoff))
-    start = time.perf_counter()
-    assert check(op) == []
-    assert time.perf_counter() - start < 10
 
 
 @pytest.mark.parametrize("old", ["      queue.wait @qkv_done[layer] all\n", "      queue.wait @x_done[layer*2] all\n"])

@@ -10,7 +10,8 @@ from functools import cache
 import pytest
 from decoder_kernels import LLAMA_8B, Shape, decoder
 from llama_kernels import ExplicitKernel, LlamaShape, graph_model, parse, queue_kernel
-from schedules.random_kernels import random_kernel
+from schedules.random_kernels import random_kernel, whole
+from schedules.small_kernels import Family, Kernel
 from schedules.small_kernels import parse as parse_small
 from xdsl.dialects.builtin import ModuleOp
 
@@ -187,6 +188,33 @@ def test_a_kernel_that_does_not_fit_has_no_witness():
     assert diagnostic.rule is Rule.RESOURCES
     assert diagnostic.failure is None
     assert diagnostic.witness is None
+
+
+def streaming(*body) -> Kernel:
+    """A task that streams, alone on an SM whose stream has one fetch too many."""
+    return Kernel(1, [Family(1, [], [whole("o")], True)], 1, [[*body, ("run", 0, 0)]], [[(0, 0), (0, 0)]])
+
+
+def test_a_fetch_that_is_left_over():
+    (diagnostic,) = replayed(parse_small(streaming().text()))
+    assert diagnostic.witness is not None
+    assert diagnostic.witness.failure is FailureKind.STREAM
+
+
+def test_a_fetch_that_is_left_over_on_an_sm_that_never_finishes():
+    """The deadlock is what happens."""
+    diagnostics = replayed(parse_small(streaming(("wait", 0, 1)).text()))
+    assert {d.rule for d in diagnostics} == {Rule.STREAM, Rule.DEADLOCK}
+    assert {d.witness.failure for d in diagnostics if d.witness is not None} == {FailureKind.DEADLOCK}
+
+
+def test_without_a_ring_there_is_nothing_to_replay():
+    text = streaming().text()
+    ring = "ring #amk.ring<stages = 1, bytes = 512, in_flight = 1> "
+    assert ring in text
+    diagnostics = check(parse_small(text.replace(ring, "")))
+    assert [d.rule for d in diagnostics] == [Rule.STREAM, Rule.STREAM]
+    assert [d.failure for d in diagnostics] == [None, None]
 
 
 def test_state_written_by_earlier_steps_is_there():

@@ -31,7 +31,7 @@ queue.kernel @k target "reference" sms 2 max_seq 4 tokens 1 {
 // CHECK-NEXT: race: task @produce[1] (SM 1, event 0) writes @a[2 : 2], task @consume[] (SM 0, event 2) reads @a[0 : 4], and nothing makes the reader see the write
 // CHECK-NEXT:   in: `queue.run @produce[1]`, `queue.run @consume[]`
 // CHECK-NEXT:   execution: SM 0 comes to task @consume[] while SM 1 is still before task @produce[1]: nothing that SM 0 waits for until then needs it
-// CHECK-NEXT:   to fix: wait for all 2 signals of @done[0] on SM 0 before task @consume[]: SM 1 signals @done[0] after the write
+// CHECK-NEXT:   to fix: put `queue.wait @done[0] all` on SM 0 before task @consume[]: SM 1 signals @done[0] after the write
 
 // -----
 
@@ -65,7 +65,7 @@ queue.kernel @k target "reference" sms 2 max_seq 4 tokens 1 {
 // CHECK-NEXT: race: task @produce[1] (SM 1, event 0) writes @a[2 : 2], task @consume[] (SM 0, event 3) reads @a[0 : 4], and nothing makes the reader see the write
 // CHECK-NEXT:   in: `queue.run @produce[1]`, `queue.run @consume[]`
 // CHECK-NEXT:   execution: SM 0 comes to task @consume[] while SM 1 is still before task @produce[1]: nothing that SM 0 waits for until then needs it
-// CHECK-NEXT:   to fix: raise the threshold of `queue.wait @done[0] >= 1 (of 2)` on SM 0: SM 1 signals @done[0] after the write
+// CHECK-NEXT:   to fix: raise the threshold of `queue.wait @done[0] >= 1 (of 2)` on SM 0 to 2: SM 1 signals @done[0] after the write
 
 // -----
 
@@ -440,7 +440,7 @@ queue.kernel @k target "reference" sms 2 max_seq 4 tokens 1 {
 // CHECK-NEXT: deadlock: SM 0 waits for ever: a step has only 2 signals of @done[0]; 1 of 2 SMs never finish
 // CHECK-NEXT:   in: `queue.wait @done[0] >= 3`
 // CHECK-NEXT:   execution: SM 0 stands at `queue.wait @done[0] >= 3 (of 2)` (event 2) with 2 signals, but a step has only 2 signals of @done[0]
-// CHECK-NEXT:   to fix: lower the threshold, or add the missing signal
+// CHECK-NEXT:   to fix: add 1 signal of @done[0], or lower the threshold to 2
 
 // -----
 
@@ -474,7 +474,7 @@ queue.kernel @k target "reference" sms 2 max_seq 4 tokens 1 {
 // CHECK-NEXT: deadlock: SM 0 waits for an event that comes later in its own queue; 1 of 2 SMs never finish
 // CHECK-NEXT:   in: `queue.wait @done[0] all`
 // CHECK-NEXT:   execution: SM 0 stands at `queue.wait @done[0] >= 2 (of 2)` (event 0) with 1 signal, and misses queue.signal @done[0] (SM 0, event 2)
-// CHECK-NEXT:   to fix: move that event before the wait
+// CHECK-NEXT:   to fix: in the queue of SM 0, move queue.signal @done[0] before queue.wait @done[0] >= 2 (of 2)
 
 // -----
 
@@ -506,7 +506,7 @@ queue.kernel @k target "reference" sms 2 max_seq 4 tokens 1 {
 // CHECK-NEXT: deadlock: SM 0 waits for an event that comes later in its own queue; 1 of 2 SMs never finish
 // CHECK-NEXT:   in: `queue.run @consume[]`
 // CHECK-NEXT:   execution: SM 0 stands at task @consume[] (event 0), polling the tagged words @a[0 : 4], and misses task @produce[0] (SM 0, event 1)
-// CHECK-NEXT:   to fix: move that event before the wait
+// CHECK-NEXT:   to fix: in the queue of SM 0, move task @produce[0] before task @consume[]
 
 // -----
 
@@ -592,7 +592,7 @@ queue.kernel @k target "reference" sms 1 max_seq 4 tokens 1 ring #amk.ring<stage
 }
 
 // CHECK: schedule @k is rejected
-// CHECK-NEXT: stream: fetch 1 of SM 0 is nothing, but its body consumes @row[1] there: tiles leave the ring in the order in which they entered it
+// CHECK-NEXT: stream: SM 0 has no fetch 1, but its body consumes @row[1] there: tiles leave the ring in the order in which they entered it
 // CHECK-NEXT:   execution: SM 0 computes with the weights of another task, or waits for a tile that never comes
 // CHECK-NEXT:   to fix: make the stream of SM 0 fetch the tasks of its body that stream, in the order in which they run
 
@@ -620,7 +620,7 @@ queue.kernel @k target "reference" sms 1 max_seq 4 tokens 1 {
 
 // CHECK: schedule @k is rejected
 // CHECK-NEXT: stream: the kernel has no weight ring, but task @row[0] takes tiles from one
-// CHECK-NEXT:   to fix: run plan-stream, or give the kernel a ring
+// CHECK-NEXT:   to fix: run plan-stream, or give the kernel one, such as ring #amk.ring<stages = 4, bytes = 16384, in_flight = 2>
 
 // -----
 
@@ -648,5 +648,5 @@ queue.kernel @k target "sm_90a" sms 200 max_seq 4 tokens 1 ring #amk.ring<stages
 // CHECK-NEXT: resources: the kernel has a block for each of 200 SMs, target sm_90a has at most 132: blocks that are not resident never signal
 // CHECK-NEXT:   to fix: place the tasks on 132 SMs or fewer (place-tasks sms)
 // CHECK-NEXT: resources: the ring takes 1048576 bytes and the activations of @row 16, a block of target sm_90a has 232448
-// CHECK-NEXT:   to fix: use fewer or smaller ring stages (plan-stream), or tile the reduction dimension
+// CHECK-NEXT:   to fix: use at most 14 ring stages of 16384 bytes (plan-stream)
 
