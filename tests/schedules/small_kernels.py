@@ -17,6 +17,7 @@ from amk.dialects.task import Task as TaskDialect
 SHAPES = {"p": (2, 3), "t": (4,), "s": (4,), "o": (2,)}
 KINDS = {"p": "scratch", "t": "scratch tagged", "s": "state", "o": "output"}
 MAX_SEQ = 4
+BUFFERS = {name: (KINDS[name], shape) for name, shape in SHAPES.items()}
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Kernel:
     counters: int
     queues: list[list[Event]]
     fetches: list[list[tuple[int, int]]] = field(default_factory=list)
+    buffers: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=lambda: BUFFERS)  # kind, shape
+    max_seq: int = MAX_SEQ
 
     def total(self, counter: int) -> int:
         return sum(e == ("signal", counter) for q in self.queues for e in q)
@@ -72,11 +75,14 @@ class Kernel:
 
     def text(self) -> str:
         lines = [
-            f'queue.kernel @k target "reference" sms {len(self.queues)} max_seq {MAX_SEQ} tokens {self.tokens} '
+            f'queue.kernel @k target "reference" sms {len(self.queues)} max_seq {self.max_seq} tokens {self.tokens} '
             "ring #amk.ring<stages = 1, bytes = 512, in_flight = 1> {",
             '  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<2xf32>',
         ]
-        lines += [f"  task.buffer @{b} {KINDS[b]} : tensor<{'x'.join(map(str, s))}xf32>" for b, s in SHAPES.items()]
+        lines += [
+            f"  task.buffer @{b} {kind} : tensor<{'x'.join(map(str, shape))}xf32>"
+            for b, (kind, shape) in self.buffers.items()
+        ]
         lines += ["  task.buffer @in1 input : tensor<8xf32>", "  task.buffer @in2 input : tensor<8x8xf32>"]
         for n, family in enumerate(self.families):
             domain = f"i = {family.extent}" if family.extent > 1 else ""
