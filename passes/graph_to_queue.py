@@ -33,6 +33,7 @@ class GraphToQueuePass(ModulePass):
     rows: int = GraphToTaskPass.rows
     tasks: int = GraphToTaskPass.tasks
     columns: int = GraphToTaskPass.columns
+    widest: int = GraphToTaskPass.widest
     handoff: Handoff = TaskToQueuePass.handoff
     stages: int = TaskToQueuePass.stages
     bytes: int = TaskToQueuePass.bytes
@@ -49,7 +50,7 @@ class GraphToQueuePass(ModulePass):
             ctx,
             op,
             (
-                GraphToTaskPass(self.rows, tasks, self.columns),
+                GraphToTaskPass(self.rows, tasks, self.columns, self.widest, 0 if tasks else sms),
                 TaskToQueuePass(self.target, self.sms, self.handoff, self.stages, self.bytes, self.in_flight),
             ),
         )

@@ -20,7 +20,7 @@ from .tile_tasks import TileTasksPass
 class GraphToTaskPass(ModulePass):
     """canonicalize, convert-graph-to-task, fuse-into-consumer, fuse-into-producer, tile-tasks.
 
-    rows, tasks, columns: as in tile-tasks.
+    rows, tasks, columns, widest, sms: as in tile-tasks.
     """
 
     name = "graph-to-task"
@@ -28,6 +28,8 @@ class GraphToTaskPass(ModulePass):
     rows: int = TileTasksPass.rows
     tasks: int = TileTasksPass.tasks
     columns: int = TileTasksPass.columns
+    widest: int = TileTasksPass.widest
+    sms: int = TileTasksPass.sms
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         run_passes(
@@ -38,6 +40,6 @@ class GraphToTaskPass(ModulePass):
                 ConvertGraphToTaskPass(),
                 FuseIntoConsumerPass(),
                 FuseIntoProducerPass(),
-                TileTasksPass(self.rows, self.tasks, self.columns),
+                TileTasksPass(self.rows, self.tasks, self.columns, self.widest, self.sms),
             ),
         )

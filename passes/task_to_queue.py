@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import PassFailedException
 
+from ..amk_ir.errors import TargetError
+from ..amk_ir.targets import get_target
 from .insert_sync import Handoff, InsertSyncPass
 from .pipeline import run_passes
-from .place_tasks import PlaceTasksPass
+from .place_tasks import PlaceTasksPass, grid_size
 from .plan_stream import PlanStreamPass
+from .split_argmax import SplitArgmaxPass
 
 
 @dataclass(frozen=True)
 class TaskToQueuePass(ModulePass):
-    """place-tasks, insert-sync, plan-stream, with their options."""
+    """split-argmax into as many parts as there are SMs, then place-tasks, insert-sync, plan-stream, with their options."""
 
     name = "task-to-queue"
 
@@ -28,10 +32,15 @@ class TaskToQueuePass(ModulePass):
     in_flight: int = PlanStreamPass.in_flight
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
+        try:
+            target = get_target(self.target)
+        except TargetError as e:
+            raise PassFailedException(f"task-to-queue: {e}") from e
         run_passes(
             ctx,
             op,
             (
+                SplitArgmaxPass(parts=grid_size(self.name, target, self.sms)),
                 PlaceTasksPass(self.target, self.sms),
                 InsertSyncPass(self.handoff),
                 PlanStreamPass(self.stages, self.bytes, self.in_flight),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -20,6 +20,11 @@ from .tiling import NotTileableError, Tile, tiled_body
 
 Domain = tuple[tuple[str, int], ...]
 
+_WEIGHTS = 2**17
+"""Weights of a widened tile, at most: SMs that differ by a task should not differ by much."""
+_UNEVEN = 33 / 32
+"""How many times the rows of the SM with the most tasks wider tiles may take."""
+
 
 @dataclass(frozen=True)
 class TileTasksPass(ModulePass):
@@ -27,6 +32,8 @@ class TileTasksPass(ModulePass):
 
     - with matmuls: along the output rows, so that one task streams `rows` rows of all its weights together (gate and
       up: half each). Of [heads, 2, half] outputs, a task takes `rows / 2` pairs of one head, or whole heads.
+      With `sms` > 0, tiles are widened, in steps of `rows` up to `widest`, where the SM with the
+      most tasks gets hardly more rows than before: wider tiles cost less a row.
     - attention: one KV head a task. Other families (embedding, elementwise): `columns` columns.
     - `tasks` > 0: instead, tile sizes such that a family has at most (and about) that many tasks.
     - argmax, norms and what cannot be tiled stay one task. The last tile of a ragged dimension is cut by a limit.
@@ -37,9 +44,18 @@ class TileTasksPass(ModulePass):
     rows: int = 8
     tasks: int = 0
     columns: int = 64
+    widest: int = 32
+    sms: int = 0
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for option, value, least in (("rows", self.rows, 1), ("columns", self.columns, 1), ("tasks", self.tasks, 0)):
+        options = (
+            ("rows", self.rows, 1),
+            ("columns", self.columns, 1),
+            ("tasks", self.tasks, 0),
+            ("widest", self.widest, 1),
+            ("sms", self.sms, 0),
+        )
+        for option, value, least in options:
             if value < least:
                 raise PassFailedException(f"tile-tasks: {option} must be at least {least}, found {value}")
         for program in programs(op):
@@ -59,7 +75,7 @@ class TileTasksPass(ModulePass):
         if attention is not None:
             tile, indices = self._attention_tile(attention)
         else:
-            size = max(1, self.rows // len(family.streams)) if family.streams else self.columns
+            size = self._rows(family, shape[1:]) if family.streams else self.columns
             tile, indices = self._output_tile(shape[1:], size)
         if not indices or {n for n, _ in indices} & {*family.domain.names, POSITION}:
             return
@@ -71,6 +87,23 @@ class TileTasksPass(ModulePass):
         family.properties["domain"] = domain
         family.body.detach_block(family.body.block).erase()
         family.body.add_block(body)
+
+    def _rows(self, family: task.FamilyOp, shape: tuple[int, ...]) -> int:
+        """Rows of each weight of a streaming family that one task takes."""
+        streams = len(family.streams)
+        least = max(1, self.rows // streams)
+        if not self.sms:
+            return least
+
+        def most(size: int) -> int:
+            """Rows of the SM with the most tasks."""
+            _, indices = self._output_tile(shape, size)
+            return ceil(prod(extent for _, extent in indices) / self.sms) * size
+
+        length = max(prod(op.region.tile_shape) for op in family.streams) // prod(shape)
+        widest = min(self.widest, _WEIGHTS // length)
+        sizes = [rows // streams for rows in range(self.rows, widest + 1, self.rows) if rows % streams == 0]
+        return max((size for size in sizes if most(size) <= most(least) * _UNEVEN), default=least)
 
     def _output_tile(self, shape: tuple[int, ...], size: int) -> tuple[Tile, Domain]:
         """About `size` elements of an output [columns] or [heads, 2, half], and the indices that number the tiles."""

@@ -121,13 +121,18 @@ static inline unsigned load_acquire(const unsigned* p) {
     emu_yield();
     return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
-static inline unsigned long long load_word(const unsigned long long* p) {
+static inline unsigned load_word(const unsigned* p) {
     emu_yield();
     return __atomic_load_n(p, __ATOMIC_RELAXED);
 }
-static inline void store_tagged(unsigned long long* p, float value, unsigned epoch) {
-    __atomic_store_n(p, __float_as_uint(value) | static_cast<unsigned long long>(epoch) << 32, __ATOMIC_RELAXED);
+static inline uint4 load_words(const unsigned* p) {
+    if (reinterpret_cast<uintptr_t>(p) % 16 != 0) abort();
+    return {load_word(p), load_word(p + 1), load_word(p + 2), load_word(p + 3)};
 }
+static inline uint4 load_shared_if(const unsigned short* p, bool wanted) {
+    return wanted ? *reinterpret_cast<const uint4*>(p) : uint4{0, 0, 0, 0};
+}
+static inline void store_word(unsigned* p, unsigned word) { __atomic_store_n(p, word, __ATOMIC_RELAXED); }
 static inline unsigned short to_bf16(float value) {
     const unsigned bits = __float_as_uint(value);
     return value != value ? 0x7fff : static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);

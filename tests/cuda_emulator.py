@@ -41,9 +41,7 @@ def host_source(source: str) -> str:
             continue
         lines.append(line)
     text = "\n".join(lines)
-    text = text.replace(
-        "extern __shared__ __align__(1024) u8 shared[];", "unsigned char* const shared = emu_dynamic_shared;"
-    )
+    text = text.replace("extern __shared__ __align__(1024) u8 shared[];", "#define shared emu_dynamic_shared")
     return f"""#include "{_HEADER}"
 {text}
 static const Parameters* emu_parameters;

@@ -98,6 +98,11 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
         return PlanStreamPass
 
+    def get_split_argmax():
+        from ..passes.split_argmax import SplitArgmaxPass
+
+        return SplitArgmaxPass
+
     def get_task_to_queue():
         from ..passes.task_to_queue import TaskToQueuePass
 
@@ -124,6 +129,7 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
         "insert-sync": get_insert_sync,
         "place-tasks": get_place_tasks,
         "plan-stream": get_plan_stream,
+        "split-argmax": get_split_argmax,
         "task-to-queue": get_task_to_queue,
         "tile-tasks": get_tile_tasks,
         "verify-schedule": get_verify_schedule,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log, prod
 
 from xdsl.ir import SSAValue
 
 from ...amk_ir.errors import CompileError
-from ...amk_ir.linear import POSITION, Linear
+from ...amk_ir.linear import POSITION
 from ...dialects.task import (
+    ArgmaxMergeOp,
     ArgmaxOp,
+    ArgmaxPartOp,
     AttentionOp,
     FamilyOp,
     LoadOp,
@@ -21,28 +23,34 @@ from ...dialects.task import (
     op_of,
     shape_of,
 )
+from .argmax import argmaxes_of, write_argmax
 from .context import EmitContext
 from .coordinates import INDEX_PREFIX, Coordinates, Segment, linear_text, row_major_strides, sum_text
 from .placement import PlacedTasks
 from .source import SourceWriter
 from .values import (
-    CONSUMERS,
-    PLAIN_UNROLL,
+    ElementLoop,
     Given,
     ValueWriter,
-    unroll_for,
-    write_elements,
-    write_loads,
-    write_pointwise_loop,
 )
 
 MAX_GROUPS = 16
 """Groups of 8 weight rows whose sums a thread keeps in registers."""
 
 
-def ops_of(family: FamilyOp, kind: type[MatmulOp | AttentionOp | ArgmaxOp | RmsNormOp]) -> list[SSAValue]:
+def activation_stride(k_blocks: int) -> int:
+    """Elements from one row of split activations to the next; as in device/matvec.cuh."""
+    return k_blocks * 32 + 4
+
+
+def ops_of(family: FamilyOp, kind: type[MatmulOp | AttentionOp | RmsNormOp]) -> list[SSAValue]:
     """The results of the ops of one kind in a family."""
     return [op.results[0] for op in family.body.block.ops if isinstance(op, kind)]
+
+
+def has_barrier_before_stores(family: FamilyOp) -> bool:
+    """Whether all consumers pass a barrier between the start of a task and what it stores."""
+    return bool(ops_of(family, MatmulOp) or ops_of(family, AttentionOp))
 
 
 def write_run_group(source: SourceWriter, context: EmitContext, runs: Sequence[PlacedTasks]) -> None:
@@ -68,14 +76,16 @@ def write_run_group(source: SourceWriter, context: EmitContext, runs: Sequence[P
 
 
 def _write_single(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
-    attentions, argmaxes = ops_of(run.family, AttentionOp), ops_of(run.family, ArgmaxOp)
+    attentions, argmaxes = ops_of(run.family, AttentionOp), argmaxes_of(run.family)
     source.line(f"// {run.text}")
     if len(attentions) + len(argmaxes) > 1:
-        raise CompileError(f"family @{run.name}: one attention or argmax a body, found {len(attentions + argmaxes)}")
+        raise CompileError(
+            f"family @{run.name}: one attention or argmax a body, found {len(attentions) + len(argmaxes)}"
+        )
     if attentions:
         _write_attention(source, context, run)
     elif argmaxes:
-        _write_argmax(source, context, run)
+        write_argmax(source, context, run, argmaxes[0])
     elif norms := ops_of(run.family, RmsNormOp):
         _write_norm(source, context, run, norms)
     else:
@@ -98,23 +108,26 @@ class _StoreLoop:
     """A loop of the consumers over the elements that some tasks of a run store, in text."""
 
     values: ValueWriter
-    total: str
-    unroll: int
+    loop: ElementLoop
     prelude: list[str]
-    single: bool
-    """Whether a thread has one round of elements, so that its loads can be written apart from the rest."""
+
+    @property
+    def is_single(self) -> bool:
+        """Whether a thread has one round of elements, so that its loads can be written apart from the rest."""
+        return self.loop.is_single
 
     def write(self, source: SourceWriter) -> None:
         with source.block(""):
-            write_pointwise_loop(source, self.values, self.total, self.unroll, self.prelude)
+            self.loop.write(source, self.values, self.prelude)
 
-    def write_loads(self, source: SourceWriter) -> None:
-        """The loads alone, of a single round; `base` must be this thread's number."""
-        write_loads(source, self.values, self.total, self.unroll, self.prelude)
+    def write_issue(self, source: SourceWriter) -> None:
+        """Starts the loads of a single round; `base` must be this thread's number."""
+        self.loop.write_issue(source, self.values, self.prelude)
 
-    def write_elements(self, source: SourceWriter) -> None:
-        """What follows the loads of a single round."""
-        write_elements(source, self.total, self.unroll, self.prelude, self.values.lines)
+    def write_rest(self, source: SourceWriter) -> None:
+        """What follows the start of the loads of a single round."""
+        self.loop.write_finish(source, self.values)
+        self.loop.write_elements(source, self.values.lines, self.prelude)
 
 
 def _store_loop(
@@ -132,75 +145,57 @@ def _store_loop(
     values = ValueWriter(context, run.task, given, prefix)
     values.store(store, Coordinates.flat("e", shape))
     prelude = [f"const int slot = i / {size}, e = i % {size};", f"const int tile = {first} + slot * {run.step};"]
-    total = f"{count} * {size}"
+    total = str(size) if count == "1" else f"{count} * {size}"
     if most == 1:
         prelude = ["const int e = i;", f"const int tile = {first};"]
-        total = str(size)
-    unroll = unroll_for(most * size, context.unroll)
-    single = most * size <= CONSUMERS * unroll
-    return _StoreLoop(values, total, unroll, [*prelude, *run.index_lines()], single)
+    loop = ElementLoop.of(values, total, most * size, context.loads.elements)
+    return _StoreLoop(values, loop, [*prelude, *run.index_lines()])
 
 
 # ---- rows: loops that may contain one rms_norm -------------------------------------------------------------------------
 
 
-def _write_rows(
+def _write_norm_rows(
     source: SourceWriter,
     context: EmitContext,
     run: PlacedTasks,
-    norm: RmsNormOp | None,
-    shape: tuple[int, ...],
+    norm: RmsNormOp,
     raw: tuple[Callable[[str, str], str], Callable[[str], str]],
     finish: Sequence[Callable[[ValueWriter, Coordinates], None]],
 ) -> None:
-    """Evaluates values of `shape` [T, *k] element by element, each `finish` in a loop of its own.
+    """Evaluates what is made of `norm`, element by element, each `finish` in a loop of its own after the norm's sums.
 
     raw: (put, get) statements that keep the value to be normed, at element number `t * width + i` of its own.
     """
+    shape = shape_of(norm.x)
     tokens, width = shape[0], prod(shape[1:])
     at = Coordinates((Segment("t", (tokens,)), Segment("i", shape[1:])))
     row = "t" if tokens > 1 else "0"
-    given: dict[SSAValue, Given] = {}
 
     def loop(values: ValueWriter) -> None:
         source.unrolled(tokens)
         with source.block(f"for (int t = 0; t < {tokens}; ++t)"):
-            write_pointwise_loop(source, values, str(width), unroll_for(width, context.unroll))
+            # a thread reads back what it wrote, so all loops are dealt out alike
+            replace(ElementLoop.of(values, str(width), width, context.loads.elements), vector=1).write(source, values)
 
-    finishing: list[ValueWriter] = []
-    for number, write in enumerate(finish):
-        values = ValueWriter(context, run.task, given, f"load{number}_")
-        if norm is not None:
-            given[norm.result] = _normed(run, norm, at, row, raw[1], values)
-        write(values, at)
-        finishing.append(values)
-    if norm is None:
-        for values in finishing:
-            loop(values)
-        return
-    # One round of loads a thread: the norm's weights can be under way while it waits for the values.
-    ahead = tokens == 1 and width <= CONSUMERS * context.unroll
-    if ahead:
-        source.line("const int base = threadIdx.x;")
-        for values in finishing:
-            write_loads(source, values, str(width), unroll_for(width, context.unroll))
     values = ValueWriter(context, run.task, {})
     text = values.value(norm.x, at)
     values.lines.append(raw[0](row, text))
     values.lines.append(f"sums[{row}] += {text} * {text};")
     source.line(f"float sums[{tokens}] = {{}};")
     loop(values)
-    source.line("consumer_sum(sums, reduce_scratch);")
+    source.line("consumer_sum(sums, control.norm_sums);")
     source.unrolled(tokens)
     source.line(
         f"for (int t = 0; t < {tokens}; ++t) "
         f"sums[t] = 1.0f / sqrtf(sums[t] / {float(width)!r}f + {norm.eps.value.data!r}f);"
     )
-    for values in finishing:
-        if ahead:
-            write_elements(source, str(width), unroll_for(width, context.unroll), [], values.lines)
-        else:
-            loop(values)
+    given: dict[SSAValue, Given] = {}
+    for number, write in enumerate(finish):
+        values = ValueWriter(context, run.task, given, f"load{number}_")
+        given[norm.result] = _normed(run, norm, at, row, raw[1], values)
+        write(values, at)
+        loop(values)
 
 
 def _normed(
@@ -227,12 +222,11 @@ def _write_norm(source: SourceWriter, context: EmitContext, run: PlacedTasks, no
         source.lines(run.index_lines())
         source.line("float* row = reinterpret_cast<float*>(work);")
         at = f"{prod(shape[1:])} + i"
-        _write_rows(
+        _write_norm_rows(
             source,
             context,
             run,
             norm,
-            shape,
             (lambda t, text: f"row[{t} * {at}] = {text};", lambda t: f"row[{t} * {at}]"),
             [lambda values, at, store=store: values.store(store, at) for store in run.family.stores],
         )
@@ -253,7 +247,7 @@ def _matmuls(family: FamilyOp) -> list[MatmulOp]:
     for op in family.body.block.ops:
         if isinstance(op, MatmulOp) and op not in matmuls:
             raise CompileError(f"family @{name}: the weight of a task.matmul must be a task.stream")
-        if isinstance(op, AttentionOp | ArgmaxOp):
+        if isinstance(op, AttentionOp | ArgmaxOp | ArgmaxPartOp | ArgmaxMergeOp):
             raise CompileError(f"family @{name}: '{op.name}' beside a task.matmul cannot be emitted")
     if len({m.x for m in matmuls}) != 1:
         raise CompileError(f"family @{name}: its matmuls multiply different activations; split it into families")
@@ -268,6 +262,7 @@ def _prologue_text(context: EmitContext, run: PlacedTasks) -> str | None:
 
 
 def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
+    """Puts the activations of a run's matmuls into shared memory, split; ends with a barrier."""
     x = _matmuls(run.family)[0].x
     shape = shape_of(x)
     layout = context.streams[run.name].layout
@@ -279,27 +274,72 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
     if norm is not None and shape_of(norm.x) != shape:
         raise CompileError(f"family @{run.name}: task.rms_norm of {shape_of(norm.x)} for activations of {shape}")
     stride = f"activation_stride({layout.k_blocks})"
-    at = "i" if shape[0] == 1 else f"t * {stride} + i"
+    row = "" if shape[0] == 1 else f"t * {stride} + "
+    at = f"{row}i"
+    source.line("const Activations x = activations(work);\n{")
+    if norm is None or norm.result is x:
+        _write_row_activations(source, context, run, x, norm, row)
+    else:
 
-    def put(values: ValueWriter, where: Coordinates) -> None:
-        values.lines.append(f"x.put({at}, {values.value(x, where)});")
+        def put(values: ValueWriter, where: Coordinates) -> None:
+            values.lines.append(f"x.put({at}, {values.value(x, where)});")
 
-    source.line(f"const Activations x = activations(work, {shape[0]} * {stride});\n{{")
-    _write_rows(
-        source,
-        context,
-        run,
-        norm,
-        shape,
-        (lambda _, text: f"x.put_raw({at}, {text});", lambda _: f"x.get_raw({at})"),
-        [put],
-    )
+        def put_raw(_: str, text: str) -> str:
+            return f"x.put_raw({at}, {text});"
+
+        def get_raw(_: str) -> str:
+            return f"x.get_raw({at})"
+
+        _write_norm_rows(source, context, run, norm, (put_raw, get_raw), [put])
     if layout.k % 32:
         with source.block(f"for (int t = 0; t < {shape[0]}; ++t)"):
             source.line(f"const int i = {layout.k} + threadIdx.x;")
             source.line(f"if (i < {layout.k_blocks * 32}) x.put({at}, 0.0f);")
     source.line("}\nconsumer_barrier();")
-    context.need_work(4 * shape[0] * (layout.k_blocks | 1) * 32)
+    context.mark(source, "activations")
+    if (deferred := _deferred_norm(run)) is not None:
+        source.line(f"const NormScales<{shape[0]}> scales(control.norm_sums, {deferred});")
+    context.need_work(4 * shape[0] * activation_stride(layout.k_blocks))
+
+
+def _deferred_norm(run: PlacedTasks) -> str | None:
+    """Where the activations of a run's matmuls are a norm itself: `width, eps` in C++.
+
+    Its scale is a factor of the whole row, so it is applied to the products: then nobody waits for the sum of squares.
+    """
+    norm = op_of(_matmuls(run.family)[0].x)
+    if not isinstance(norm, RmsNormOp):
+        return None
+    return f"{float(prod(shape_of(norm.x)[1:]))!r}f, {norm.eps.value.data!r}f"
+
+
+def _write_row_activations(
+    source: SourceWriter, context: EmitContext, run: PlacedTasks, x: SSAValue, norm: RmsNormOp | None, row: str
+) -> None:
+    """Activations that are known element by element; of a norm, all but its scale, and its sums of squares."""
+    shape = shape_of(x)
+    tokens, width = shape[0], prod(shape[1:])
+    where = Coordinates((Segment("t", (tokens,)), Segment("i", shape[1:])))
+    values = ValueWriter(context, run.task, {})
+    text = values.value(x if norm is None else norm.x, where)
+    if norm is not None:
+        weight = values.value(norm.weight, where.select(range(1, len(shape))))
+        values.lines.append(f"square += {text} * {text};")
+        text = f"{text} * {weight}"
+    loop = ElementLoop.of(values, str(width), width, context.loads.elements)
+    source.unrolled(tokens)
+    with source.block(f"for (int t = 0; t < {tokens}; ++t)"):
+        if norm is not None:
+            source.line("float square = 0.0f;")
+        with loop.rounds(source):
+            loop.write_loads(source, values)
+            if loop.vector > 1:
+                values.lines.append(f"row[v] = {text};")
+                loop.write_rows(source, values, f"x.put_four({row}first, row);")
+            else:
+                loop.write_elements(source, [*values.lines, f"x.put({row}i, {text});"])
+        if norm is not None:
+            source.line("put_norm_sum(control.norm_sums, t, square);")
 
 
 def _depends_on(value: SSAValue, on: SSAValue) -> bool:
@@ -310,76 +350,136 @@ def _depends_on(value: SSAValue, on: SSAValue) -> bool:
 def _write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[PlacedTasks], shared: str | None) -> None:
     """Runs over one set of activations (`shared`), or one run whose activations belong to each task."""
     owns = " || ".join(f"{run.begin} < {run.end}" for run in runs)
+    matmuls = [_Matmul.of(context, run, shared is not None) for run in runs]
     with source.block(f"if ({owns})"):
+        source.line("const int base = threadIdx.x;")
+        # what the products are combined with (residuals, biases, frequencies) is under way before the wait for activations
+        for matmul in matmuls:
+            if matmul.is_once:
+                matmul.write_early(source)
         if shared is not None:
             source.line(shared.rstrip("\n"))
-        for run in runs:
-            source.line(f"// {run.text}")
+        for matmul in matmuls:
+            source.line(f"// {matmul.run.text}")
             with source.block(""):
-                _write_matmul(source, context, run, shared is not None)
+                matmul.write(source)
 
 
-def _write_matmul(source: SourceWriter, context: EmitContext, run: PlacedTasks, is_shared: bool) -> None:
-    matmuls = _matmuls(run.family)
-    stream = context.streams[run.name]
-    layout, tokens = stream.layout, context.tokens
-    if tokens > 8:
-        raise CompileError(f"the CUDA backend multiplies at most 8 tokens a step, the kernel has {tokens}")
-    if layout.groups > MAX_GROUPS:
-        raise CompileError(
-            f"family @{run.name}: a task has {layout.rows} weight rows, at most {MAX_GROUPS * 8} fit the registers"
-        )
-    slot = 8 * tokens * layout.groups * 8
-    batch = max(1, min(run.most, context.partial_bytes // (4 * slot))) if is_shared else 1
-    context.partial_floats = max(context.partial_floats, batch * slot)
-    operation = context.operation(f"task.stream in @{run.name}, consumed")
-    shape = f"{layout.k_blocks}, {layout.groups}, {layout.chunk_blocks}, {tokens}"
+@dataclass
+class _Matmul:
+    """A run of tasks that multiply; `batch` of them, neighbours on their SM, between two barriers.
 
-    with source.block(f"for (int first = {run.begin}; first < {run.end}; first += {run.step * batch})"):
-        if not is_shared:
-            source.line("const int tile = first;")
-            source.lines(run.index_lines())
-            _write_activations(source, context, run)
-        source.line("float* partial = partials + flip * PARTIAL_FLOATS;")
+    shape: groups of 8 rows, k blocks, k blocks of a ring stage. slot: floats of partial sums a task. loops: what the tasks of a batch store.
+    """
+
+    context: EmitContext
+    run: PlacedTasks
+    is_shared: bool
+    batch: int
+    slot: int
+    shape: tuple[int, int, int]
+    operation: int
+    loops: list[_StoreLoop]
+
+    @staticmethod
+    def of(context: EmitContext, run: PlacedTasks, is_shared: bool) -> _Matmul:
+        stream = context.streams[run.name]
+        layout, tokens = stream.layout, context.tokens
+        if tokens > 8:
+            raise CompileError(f"the CUDA backend multiplies at most 8 tokens a step, the kernel has {tokens}")
+        if layout.groups > MAX_GROUPS:
+            raise CompileError(
+                f"family @{run.name}: a task has {layout.rows} weight rows, at most {MAX_GROUPS * 8} fit the registers"
+            )
+        slot = 8 * tokens * layout.groups * 8
+        batch = max(1, min(run.most, context.partial_bytes // (4 * slot))) if is_shared else 1
+        context.partial_floats = max(context.partial_floats, batch * slot)
         given: dict[SSAValue, Given] = {
-            matmul.result: _product(layout.groups, tokens, slot if batch > 1 else 0, part.first_row)
-            for matmul, part in zip(matmuls, stream.parts, strict=True)
+            matmul.result: _product(run, layout.groups, tokens, slot if batch > 1 else 0, part.first_row)
+            for matmul, part in zip(_matmuls(run.family), stream.parts, strict=True)
         }
+        first, count = f"first_{run.number}", f"count_{run.number}"
         loops = [
-            _store_loop(context, run, store, given, ("first", "count", batch), f"load{number}_")
+            _store_loop(context, run, store, given, (first, count, batch), f"load{run.number}_{number}_")
             for number, store in enumerate(run.family.stores)
         ]
-        if batch == 1:
-            source.line("constexpr int count = 1;")
-        else:
-            left = f"({run.end} - first + {run.step - 1}) / {run.step}"
-            source.line(f"const int left = {left}, count = left < {batch} ? left : {batch};")
-        # what the results are combined with (residuals, biases, frequencies) is under way during the product
-        source.line("const int base = threadIdx.x;")
-        for loop in loops:
-            if loop.single:
-                loop.write_loads(source)
-        if batch == 1:
-            source.line(f"matvec<{shape}>(reader, x, partial, watch, {operation});")
+        operation = context.operation(f"task.stream in @{run.name}, consumed")
+        shape = layout.groups, layout.k_blocks, layout.chunk_blocks
+        return _Matmul(context, run, is_shared, batch, slot, shape, operation, loops)
+
+    @property
+    def is_once(self) -> bool:
+        """Whether one batch has all tasks of an SM."""
+        return self.run.most <= self.batch
+
+    def write_early(self, source: SourceWriter) -> None:
+        """What needs no activations, of a run with one batch an SM, which may have no tasks here."""
+        run = self.run
+        source.line(f"const int first_{run.number} = {run.begin};")
+        source.line(
+            f"const int count_{run.number} = "
+            f"first_{run.number} < {run.end} ? ({run.end} - first_{run.number} + {run.step - 1}) / {run.step} : 0;"
+        )
+        self._write_issue(source)
+
+    def _write_issue(self, source: SourceWriter) -> None:
+        for loop in self.loops:
+            if loop.is_single:
+                loop.write_issue(source)
+
+    def write(self, source: SourceWriter) -> None:
+        """All batches; `base` is this thread's number."""
+        run = self.run
+        first, count = f"first_{run.number}", f"count_{run.number}"
+        if self.is_once:
+            with source.block(f"if ({count} > 0)"):
+                self._write_batch(source)
+            return
+        step = run.step * self.batch
+        with source.block(f"for (int {first} = {run.begin}; {first} < {run.end}; {first} += {step})"):
+            if self.batch == 1:
+                source.line(f"constexpr int {count} = 1;")
+            else:
+                left = f"({run.end} - {first} + {run.step - 1}) / {run.step}"
+                source.line(f"const int left = {left}, {count} = left < {self.batch} ? left : {self.batch};")
+            self._write_issue(source)
+            self._write_batch(source)
+
+    def _write_batch(self, source: SourceWriter) -> None:
+        run = self.run
+        if not self.is_shared:
+            source.line(f"const int tile = first_{run.number};")
+            source.lines(run.index_lines())
+            _write_activations(source, self.context, run)
+        source.line("float* partial = partials + flip * PARTIAL_FLOATS;")
+        groups, k_blocks, chunk = self.shape
+        product = f"at = multiply<{groups}, {k_blocks}, {chunk}>(at, flip * PARTIAL_FLOATS"
+        if self.batch == 1:
+            source.line(f"{product}, {self.operation});")
         else:
             source.line(
-                "for (int slot = 0; slot < count; ++slot)\n"
-                f"    matvec<{shape}>(reader, x, partial + slot * {slot}, watch, {operation});"
+                f"for (int slot = 0; slot < count_{run.number}; ++slot)\n"
+                f"    {product} + slot * {self.slot}, {self.operation});"
             )
         source.line("consumer_barrier();")
+        self.context.mark(source, f"product of @{run.name}")
         source.line("flip ^= 1;")
-        for loop in loops:
-            if loop.single:
-                loop.write_elements(source)
+        for loop in self.loops:
+            if loop.is_single:
+                loop.write_rest(source)
             else:
                 loop.write(source)
+        self.context.mark(source, f"results of @{run.name}")
 
 
-def _product(groups: int, tokens: int, slot: int, first_row: int) -> Given:
+def _product(run: PlacedTasks, groups: int, tokens: int, slot: int, first_row: int) -> Given:
+    scale = "" if _deferred_norm(run) is None else " * scales.of({0})"
+
     def given(at: Coordinates) -> str:
         row = sum_text([(at.number(1, len(at.shape)), 1)], first_row)
         partial = f"partial + slot * {slot}" if slot else "partial"
-        return f"product<{groups}, {tokens}>({partial}, {at.number(0, 1)}, {row})"
+        token = at.number(0, 1)
+        return f"product<{groups}, {tokens}>({partial}, {token}, {row}){scale.format(token)}"
 
     return given
 
@@ -406,6 +506,12 @@ def write_early_loads(source: SourceWriter, context: EmitContext, run: PlacedTas
         source.line(f"const int tile = {run.begin};")
         source.lines(run.index_lines())
         source.line(f"{name}.load({attention.keys}, {attention.values}, 0, pos);")
+        q = op_of(attention.op.q)
+        if run.most == 1 and isinstance(q, LoadOp) and context.buffers[q.region.buffer].tagged:
+            # tagged words are awaited here: the wait for counters goes on meanwhile, and its barrier serves both
+            context.asked.add(run.number)
+            source.line("const Activations queries = activations(work);")
+            _write_queries(source, context, run, attention)
 
 
 def _is_append_only(context: EmitContext, tile: SSAValue) -> bool:
@@ -455,7 +561,7 @@ class _Attention:
         if (strides, element) != (value_strides, value_element):
             raise CompileError(f"family @{run.name}: keys and values must be stored alike")
         return _Attention(
-            op, shape[0], shape[1], shape_of(op.k)[1], dim, keys, values, *strides, context.unroll, element
+            op, shape[0], shape[1], shape_of(op.k)[1], dim, keys, values, *strides, context.loads.attention, element
         )
 
     @property
@@ -469,8 +575,7 @@ class _Attention:
 
     @property
     def query_stride(self) -> int:
-        """As `activation_stride` in device/matvec.cuh."""
-        return (self.blocks | 1) * 32
+        return activation_stride(self.blocks)
 
     @property
     def scratch(self) -> int:
@@ -482,8 +587,7 @@ class _Attention:
 def _write_attention(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
     attention = _Attention.of(context, run)
     op, dim, stride = attention.op, attention.dim, attention.query_stride
-    shape = shape_of(op.q)
-    size, rows = prod(shape), attention.tokens * attention.heads
+    size, rows = prod(shape_of(op.q)), attention.tokens * attention.heads
     keys, cached_values, stop = attention.keys, attention.values, f"pos + {attention.tokens}"
     context.need_work(4 * (rows * stride + size + attention.scratch))
     started = run.number in context.started
@@ -503,30 +607,41 @@ def _write_attention(source: SourceWriter, context: EmitContext, run: PlacedTask
             source.line(f"{attention.tile_type} {cached};")
             known = "0"
         source.line(f"{cached}.load({keys}, {cached_values}, {known}, {stop});")
-        source.line(f"const Activations queries = activations(work, {rows * stride});")
+        source.line("const Activations queries = activations(work);")
         source.line(f"float* attended = reinterpret_cast<float*>(work) + {rows * stride};")
-        values = ValueWriter(context, run.task, {})
-        # scores are exponents of base 2
-        scale = op.scale.value.data / log(2.0)
-        query = values.value(op.q, Coordinates.flat("i", shape))
-        values.lines.append(f"queries.put(i / {dim} * {stride} + i % {dim}, {query} * {scale!r}f);")
-        write_pointwise_loop(source, values, str(size), unroll_for(size, context.unroll))
-        if dim % 32:
-            padding = 32 * attention.blocks - dim
-            with source.block(f"for (int i = threadIdx.x; i < {rows * padding}; i += CONSUMERS)"):
-                source.line(f"queries.put(i / {padding} * {stride} + {dim} + i % {padding}, 0.0f);")
-        source.line("consumer_barrier();")
+        if run.number not in context.asked:
+            _write_queries(source, context, run, attention)
+            source.line("consumer_barrier();")
+        context.mark(source, f"queries of @{run.name}")
         source.line(
             f"attention<{dim}, {attention.heads}, {attention.kv_heads}, {attention.tokens}, "
             f"{attention.position_stride}, {attention.head_stride}>("
             f"{cached}, {keys}, {cached_values}, queries, attended, attended + {size}, pos);"
         )
+        context.mark(source, f"attention of @{run.name}")
         given: dict[SSAValue, Given] = {op.result: lambda at: f"attended[{at.number(0, len(at.shape))}]"}
         for store in run.family.stores:
             _store_loop(context, run, store, given, (first, "1", 1)).write(source)
         if started and not once:
             source.line(f"{cached} = {attention.tile_type}();")
         source.line("consumer_barrier();")
+        context.mark(source, f"results of @{run.name}")
+
+
+def _write_queries(source: SourceWriter, context: EmitContext, run: PlacedTasks, attention: _Attention) -> None:
+    """Puts the queries of a task into the work area, split and scaled. A barrier has to follow."""
+    op, dim, stride = attention.op, attention.dim, attention.query_stride
+    size, rows = prod(shape_of(op.q)), attention.tokens * attention.heads
+    values = ValueWriter(context, run.task, {})
+    # scores are exponents of base 2
+    scale = op.scale.value.data / log(2.0)
+    query = values.value(op.q, Coordinates.flat("i", shape_of(op.q)))
+    values.lines.append(f"queries.put(i / {dim} * {stride} + i % {dim}, {query} * {scale!r}f);")
+    ElementLoop.of(values, str(size), size, context.loads.elements).write(source, values)
+    if dim % 32:
+        padding = 32 * attention.blocks - dim
+        with source.block(f"for (int i = threadIdx.x; i < {rows * padding}; i += CONSUMERS)"):
+            source.line(f"queries.put(i / {padding} * {stride} + {dim} + i % {padding}, 0.0f);")
 
 
 def _cache(context: EmitContext, run: PlacedTasks, value: SSAValue, dim: int) -> tuple[str, tuple[int, int], str]:
@@ -553,50 +668,3 @@ def _cache(context: EmitContext, run: PlacedTasks, value: SSAValue, dim: int) ->
         if d.start.terms or d.start.constant
     ]
     return f"p.{storage.parameter} + ({sum_text(terms)})", (strides[0], strides[1]), storage.c_type
-
-
-# ---- argmax ----------------------------------------------------------------------------------------------------------
-
-
-def _write_argmax(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
-    op = op_of(ops_of(run.family, ArgmaxOp)[0])
-    assert isinstance(op, ArgmaxOp)
-    tokens, width = shape_of(op.x)
-    with source.block(f"for (int tile = {run.begin}; tile < {run.end}; tile += {run.step})"):
-        source.lines(run.index_lines())
-        with source.block(f"for (int t = 0; t < {tokens}; ++t)"):
-            values = ValueWriter(context, run.task, {})
-            if (row := _plain_row(context, values, op.x)) is not None:
-                source.line(f"Best best = share_best<{width}>({row});")
-            else:
-                source.line("Best best = {__int_as_float(0xff800000), NO_INDEX};")
-                text = values.value(op.x, Coordinates((Segment("t", (tokens,)), Segment("i", (width,)))))
-                values.lines.append(f"best.take({text}, i);")
-                write_pointwise_loop(source, values, str(width), unroll_for(width, PLAIN_UNROLL))
-            source.line("best = consumer_best(best, best_scratch);")
-            for store in run.family.stores:
-                storage = context.buffers[store.region.buffer]
-                if store.value is not op.result or storage.tagged:
-                    raise CompileError(f"family @{run.name}: an argmax must be stored as it is, to a plain buffer")
-                context.use_buffer(storage.name)
-                address = values.address(store.region, Coordinates((Segment("t", (tokens,)),)))
-                inside = f" && {address.inside}" if address.inside else ""
-                source.line(
-                    f"if (threadIdx.x == 0{inside}) p.{storage.parameter}[{address.offset}] = "
-                    "static_cast<int>(best.index);"
-                )
-            source.line("consumer_barrier();")
-
-
-def _plain_row(context: EmitContext, values: ValueWriter, x: SSAValue) -> str | None:
-    """A pointer to row `t` of a loaded tile whose rows are f32 at multiples of 16 bytes; None for any other value."""
-    load = op_of(x)
-    if not isinstance(load, LoadOp):
-        return None
-    storage, dims = values.storage(load.region), load.region.dims
-    tokens, width = shape_of(x)
-    whole = storage.shape == (tokens, width) and all(d.start == Linear() and d.limit is None for d in dims)
-    if storage.tagged or storage.element != "f32" or not whole or (tokens > 1 and width % 4):
-        return None
-    context.use_buffer(storage.name)
-    return f"p.{storage.parameter} + t * {width}"

@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from ...amk_ir.targets import Target, get_target
 from ...passes.verify_schedule import VerifiedKernel
-from .emit import ENTRY, UNROLL, DroppedSignal, emit_kernel
+from .context import Loads
+from .emit import ENTRY, LOADS, DroppedSignal, emit_kernel
 from .nvrtc import Cubin, Resources, check_resources, compile_cubin, inline_headers
 from .plan import KernelPlan
 
@@ -41,13 +42,20 @@ def compile_kernel(
     Raises ScheduleError: it was changed since it was verified. CompileError: what cannot be emitted, no NVRTC, a compile failure (with its log), spills, or more shared
     memory or registers than the target has.
     """
-    for unroll in (UNROLL, UNROLL // 2, UNROLL // 4):
-        emitted = emit_kernel(kernel.current(), drop_signal, unroll)
-        target = get_target(emitted.plan.target)
-        source = inline_headers(emitted.source)
-        cubin = compiler(source, target, ENTRY)
+    first, *others = LOADS
+    plan, source, cubin = _attempt(kernel, drop_signal, compiler, first)
+    for loads in others:
         if not cubin.resources.spill_stores:
-            break  # else once more with fewer loads under way at a time
-    plan, resources = emitted.plan, cubin.resources
-    check_resources(resources, plan.dynamic_shared, plan.threads, target, plan.name)
+            break
+        plan, source, cubin = _attempt(kernel, drop_signal, compiler, loads)
+    resources = cubin.resources
+    check_resources(resources, plan.dynamic_shared, plan.threads, get_target(plan.target), plan.name)
     return CompiledKernel(kernel.digest, source, cubin.image, plan, resources, cubin.log)
+
+
+def _attempt(
+    kernel: VerifiedKernel, drop_signal: DroppedSignal | None, compiler: CubinCompiler, loads: Loads
+) -> tuple[KernelPlan, str, Cubin]:
+    emitted = emit_kernel(kernel.current(), drop_signal, loads)
+    source = inline_headers(emitted.source)
+    return emitted.plan, source, compiler(source, get_target(emitted.plan.target), ENTRY)

@@ -9,31 +9,47 @@ from ...amk_ir.errors import CompileError
 from ...dialects.queue import KernelOp
 from ...dialects.task import FamilyOp, MatmulOp, StreamOp, op_of, shape_of
 from .plan import Operation
+from .source import SourceWriter
 from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
+
+
+@dataclass(frozen=True)
+class Loads:
+    """Loads that a thread issues together: enough to cover their latency, few enough for the registers.
+
+    elements: vectors of up to 16 bytes in loops over elements. attention: 16 bytes each, of keys and values.
+    """
+
+    elements: int
+    attention: int
 
 
 @dataclass
 class EmitContext:
     """State of one emission.
 
-    unroll: loads that a thread issues together. partial_bytes: wanted for the partial sums of one batch of tasks.
-    started: numbers of the runs whose first loads are issued before their waits.
+    loads: how many a thread issues together. partial_bytes: wanted for the partial sums of one batch of tasks.
+    started: numbers of the runs whose first loads are issued before their waits; asked: those whose queries, too, are
+    ready before.
     """
 
     kernel: KernelOp
     ring: Ring
     buffers: dict[str, BufferStorage]
     streams: dict[str, StreamStorage]
-    unroll: int
+    loads: Loads
     partial_bytes: int
+    is_traced: bool = False
+    points: list[str] = field(default_factory=lambda: ["wait for the ring", "products of a stage"])
     used: set[str] = field(default_factory=set[str])
     operations: list[Operation] = field(default_factory=list[Operation])
     started: set[int] = field(default_factory=set[int])
+    asked: set[int] = field(default_factory=set[int])
     work_bytes: int = 0
     partial_floats: int = 0
 
     @staticmethod
-    def of(kernel: KernelOp, unroll: int, partial_bytes: int) -> EmitContext:
+    def of(kernel: KernelOp, loads: Loads, partial_bytes: int, is_traced: bool = False) -> EmitContext:
         """The context of `kernel`; CompileError if it has no ring or a family that cannot be packed."""
         if kernel.ring is None:
             raise CompileError(
@@ -53,7 +69,7 @@ class EmitContext:
                         f"weight @{part.access.buffer} of family @{stream.family} is {element}, the CUDA backend streams "
                         "bf16: import the model with bf16 weights"
                     )
-        context = EmitContext(kernel, ring, buffers, streams, unroll, partial_bytes)
+        context = EmitContext(kernel, ring, buffers, streams, loads, partial_bytes, is_traced)
         for storage in buffers.values():
             if storage.kind in (BufferKind.INPUT.value, BufferKind.OUTPUT.value, BufferKind.STATE.value):
                 context.used.add(storage.name)
@@ -82,6 +98,14 @@ class EmitContext:
                 if layout is not None:
                     return stream, *layout
         return None
+
+    def mark(self, source: SourceWriter, text: str) -> None:
+        """Writes a timestamp of what ends here into a traced kernel."""
+        if not self.is_traced:
+            return
+        if text not in self.points:
+            self.points.append(text)
+        source.line(f"watch.trace.mark({self.points.index(text)});")
 
     def need_work(self, size: int) -> None:
         """Asks for `size` bytes of the work area, which one run uses at a time."""

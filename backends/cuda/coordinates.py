@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 
 from ...amk_ir.access import Access
@@ -54,6 +55,10 @@ class Coordinates:
         """One expression for each dimension."""
         return tuple(s.part(i, i + 1) for s in self.segments for i in range(len(s.sizes)))
 
+    def segment_of(self, axis: int) -> int:
+        """The number of the segment that has a dimension."""
+        return next(n for n, last in enumerate(accumulate(len(s.sizes) for s in self.segments)) if axis < last)
+
     def number(self, first: int, last: int) -> str:
         """The row-major number within the dimensions first to last - 1."""
         offset = 0
@@ -102,10 +107,15 @@ def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Address:
-    """The element number within a buffer, and the condition under which it may be accessed ("" is always)."""
+    """The element number within a buffer, and the condition under which it may be accessed ("" is always).
+
+    run: the variable of which the number is the sum of it and of a multiple of 4: elements whose variable is 4 n to
+    4 n + 3 are an aligned vector. "" if there is none.
+    """
 
     offset: str
     inside: str
+    run: str = ""
 
 
 def address_of(access: Access, shape: Sequence[int], at: Coordinates, task_indices: frozenset[str]) -> Address:
@@ -123,7 +133,11 @@ def address_of(access: Access, shape: Sequence[int], at: Coordinates, task_indic
     while first < len(kept):
         last = first + 1
         # extents of 1 may stand between: they contribute nothing
-        while last < len(kept) and strides[kept[last - 1]] == strides[kept[last]] * at.shape[last]:
+        while (
+            last < len(kept)
+            and strides[kept[last - 1]] == strides[kept[last]] * at.shape[last]
+            and at.segment_of(last) == at.segment_of(first)
+        ):
             last += 1
         terms.append((at.number(first, last), strides[kept[last - 1]]))
         first = last
@@ -140,7 +154,10 @@ def address_of(access: Access, shape: Sequence[int], at: Coordinates, task_indic
             + [(f"(long long)({t})", f) for t, f in terms if t != "0"],
             start.constant,
         )
-    return Address(offset, " && ".join(conditions))
+    moving = [(t, f) for t, f in terms if t != "0"]
+    steps = [*(c for _, c in start.terms), start.constant, *(f for _, f in moving[:-1])]
+    is_run = bool(moving) and moving[-1][1] == 1 and not conditions and all(step % 4 == 0 for step in steps)
+    return Address(offset, " && ".join(conditions), moving[-1][0].strip("()") if is_run else "")
 
 
 def linear_name(index: str, task_indices: frozenset[str]) -> str:

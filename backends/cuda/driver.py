@@ -195,6 +195,8 @@ class LoadedKernel:
         result_bytes = sum(aligned(size) for _, size in layout)
         layout += [("counters", 4 * plan.counter_words), ("records", 2 * plan.grid * RECORD_WORDS * 4)]
         layout += [(b.parameter, b.bytes) for b in others]
+        if plan.trace_events:
+            layout.append(("trace", 8 * plan.grid * plan.trace_events))
         total = sum(aligned(size) for _, size in layout)
         base = self._new_memory(total, f"allocating {total >> 20} MiB of buffers and KV cache")
         self._zeroed, self._results = (base, total), np.zeros(result_bytes, np.uint8)
@@ -205,7 +207,8 @@ class LoadedKernel:
             self._offsets[name] = offset
             offset += aligned(size)
         self._where = where
-        return [where[name] for name in (*plan.pointers, "counters", "records", "abort")]
+        traces = ("trace",) if plan.trace_events else ()
+        return [where[name] for name in (*plan.pointers, "counters", "records", "abort", *traces)]
 
     def _new_memory(self, size: int, doing: str) -> int:
         memory = check(self._driver.cuMemAlloc(max(size, 1)), doing)
@@ -237,12 +240,19 @@ class LoadedKernel:
         self._copy_in(self._where[buffer.parameter], values)
 
     def read(self, name: str) -> NDArray[Any]:
-        """The content of a buffer; tagged words are returned as [..., 2] uint32 {value bits, epoch}."""
+        """The content of a buffer; the lowest bit of a tagged word is that of the epoch that wrote it."""
         self._activate()
         buffer = next(b for b in self.plan.buffers if b.name == name)
         kind = {"f32": np.float32, "bf16": np.uint16, "i32": np.int32}[buffer.element]
-        data = np.zeros((*buffer.shape, 2), np.uint32) if buffer.tagged else np.zeros(buffer.shape, kind)
+        data = np.zeros(buffer.shape, kind)
         self._copy_out(self._where[buffer.parameter], data)
+        return data
+
+    def read_trace(self) -> NDArray[np.uint64]:
+        """The timestamps of a traced kernel's last step: [SMs, events], clock << 12 | point, 0 where there is none."""
+        self._activate()
+        data = np.zeros((self.plan.grid, self.plan.trace_events), np.uint64)
+        self._copy_out(self._where["trace"], data)
         return data
 
     def launch(self, pos: int) -> None:

@@ -18,8 +18,8 @@ from ...amk_ir.targets import get_target
 from ...dialects.queue import FetchOp, KernelOp, PhaseOp, PlacedOp, ProgramOp, RunOp, SignalOp, WaitOp
 from ...dialects.schedule import Schedule
 from ...dialects.task import ForOp
-from .bodies import write_early_loads, write_run_group
-from .context import EmitContext
+from .bodies import has_barrier_before_stores, write_early_loads, write_run_group
+from .context import EmitContext, Loads
 from .coordinates import LOOP_PREFIX, linear_text
 from .hazards import check_hazards
 from .placement import PlacedTasks
@@ -28,12 +28,12 @@ from .source import SourceWriter
 
 BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
-UNROLL = 8
-"""Loads that a thread issues together: enough to cover their latency, few enough for the registers."""
+LOADS = (Loads(6, 8), Loads(4, 8), Loads(4, 4), Loads(2, 2))
+"""To be tried in this order, until no registers are spilled."""
 PARTIAL_BYTES = 3072
 """Shared memory for the partial sums of one batch of tasks; there are two such buffers."""
-STATIC_SHARED = 1024
-"""Shared memory, at most, of barriers and reductions; the compiler reports the exact size."""
+CONTROL_BYTES = 1024
+"""Shared memory, at most, of barriers, reductions and what waits need."""
 ENTRY = "amk_step"
 """Name of the kernel's entry function."""
 MAX_EVENTS = 1000
@@ -56,24 +56,30 @@ class EmittedKernel:
     plan: KernelPlan
 
 
-def emit_kernel(kernel: KernelOp, drop_signal: DroppedSignal | None = None, unroll: int = UNROLL) -> EmittedKernel:
-    """CUDA C++ of `kernel`, which the caller has verified. `unroll`: loads that a thread issues together.
+def emit_kernel(
+    kernel: KernelOp, drop_signal: DroppedSignal | None = None, loads: Loads = LOADS[0], trace_events: int = 0
+) -> EmittedKernel:
+    """CUDA C++ of `kernel`, which the caller has verified. `loads`: those that a thread issues together.
+    `trace_events`: timestamps that each block takes.
 
     Raises CompileError: not a CUDA target, no ring, the explicit form, or a body that cannot be expressed.
     """
     check_hazards(kernel)
-    emitted = _Emitter(kernel, drop_signal, unroll, PARTIAL_BYTES).emit()
+    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace_events).emit()
     limit = get_target(kernel.target.data).shared_memory_per_block
-    if emitted.plan.dynamic_shared + STATIC_SHARED <= limit:
+    if emitted.plan.dynamic_shared <= limit:
         return emitted
     # more barriers, less memory: the sums of one task at a time
-    return _Emitter(kernel, drop_signal, unroll, 0).emit()
+    return _Emitter(kernel, drop_signal, loads, 0, trace_events).emit()
 
 
 class _Emitter:
     """Writes one kernel."""
 
-    def __init__(self, kernel: KernelOp, drop_signal: DroppedSignal | None, unroll: int, partial_bytes: int):
+    def __init__(
+        self, kernel: KernelOp, drop_signal: DroppedSignal | None, loads: Loads, partial_bytes: int, trace_events: int
+    ):
+        self.trace_events = trace_events
         self.kernel = kernel
         self.drop = drop_signal
         self.name = kernel.sym_name.data
@@ -82,10 +88,13 @@ class _Emitter:
             raise CompileError(
                 f"kernel @{self.name} is for target '{self.target.name}', the CUDA backend needs one of the sm_* targets"
             )
-        self.context = EmitContext.of(kernel, unroll, partial_bytes)
+        self.context = EmitContext.of(kernel, loads, partial_bytes, trace_events > 0)
         self.counters = self._count_signals()
         self.placed: dict[Operation, PlacedTasks] = {}
         self.synced = False  # whether a consumer barrier follows everything written so far
+        # plain buffers that the consumers may have accessed since their last barrier
+        self.read: set[str] = set()
+        self.written: set[str] = set()
         if drop_signal is not None and drop_signal.counter not in self.counters:
             raise CompileError(f"kernel @{self.name} has no counter @{drop_signal.counter}")
         events = sum(isinstance(op, RunOp | FetchOp | WaitOp | SignalOp) for op in kernel.walk())
@@ -99,7 +108,8 @@ class _Emitter:
         body = self._entry()
         context, ring = self.context, self.context.ring
         partial_bytes = -(-2 * 4 * context.partial_floats // 128) * 128
-        shared = ring.total_bytes + partial_bytes + -(-context.work_bytes // 128) * 128
+        work_bytes = -(-context.work_bytes // 128) * 128
+        shared = ring.total_bytes + partial_bytes + work_bytes + CONTROL_BYTES
         plan = KernelPlan(
             name=self.name,
             target=self.target.name,
@@ -114,11 +124,23 @@ class _Emitter:
             streams=tuple(context.streams.values()),
             counters=tuple(self.counters.values()),
             operations=tuple(context.operations),
+            trace_events=self.trace_events,
+            trace_points=tuple(context.points),
         )
         source = SourceWriter()
         source.line(f"// @{self.name} for {self.target.name}: {plan.grid} blocks of {plan.threads} threads, one an SM.")
         ring_file = "ring_bulk.cuh" if self.target.has_bulk_copy else "ring_async.cuh"
-        for name in (ring_file, "ring.cuh", "counters.cuh", "tagged.cuh", "matvec.cuh", "attention.cuh", "gather.cuh"):
+        if self.trace_events:
+            source.line("#define AMK_TRACED")
+        for name in (
+            ring_file,
+            "ring.cuh",
+            "counters.cuh",
+            "tagged.cuh",
+            "matvec.cuh",
+            "attention.cuh",
+            "gather.cuh",
+        ):
             source.line(f'#include "{name}"')
         source.line()
         source.line(f"using WeightRing = Ring<{ring.stages}, {ring.stage_bytes}, {ring.in_flight}>;")
@@ -127,14 +149,26 @@ class _Emitter:
         source.line(f"constexpr int PARTIAL_FLOATS = {context.partial_floats};")
         source.line(f"constexpr int PARTIALS_AT = {ring.total_bytes};")
         source.line(f"constexpr int WORK_AT = {ring.total_bytes + partial_bytes};")
+        source.line(f"constexpr int CONTROL_AT = {ring.total_bytes + partial_bytes + work_bytes};")
         source.line()
+        with source.block("struct Control", "};"):
+            source.line(f"u64 full[{ring.stages}], empty[{ring.stages}];")
+            source.line("Watch watch;")
+            source.line(f"float norm_sums[{context.tokens} * CONSUMER_WARPS];\nBest best[CONSUMER_WARPS];")
+        source.line("extern __shared__ __align__(1024) u8 shared[];")
+        source.line(f'static_assert(sizeof(Control) <= {CONTROL_BYTES}, "as planned");')
+        source.line()
+        self._write_multiply(source)
         with source.block("struct Parameters", "};"):
             for buffer in plan.buffers:
                 kind = f"{'tagged ' if buffer.tagged else ''}{buffer.element}"
                 source.line(f"{buffer.c_type}* {buffer.parameter};  // {'x'.join(map(str, buffer.shape))} {kind}")
             for stream in plan.streams:
                 source.line(f"const u8* {stream.parameter};  // {stream.tasks} packed tasks")
-            source.line("u32* counters;\nStuckRecord* records;\nu32* abort;\nu64 limit_ns;\nint pos;\nu32 epoch;")
+            source.line("u32* counters;\nStuckRecord* records;\nu32* abort;")
+            if self.trace_events:
+                source.line("u64* trace;")
+            source.line("u64 limit_ns;\nint pos;\nu32 epoch;")
         source.line()
         for counter in plan.counters:
             if len(set(counter.totals)) > 1:
@@ -146,24 +180,18 @@ class _Emitter:
     def _entry(self) -> str:
         source = SourceWriter()
         programs = self.kernel.programs
-        tokens = self.context.tokens
         head = f'extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) {ENTRY}('
         with source.block(f"{head}const __grid_constant__ Parameters p)"):
-            source.line("extern __shared__ __align__(1024) u8 shared[];")
-            stages = self.context.ring.stages
-            source.line(f"__shared__ u64 full[{stages}], empty[{stages}];")
-            source.line(f"__shared__ float reduce_scratch[{tokens} * CONSUMER_WARPS];")
-            source.line("__shared__ Best best_scratch[CONSUMER_WARPS];")
-            source.line("__shared__ volatile u32 block_abort;")
+            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
+            source.line("Watch& watch = control.watch;")
             source.line("const int pos = p.pos;")
-            source.line("const bool is_producer = threadIdx.x >= CONSUMERS;")
-            source.line("const WeightRing ring = {shared, full, empty};")
+            source.line("const WeightRing ring = {shared, control.full, control.empty};")
             with source.block("if (threadIdx.x == 0)"):
-                source.line("block_abort = 0;")
-                source.line("WeightRing(ring).init();")
+                for line in ("records = p.records", "abort = p.abort", "limit_ns = p.limit_ns", "phase = 0"):
+                    source.line(f"watch.{line};")
+                source.line("watch.block_abort = 0;\nWeightRing(ring).init();")
             source.line("__syncthreads();")
-            source.line("Watch watch = {p.records, p.abort, &block_abort, p.limit_ns, blockIdx.x, 0, is_producer};")
-            with source.block("if (is_producer)"):
+            with source.block("if (threadIdx.x >= CONSUMERS)"):
                 source.line("if (!drives_ring()) return;")
                 source.line("WeightWriter writer = {ring};")
                 for program in programs:
@@ -171,15 +199,36 @@ class _Emitter:
                         self._write_stream(source, program, program.stream.block)
                 source.line("writer.finish();")
                 source.line("return;")
-            source.line("WeightReader reader = {ring};")
+            source.line("u32 at = 0;  // where this thread reads the ring")
             source.line("float* const partials = reinterpret_cast<float*>(shared + PARTIALS_AT);")
             source.line("u8* const work = shared + WORK_AT;")
+            if self.trace_events:
+                events = self.trace_events
+                source.line(f"if (threadIdx.x == 0) watch.trace.begin(p.trace + blockIdx.x * {events}, {events});")
+                self.context.mark(source, "start of the step")
             source.line("int flip = 0;  // which half of the partial sums the next batch uses")
             for program in programs:
                 with self._program(source, program):
                     self.synced = True
+                    self.read, self.written = set(), set()
                     self._write_body(source, program, program.body.block)
         return source.text
+
+    def _write_multiply(self, source: SourceWriter) -> None:
+        """One copy of the code for the matrix products of one size, out of line, so that it has registers of its own."""
+        source.line("// A task's product with the activations in the work area; returns where the ring is read next.")
+        source.line("template <int GROUPS, int K_BLOCKS, int CHUNK>")
+        head = "__device__ __noinline__ u32 multiply(u32 at, int partial_at, u32 operation)"
+        with source.block(head):
+            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
+            source.line("WeightReader reader = {{shared, control.full, control.empty}, at & 0xffff, at >> 16};")
+            source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
+            source.line(
+                f"matvec<GROUPS, K_BLOCKS, CHUNK, {self.context.tokens}>(reader, activations(shared + WORK_AT), partial, "
+                "control.watch, operation);"
+            )
+            source.line("return reader.stage | reader.parity << 16;")
+        source.line()
 
     def _program(self, source: SourceWriter, program: ProgramOp):
         first, last = program.sms.start, program.sms.stop
@@ -238,10 +287,7 @@ class _Emitter:
         for op in block.ops:
             if isinstance(op, ForOp):
                 flush()
-                self.synced = False
-                with self._loop(source, op):
-                    self._write_body(source, program, op.body.block)
-                self.synced = False
+                self._write_loop_body(source, program, op)
             elif isinstance(op, PhaseOp):
                 flush()
                 self._write_phase(source, program, op)
@@ -249,17 +295,34 @@ class _Emitter:
                 events.append(op)
         flush()
 
+    def _write_loop_body(self, source: SourceWriter, program: ProgramOp, op: ForOp) -> None:
+        # An iteration begins with what is left of the one before, so the body is written once to find that out.
+        read, written = set(self.read), set(self.written)
+        for text in (SourceWriter(), source):
+            self.synced = False
+            self.read |= read
+            self.written |= written
+            with self._loop(text, op):
+                self._write_body(text, program, op.body.block)
+        self.synced = False
+        self.read |= read
+        self.written |= written
+
     def _write_phase(self, source: SourceWriter, program: ProgramOp, phase: PhaseOp) -> None:
         runs = [self._place(run, program) for run in phase.runs]
-        before = self.synced
+        before, read, written = self.synced, set(self.read), set(self.written)
         with source.block(""):
             for run in runs:
                 source.lines(run.range_lines())
             owned = " || ".join(f"{run.begin} < {run.end}" for run in runs)
             with source.block(f"if ({owned})"):
+                self.context.mark(source, "idle")
                 self._write_events(source, program, list(phase.body.block.ops), ranges_written=True)
-        source.line("++watch.phase;")
+        source.line("if (threadIdx.x == 0) ++watch.phase;")
+        # an SM without tasks has not executed any of this
         self.synced = self.synced and before
+        self.read |= read
+        self.written |= written
 
     def _write_events(
         self, source: SourceWriter, program: ProgramOp, events: list[Operation], ranges_written: bool = False
@@ -293,20 +356,27 @@ class _Emitter:
         if not ranges_written:
             for run in runs:
                 source.lines(run.range_lines())
-        # Neighbours are written as one group, without a barrier, unless one touches what another one writes.
+        # Neighbours are written as one group, without a barrier, unless one touches what another one writes. Tagged
+        # words need none: who reads them polls them.
         group: list[PlacedTasks] = []
         read: set[str] = set()
         written: set[str] = set()
 
         def flush() -> None:
-            if not self.synced:
+            # between the loads of a matmul or attention and what it stores is a barrier anyway
+            late = all(has_barrier_before_stores(run.family) for run in group)
+            if read & self.written or (not late and written & (self.read | self.written)):
                 self._barrier(source)
             write_run_group(source, self.context, group)
             self.synced = False
+            self.read |= read
+            self.written |= written
 
         for run in runs:
-            loads = {load.region.buffer for load in run.family.loads}
-            stores = {s.region.buffer for s in run.family.stores if not self.context.buffers[s.region.buffer].tagged}
+            loads, stores = (
+                {op.region.buffer for op in ops if not self.context.buffers[op.region.buffer].tagged}
+                for ops in (run.family.loads, run.family.stores)
+            )
             if loads & written or stores & (read | written):
                 flush()
                 group, read, written = [], set(), set()
@@ -318,6 +388,8 @@ class _Emitter:
     def _barrier(self, source: SourceWriter) -> None:
         source.line("consumer_barrier();")
         self.synced = True
+        self.read.clear()
+        self.written.clear()
 
     def _write_waits(self, source: SourceWriter, waits: list[WaitOp]) -> None:
         for number, op in enumerate(waits):
@@ -336,6 +408,7 @@ class _Emitter:
                 f"wait_counter(p.counters, {index}, {threshold}, watch, {self.context.operation(text)});"
             )
         self._barrier(source)
+        self.context.mark(source, "wait for counters")
 
     def _write_signals(self, source: SourceWriter, signals: list[SignalOp]) -> None:
         if not self.synced:
@@ -347,6 +420,7 @@ class _Emitter:
             condition = f" && blockIdx.x != {self.drop.sm}" if dropped and self.drop is not None else ""
             source.line(f"// queue.signal @{op.counter_name}[{op.index.data}]")
             source.line(f"if (threadIdx.x == 0{condition}) signal_counter(p.counters + ({index}) * COUNTER_STRIDE);")
+        self.context.mark(source, "signal")
 
     def _total(self, counter: CounterStorage, index: Linear) -> str:
         if len(set(counter.totals)) == 1:

@@ -20,6 +20,14 @@ from ...dialects.task import AttentionOp, FamilyOp, LoadOp, op_of
 def check_hazards(kernel: KernelOp) -> None:
     """CompileError for runs and families that would not be executed as they were verified."""
     for family in kernel.families.values():
+        for store in family.stores:
+            tagged = kernel.buffers[store.region.buffer].tagged is not None
+            if tagged and any(POSITION in d.start.names | d.size.names for d in store.region.dims):
+                raise CompileError(
+                    f"family @{family.sym_name.data}: {store.region} stores tagged words that depend on the position: a tag "
+                    "is one bit of the epoch, which tells only words apart that every step writes; hand over by a counter"
+                )
+    for family in kernel.families.values():
         for problem in _family_problems(kernel, family):
             raise CompileError(f"family @{family.sym_name.data}: {problem}")
     for op in kernel.walk():

@@ -52,7 +52,8 @@ class KernelPlan:
 
     Kernel parameters, one struct: a pointer for each of `pointers`, then the pointers to counters, stuck records and
     abort flag, then u64 time limit in ns, i32 position, u32 epoch. `operations[i]` is the operation that a
-    stuck record calls i.
+    stuck record calls i. trace_events: timestamps that each block of a traced kernel has room for, else 0; then a pointer
+    to them follows that to the abort flag. `trace_points[i]` is what ends at a timestamp of point i.
     """
 
     name: str
@@ -68,6 +69,8 @@ class KernelPlan:
     streams: tuple[StreamStorage, ...]
     counters: tuple[CounterStorage, ...]
     operations: tuple[Operation, ...]
+    trace_events: int = 0
+    trace_points: tuple[str, ...] = ()
 
     @property
     def pointers(self) -> tuple[str, ...]:

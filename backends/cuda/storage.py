@@ -18,7 +18,7 @@ from .fragments import BLOCK_K, GROUP_ROWS, FragmentLayout
 
 @dataclass(frozen=True)
 class BufferStorage:
-    """A buffer in device memory: row-major elements, or tagged words of 8 bytes {f32, u32 epoch}.
+    """A buffer in device memory: row-major elements, or tagged words (device/tagged.cuh), 4 bytes each.
 
     element: "f32", "bf16" or "i32". source: where a weight comes from. layered: one checkpoint entry for each value of
     the first dimension.
@@ -38,7 +38,7 @@ class BufferStorage:
 
     @property
     def element_bytes(self) -> int:
-        return 8 if self.tagged else {"f32": 4, "bf16": 2, "i32": 4}[self.element]
+        return {"f32": 4, "bf16": 2, "i32": 4}[self.element]
 
     @property
     def bytes(self) -> int:
@@ -46,7 +46,7 @@ class BufferStorage:
 
     @property
     def c_type(self) -> str:
-        return "u64" if self.tagged else {"f32": "float", "bf16": "u16", "i32": "int"}[self.element]
+        return "u32" if self.tagged else {"f32": "float", "bf16": "u16", "i32": "int"}[self.element]
 
     @property
     def parameter(self) -> str:

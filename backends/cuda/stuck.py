@@ -58,7 +58,7 @@ def describe(plan: KernelPlan, wait: StuckWait, epoch: int) -> str:
     if wait.kind == _TAG and operation is not None and operation.buffer:
         buffer = next(b for b in plan.buffers if b.name == operation.buffer)
         index = ", ".join(str(int(i)) for i in np.unravel_index(wait.index % buffer.elements, buffer.shape))
-        return f"{where} for word @{buffer.name}[{index}]: expected epoch {wait.expected}, seen {wait.seen}"
+        return f"{where} for word @{buffer.name}[{index}], which was not written in epoch {wait.expected}"
     stage = "to be filled" if wait.kind == _RING_FULL else "to be emptied"
     return f"{where} for ring stage {wait.index} {stage}"
 

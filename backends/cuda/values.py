@@ -45,6 +45,7 @@ class Leaf:
     pointer: str
     address: Address
     tagged: bool
+    is_f32: bool
     operation: int
 
 
@@ -70,7 +71,8 @@ class ValueWriter:
     """Writes the statements that compute tile values at coordinates, collecting the loads that they need.
 
     `given` says how to read values that are computed elsewhere (products, attention results, norms). `prefix` begins
-    the names of the arrays of loaded values.
+    the names of the arrays of loaded values. early: statements that need plain loads only, and fill the arrays
+    `early_names`; they are executed before anything is waited for.
     """
 
     context: EmitContext
@@ -79,6 +81,8 @@ class ValueWriter:
     prefix: str = "load"
     leaves: list[Leaf] = field(default_factory=list[Leaf])
     lines: list[str] = field(default_factory=list[str])
+    early: list[str] = field(default_factory=list[str])
+    early_names: list[str] = field(default_factory=list[str])
     _known: dict[tuple[SSAValue, Coordinates], str] = field(default_factory=dict[tuple[SSAValue, Coordinates], str])
 
     def value(self, value: SSAValue, at: Coordinates) -> str:
@@ -113,13 +117,19 @@ class ValueWriter:
     def _rope(self, op: RopeOp, at: Coordinates) -> str:
         axis = len(at.shape) - 2
         half = at.dims[axis]
+        frequencies = op_of(op.frequencies)
+        if not isinstance(frequencies, LoadOp) or self.storage(frequencies.region).tagged:
+            raise CompileError(
+                f"family @{self.task.name}: the frequencies of a task.rope must be loaded from a plain buffer"
+            )
         frequency = self.value(op.frequencies, at.select([axis + 1]))
         own, partner = self.value(op.x, at), self.value(op.x, at.with_dim(axis, f"1 - ({half})"))
         row = at.dims[0]
-        angle = self._name(f"static_cast<float>(pos + {row}) * {frequency}")
-        sine, cosine = f"s{len(self.lines)}", f"c{len(self.lines)}"
-        self.lines.append(f"float {sine}, {cosine};\nsincosf({angle}, &{sine}, &{cosine});")
-        return self._name(f"{own} * {cosine} + (({half}) == 0 ? -{partner} : {partner}) * {sine}")
+        # long, and needs no activations
+        sine, cosine = (f"{self.prefix}{what}{len(self.early)}" for what in ("sine", "cosine"))
+        self.early_names += [sine, cosine]
+        self.early.append(f"sincosf(static_cast<float>(pos + {row}) * {frequency}, &{sine}[u], &{cosine}[u]);")
+        return self._name(f"{own} * {cosine}[u] + (({half}) == 0 ? -{partner} : {partner}) * {sine}[u]")
 
     def _name(self, expression: str) -> str:
         name = f"v{len(self.lines)}"
@@ -168,7 +178,9 @@ class ValueWriter:
                 return f"{leaf.name}[u]"
         # without the family's name: runs that read the same tile share the text that reads it
         operation = self.context.operation(f"the read of {access}", access.buffer) if storage.tagged else 0
-        leaf = Leaf(f"{self.prefix}{len(self.leaves)}", pointer, address, storage.tagged, operation)
+        leaf = Leaf(
+            f"{self.prefix}{len(self.leaves)}", pointer, address, storage.tagged, storage.element == "f32", operation
+        )
         self.leaves.append(leaf)
         return f"{leaf.name}[u]"
 
@@ -183,49 +195,116 @@ class ValueWriter:
         self.lines.append(f"if ({address.inside}) {write}" if address.inside else write)
 
 
-def unroll_for(total: int, most: int) -> int:
-    """How many elements, up to `most`, a thread handles together when the consumers share `total`."""
-    per_thread = -(-total // CONSUMERS)
-    return -(-per_thread // -(-per_thread // most))
+VECTOR = 4
+"""Words that a thread loads together where it can."""
 
 
-def write_pointwise_loop(
-    source: SourceWriter, values: ValueWriter, total: str, unroll: int, prelude: Sequence[str] = ()
-) -> None:
-    """A loop of the consumers over elements i < `total` that loads all leaves, then executes the lines.
+@dataclass(frozen=True)
+class ElementLoop:
+    """How the consumers share the elements i < `total` (C++): in a round, each of them takes `unroll` vectors.
 
-    `prelude` defines what the coordinates use besides i. All loads of a thread are issued before the first is used.
+    vector: neighbours of a vector. most: what `total` is at most.
     """
-    step = f"CONSUMERS * {unroll}" if unroll > 1 else "CONSUMERS"
-    with source.block(f"for (int base = threadIdx.x; base < {total}; base += {step})"):
-        write_loads(source, values, total, unroll, prelude)
-        write_elements(source, total, unroll, prelude, values.lines)
 
+    total: str
+    most: int
+    unroll: int
+    vector: int = 1
 
-def write_elements(source: SourceWriter, total: str, unroll: int, prelude: Sequence[str], lines: Sequence[str]) -> None:
-    """Executes `lines` for this thread's elements from `base` on."""
-    source.unrolled(unroll)
-    with source.block(f"for (int u = 0; u < {unroll}; ++u)"):
-        source.line("const int i = base + u * CONSUMERS;")
-        with source.block(f"if (i < {total})"):
-            source.lines(prelude)
-            source.lines(lines)
+    @staticmethod
+    def of(values: ValueWriter, total: str, most: int, unroll: int) -> ElementLoop:
+        """The loop in which `values` are computed; vectors where all its tagged words can be loaded so.
 
+        `unroll`: vectors that a thread may load together.
+        """
+        tagged = [leaf for leaf in values.leaves if leaf.tagged]
+        whole = total == str(most) and most % VECTOR == 0
+        vector = VECTOR if tagged and whole and all(leaf.address.run == "i" for leaf in tagged) else 1
+        per_thread = -(-most // vector // CONSUMERS)
+        rounds = -(-per_thread // unroll)
+        return ElementLoop(total, most, max(1, -(-per_thread // rounds)) if rounds else 1, vector)
 
-def write_loads(
-    source: SourceWriter, values: ValueWriter, total: str, unroll: int, prelude: Sequence[str] = ()
-) -> None:
-    """Loads the leaves of this thread's elements from `base` on."""
-    # plain loads first: they are under way while tagged words are polled
-    for leaf in sorted(values.leaves, key=lambda leaf: leaf.tagged):
-        name, offset = leaf.name, leaf.address.offset
-        inside = f"if ({leaf.address.inside}) " if leaf.address.inside else ""
-        if not leaf.tagged:
-            source.line(f"float {name}[{unroll}] = {{}};")
-            load = f"{inside}{name}[u] = load_value({leaf.pointer} + ({offset}));"
-            write_elements(source, total, unroll, prelude, [load])
-            continue
-        source.line(f"float {name}[{unroll}];\nu32 {name}_at[{unroll}] = {{}};\nu32 {name}_wanted = 0;")
-        want = f"{name}_at[u] = {offset}, {name}_wanted |= 1u << u;"
-        write_elements(source, total, unroll, prelude, [f"{inside}{want}"])
-        source.line(f"load_tagged({name}, {leaf.pointer}, {name}_at, {name}_wanted, p.epoch, watch, {leaf.operation});")
+    @property
+    def is_single(self) -> bool:
+        """Whether one round is enough, so that its loads can be written apart from the rest."""
+        return self.most <= CONSUMERS * self.unroll * self.vector
+
+    def write(self, source: SourceWriter, values: ValueWriter, prelude: Sequence[str] = ()) -> None:
+        """All rounds: loads all leaves, then executes the lines.
+
+        `prelude` defines what the coordinates use besides i. All loads of a thread are issued before the first is used.
+        """
+        with self.rounds(source):
+            self.write_loads(source, values, prelude)
+            self.write_elements(source, values.lines, prelude)
+
+    def rounds(self, source: SourceWriter):
+        """The loop over rounds; `base` is this thread's first vector of one."""
+        last = self.total if self.vector == 1 else str(self.most // self.vector)
+        step = f"CONSUMERS * {self.unroll}" if self.unroll > 1 else "CONSUMERS"
+        return source.block(f"for (int base = threadIdx.x; base < {last}; base += {step})")
+
+    def write_rows(self, source: SourceWriter, values: ValueWriter, put: str) -> None:
+        """As `write_elements` of the lines of `values`, which set `row[i % vector]`; `put` then stores a vector of `row`."""
+        source.unrolled(self.unroll)
+        with source.block(f"for (int n = 0; n < {self.unroll}; ++n)"):
+            source.line(f"const int first = (base + n * CONSUMERS) * {self.vector};")
+            with source.block(f"if (first < {self.total})"):
+                source.line(f"float row[{self.vector}];")
+                source.unrolled(self.vector)
+                with source.block(f"for (int v = 0; v < {self.vector}; ++v)"):
+                    source.line(f"const int i = first + v, u = n * {self.vector} + v;")
+                    source.lines(values.lines)
+                source.line(put)
+
+    def write_elements(self, source: SourceWriter, lines: Sequence[str], prelude: Sequence[str] = ()) -> None:
+        """Executes `lines` for this thread's elements of the round that begins at `base`; `u` numbers them."""
+        element = "base + u * CONSUMERS"
+        if self.vector > 1:
+            element = f"(base + u / {self.vector} * CONSUMERS) * {self.vector} + u % {self.vector}"
+        self._loop(source, self.unroll * self.vector, element, [*prelude, *lines])
+
+    def write_loads(self, source: SourceWriter, values: ValueWriter, prelude: Sequence[str] = ()) -> None:
+        """Loads the leaves of this thread's elements of the round that begins at `base`."""
+        self.write_issue(source, values, prelude)
+        self.write_finish(source, values)
+
+    def write_issue(self, source: SourceWriter, values: ValueWriter, prelude: Sequence[str] = ()) -> None:
+        """Starts all loads, tagged ones last, and computes what needs plain ones only."""
+        for leaf in sorted(values.leaves, key=lambda leaf: leaf.tagged):
+            name, offset, vector = leaf.name, leaf.address.offset, self._vector(leaf)
+            inside = f"if ({leaf.address.inside}) " if leaf.address.inside else ""
+            source.line(f"float {name}[{self.unroll * self.vector}]{' = {}' if not leaf.tagged else ''};")
+            element = f"(base + u * CONSUMERS) * {vector}" if vector > 1 else "base + u * CONSUMERS"
+            if leaf.tagged:
+                source.line(f"u32 {name}_at[{self.unroll}] = {{}};\nu32 {name}_wanted = 0;")
+                want = f"{inside}{name}_at[u] = {offset}, {name}_wanted |= 1u << u;"
+                self._loop(source, self.unroll, element, [*prelude, want])
+                source.line(
+                    f"TaggedLoads<{vector}, {self.unroll}> {name}_loads({leaf.pointer}, {name}_at, {name}_wanted);"
+                )
+            elif vector > 1:
+                load = f"load_values({name} + u * {vector}, {leaf.pointer} + ({offset}));"
+                self._loop(source, self.unroll, element, [*prelude, load])
+            else:
+                self.write_elements(source, [f"{inside}{name}[u] = load_value({leaf.pointer} + ({offset}));"], prelude)
+        if values.early:
+            names = ", ".join(f"{name}[{self.unroll * self.vector}]" for name in values.early_names)
+            source.line(f"float {names};")
+            self.write_elements(source, values.early, prelude)
+
+    def write_finish(self, source: SourceWriter, values: ValueWriter) -> None:
+        """Waits for the tagged words among the leaves."""
+        for leaf in values.leaves:
+            if leaf.tagged:
+                source.line(f"{leaf.name}_loads.finish({leaf.name}, p.epoch, watch, {leaf.operation});")
+
+    def _vector(self, leaf: Leaf) -> int:
+        return self.vector if leaf.address.run == "i" and (leaf.tagged or leaf.is_f32) else 1
+
+    def _loop(self, source: SourceWriter, count: int, element: str, lines: Sequence[str]) -> None:
+        source.unrolled(count)
+        with source.block(f"for (int u = 0; u < {count}; ++u)"):
+            source.line(f"const int i = {element};")
+            with source.block(f"if (i < {self.total})"):
+                source.lines(lines)

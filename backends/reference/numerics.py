@@ -100,3 +100,27 @@ def gather(table: NDArray[Any], ids: Ids) -> NDArray[Any]:
 def argmax(x: F32) -> Ids:
     """Index of the greatest element of each row of x [T, n], the lowest such index on ties."""
     return x.argmax(axis=-1).astype(np.int32)
+
+
+def argmax_part(x: F32) -> F32:
+    """[T, 2] of x [T, n]: the greatest element v of each row, and `2 i + b` of its lowest index i and v's lowest bit b."""
+    index = x.argmax(axis=-1)
+    value = np.take_along_axis(x, index[:, None], axis=-1)[:, 0]
+    low_bit = np.ascontiguousarray(value).view(np.uint32) & 1
+    return np.stack([value, (2 * index + low_bit).astype(np.float32)], axis=-1)
+
+
+def argmax_merge(x: F32, stride: int) -> Ids:
+    """Index of the greatest element of each row, from `argmax_part` of its parts: x [T, parts, 2].
+
+    Element i of part p is element `p * stride + i` of the row; the lowest index wins ties.
+    """
+    coded = x[..., 1].astype(np.int64)
+    # the value's lowest bit is what the index's word says, whatever a hand-over has made of it
+    value = ((np.ascontiguousarray(x[..., 0]).view(np.uint32) & ~np.uint32(1)) | (coded & 1).astype(np.uint32)).view(
+        np.float32
+    )
+    index = np.arange(x.shape[1]) * stride + coded // 2
+    greatest = value.max(axis=-1, keepdims=True)  # NaN if there is one
+    is_best = (value == greatest) | np.isnan(value)
+    return np.where(is_best, index, np.iinfo(np.int32).max).min(axis=-1).astype(np.int32)

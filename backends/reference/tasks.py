@@ -18,7 +18,9 @@ from ...amk_ir.dtypes import round_to_bf16
 from ...amk_ir.errors import ExecutionError
 from ...dialects.task import (
     AddOp,
+    ArgmaxMergeOp,
     ArgmaxOp,
+    ArgmaxPartOp,
     AttentionOp,
     BiasAddOp,
     FamilyOp,
@@ -263,6 +265,12 @@ def _compute(op: Operation, slots: dict[SSAValue, int]) -> Step:
         case ArgmaxOp():
             x, out = slots[op.x], slots[op.result]
             return lambda values, _: _set(values, out, numerics.argmax(values[x]))
+        case ArgmaxPartOp():
+            x, out = slots[op.x], slots[op.result]
+            return lambda values, _: _set(values, out, numerics.argmax_part(values[x]))
+        case ArgmaxMergeOp():
+            x, out, stride = slots[op.x], slots[op.result], op.stride.value.data
+            return lambda values, _: _set(values, out, numerics.argmax_merge(values[x], stride))
         case _:
             raise ExecutionError(f"the reference backend has no meaning for '{op.name}'")
 

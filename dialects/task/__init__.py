@@ -13,7 +13,19 @@ from __future__ import annotations
 
 from xdsl.ir import Dialect
 
-from .compute import AddOp, ArgmaxOp, AttentionOp, BiasAddOp, MatmulOp, RmsNormOp, RopeOp, SiluMulOp
+from .compute import (
+    MAX_ARGMAX_PART,
+    AddOp,
+    ArgmaxMergeOp,
+    ArgmaxOp,
+    ArgmaxPartOp,
+    AttentionOp,
+    BiasAddOp,
+    MatmulOp,
+    RmsNormOp,
+    RopeOp,
+    SiluMulOp,
+)
 from .structure import (
     BufferOp,
     CallOp,
@@ -35,9 +47,12 @@ from .structure import (
 from .tiles import AnyTensor, F32Tensor, FloatTensor, op_of, parse_block, print_block, shape_of, single_block
 
 __all__ = [
+    "MAX_ARGMAX_PART",
     "AddOp",
     "AnyTensor",
+    "ArgmaxMergeOp",
     "ArgmaxOp",
+    "ArgmaxPartOp",
     "AttentionOp",
     "BiasAddOp",
     "BufferOp",
@@ -74,7 +89,9 @@ Task = Dialect(
     "task",
     [
         AddOp,
+        ArgmaxMergeOp,
         ArgmaxOp,
+        ArgmaxPartOp,
         AttentionOp,
         BiasAddOp,
         BufferOp,

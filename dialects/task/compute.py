@@ -7,12 +7,15 @@ from typing import ClassVar
 
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
+    I64,
     Float64Type,
     FloatAttr,
+    IntegerAttr,
     TensorType,
     f32,
     f64,
     i32,
+    i64,
 )
 from xdsl.ir import SSAValue
 from xdsl.irdl import (
@@ -267,3 +270,76 @@ class ArgmaxOp(IRDLOperation):
     def verify_(self) -> None:
         if len(shape_of(self.x)) != 2 or shape_of(self.result) != shape_of(self.x)[:1]:
             raise VerifyException(f"argmax takes [T, n] to [T], found {shape_text(shape_of(self.x))}")
+
+
+MAX_ARGMAX_PART = 2**22
+"""Elements of a row of `task.argmax_part`: twice their index has at most 23 bits, so f32 holds it with one to spare."""
+
+
+@irdl_op_definition
+class ArgmaxPartOp(IRDLOperation):
+    """The greatest element of each row of a part and where it is, as two f32: [T, n] -> [T, 2].
+
+    The first is the value v, the second `2 i + b`: i is the lowest index of v in the part, and b the lowest bit of v's
+    representation. So `task.argmax_merge` knows v exactly even if words are handed over without their lowest bits.
+
+    ```mlir
+    %best = task.argmax_part %logits : tensor<1x420xf32> -> tensor<1x2xf32>
+    ```
+    """
+
+    name = "task.argmax_part"
+
+    x = operand_def(F32)
+    result = result_def(F32)
+
+    traits = traits_def(Pure())
+    assembly_format = "$x `:` type($x) `->` type($result) attr-dict"
+
+    def __init__(self, x: SSAValue):
+        super().__init__(operands=[x], result_types=[TensorType(f32, [shape_of(x)[0], 2])])
+
+    def verify_(self) -> None:
+        x, result = shape_of(self.x), shape_of(self.result)
+        if len(x) != 2 or result != (x[0], 2):
+            raise VerifyException(f"argmax_part takes [T, n] to [T, 2], found {shape_text(x)} to {shape_text(result)}")
+        if x[1] > MAX_ARGMAX_PART:
+            raise VerifyException(f"argmax_part numbers at most {MAX_ARGMAX_PART} elements, found {x[1]}")
+
+
+@irdl_op_definition
+class ArgmaxMergeOp(IRDLOperation):
+    """Argmax of whole rows from those of their parts: [T, parts, 2] -> [T], the lowest index on ties.
+
+    Element i of part p, as `task.argmax_part` counts them, is element `p * stride + i` of the row. Parts may overlap.
+
+    ```mlir
+    %next = task.argmax_merge %best {stride = 372 : i64} : tensor<1x132x2xf32> -> tensor<1xi32>
+    ```
+    """
+
+    name = "task.argmax_merge"
+
+    x = operand_def(F32)
+    stride = prop_def(IntegerAttr[I64])
+    result = result_def(IDS)
+
+    traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$x attr-dict `:` type($x) `->` type($result)"
+
+    def __init__(self, x: SSAValue, stride: int):
+        super().__init__(
+            operands=[x],
+            properties={"stride": IntegerAttr(stride, i64)},
+            result_types=[TensorType(i32, [shape_of(x)[0]])],
+        )
+
+    def verify_(self) -> None:
+        x, result, stride = shape_of(self.x), shape_of(self.result), self.stride.value.data
+        if len(x) != 3 or x[2] != 2 or result != x[:1]:
+            raise VerifyException(
+                f"argmax_merge takes [T, parts, 2] to [T], found {shape_text(x)} to {shape_text(result)}"
+            )
+        if stride < 1 or (x[1] - 1) * stride + MAX_ARGMAX_PART > 2**31:
+            raise VerifyException(f"stride must be at least 1 and keep indices of {x[1]} parts in i32, found {stride}")

@@ -111,5 +111,6 @@ def test_a_tagged_word_is_named() -> None:
     records[2, 0] = [1, number, 2, 64 + 5, 4, 3, 6, 9]
     text = str(stuck_error(plan, records, epoch=4, pos=3, limit_s=2.0))
     assert (
-        "SM 2 waited at 'the read of @x[layer, 0 : 1, 0 : 64]' for word @x[1, 0, 5]: expected epoch 4, seen 3" in text
+        "SM 2 waited at 'the read of @x[layer, 0 : 1, 0 : 64]' for word @x[1, 0, 5], which was not written in epoch 4"
+        in text
     )

@@ -31,6 +31,7 @@ from amk.passes.insert_sync import InsertSyncPass
 from amk.passes.pipeline import run_passes
 from amk.passes.place_tasks import PlaceTasksPass
 from amk.passes.plan_stream import PlanStreamPass
+from amk.passes.split_argmax import SplitArgmaxPass
 from amk.passes.tile_tasks import TileTasksPass
 from amk.passes.verify_schedule import verify
 
@@ -168,13 +169,19 @@ def test_verified_kernels_keep_the_meaning(config: DecoderConfig, handoff):
     tasks=st.integers(0, 9),
     handoff=st.sampled_from(["auto", "counter"]),
     fuse=st.tuples(st.booleans(), st.booleans()),
+    parts=st.integers(1, 9),
     explicit=st.booleans(),
 )
-def test_random_options_give_verified_kernels(name, sms, rows, columns, tasks, handoff, fuse, explicit):
+def test_random_options_give_verified_kernels(name, sms, rows, columns, tasks, handoff, fuse, parts, explicit):
     config = CONFIGS[name]
     wanted, weights = expected(config)
     fusions = [p for p, on in zip((FuseIntoConsumerPass(), FuseIntoProducerPass()), fuse, strict=True) if on]
-    steps = [PlaceTasksPass("reference", sms), InsertSyncPass(handoff), PlanStreamPass(stages=3, in_flight=2)]
+    steps = [
+        SplitArgmaxPass(parts, 3),
+        PlaceTasksPass("reference", sms),
+        InsertSyncPass(handoff),
+        PlanStreamPass(stages=3, in_flight=2),
+    ]
     module = apply(model(config), ConvertGraphToTaskPass(), *fusions, TileTasksPass(rows, tasks, columns), *steps)
     if explicit:
         apply(module, ExpandQueuesPass())
@@ -184,8 +191,8 @@ def test_random_options_give_verified_kernels(name, sms, rows, columns, tasks, h
 
 
 def test_two_tokens_a_step():
-    """The same model with T = 2: every pass handles any number of tokens."""
-    config = CONFIGS["biases"]
+    """The same model with T = 2: every pass handles any number of tokens, split-argmax too."""
+    config = replace(CONFIGS["biases"], vocab=130)
     text = str(model(config)).replace("tensor<1x", "tensor<2x")
     context = Context()
     for dialect in (Builtin, Amk, Graph):
@@ -200,11 +207,14 @@ def test_two_tokens_a_step():
     ids = np.array([3, 7, 1, 30])
 
     def run(interpreter) -> np.ndarray:
-        return np.concatenate([interpreter.step(ids[pos : pos + 2], pos).logits for pos in (0, 2)])
+        results = [interpreter.step(ids[pos : pos + 2], pos) for pos in (0, 2)]
+        assert all(np.array_equal(r.next_tokens, r.logits.argmax(-1)) for r in results)
+        return np.concatenate([r.logits for r in results])
 
     wanted = run(GraphInterpreter(next(iter(two().ops)), weights))
     for handoff in ("auto", "counter"):
         module = apply(two(), GraphToQueuePass("reference", handoff=handoff))
         kernel = next(iter(module.ops))
         verify(kernel)
+        assert "argmax_next_part" in kernel.families
         assert_close(run(QueueInterpreter(kernel, weights, interleaving=Seeded(2))), wanted)

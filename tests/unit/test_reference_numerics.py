@@ -110,3 +110,28 @@ def test_argmax_takes_the_lowest_index_of_ties():
     ids = numerics.argmax(np.array([[1, 3, 3], [-np.inf, -np.inf, -np.inf], [0, -1, 5]], np.float32))
     assert ids.dtype == np.int32
     assert ids.tolist() == [1, 0, 2]
+
+
+def split_argmax(x: np.ndarray, stride: int, width: int, dropped_bits: int = 0) -> list[int]:
+    """Argmax by parts; `dropped_bits` are cleared in the words that are handed over, as tagged words do."""
+    parts = [numerics.argmax_part(x[:, at : at + width]) for at in range(0, x.shape[1] - width + 1, stride)]
+    words = np.stack(parts, axis=1).view(np.uint32) & ~np.uint32(dropped_bits)
+    ids = numerics.argmax_merge(words.view(np.float32), stride)
+    assert ids.dtype == np.int32
+    return ids.tolist()
+
+
+@pytest.mark.parametrize("dropped_bits", [0, 1])
+@pytest.mark.parametrize(("stride", "width"), [(1, 1), (4, 4), (4, 8), (3, 6), (12, 12)])
+def test_argmax_by_parts(stride: int, width: int, dropped_bits: int):
+    one = np.float32(1)
+    above = np.nextafter(one, np.float32(2))
+    odd_nan = np.array(0x7F800001, np.uint32).view(np.float32)  # without its lowest bit it is an infinity
+    specials = np.array([0.0, -0.0, one, above, -above, np.inf, -np.inf, np.nan, odd_nan, -odd_nan], np.float32)
+    rng = np.random.default_rng(stride)
+    # few distinct values, so that there are ties within parts and between them
+    rows = [np.full((1, 12), value, np.float32) for value in specials]
+    rows += [specials[rng.choice(len(specials), size=(20, 12))] for _ in range(10)]
+    rows += [specials[:5][rng.choice(5, size=(100, 12))], rng.standard_normal((20, 12)).astype(np.float32)]
+    for x in rows:
+        assert split_argmax(x, stride, width, dropped_bits) == x.argmax(-1).tolist()

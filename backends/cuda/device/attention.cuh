@@ -211,8 +211,7 @@ __device__ __forceinline__ void attention(CachedTile<DIM, POSITION_STRIDE, LOADS
             float score[HALVES][4] = {};
 #pragma unroll(Cached::HELD ? KEY_BLOCKS : 1)
             for (int block = 0; block < KEY_BLOCKS; ++block) {
-                const uint4 hi = *reinterpret_cast<const uint4*>(queries.hi + at + block * 32);
-                const uint4 lo = *reinterpret_cast<const uint4*>(queries.lo + at + block * 32);
+                const uint4 first = queries.four(at + block * 32), second = queries.four(at + block * 32 + 4);
 #pragma unroll
                 for (int half = 0; half < HALVES; ++half) {
                     u32 pairs[PARTS][4];
@@ -225,8 +224,8 @@ __device__ __forceinline__ void attention(CachedTile<DIM, POSITION_STRIDE, LOADS
                     }
 #pragma unroll
                     for (int part = 0; part < PARTS; ++part) {
-                        mma(score[half], hi.x, lo.x, hi.y, lo.y, pairs[part][0], pairs[part][1]);
-                        mma(score[half], hi.z, lo.z, hi.w, lo.w, pairs[part][2], pairs[part][3]);
+                        mma(score[half], first, pairs[part][0], pairs[part][1]);
+                        mma(score[half], second, pairs[part][2], pairs[part][3]);
                     }
                 }
             }

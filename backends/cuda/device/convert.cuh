@@ -13,6 +13,11 @@ __device__ __forceinline__ u16 to_bf16(float value) {
 
 __device__ __forceinline__ float load_value(const float* address) { return *address; }
 __device__ __forceinline__ float load_value(const u16* address) { return from_bf16(*address); }
+// Four neighbours at a multiple of 16 bytes.
+__device__ __forceinline__ void load_values(float* to, const float* address) {
+    const float4 v = *reinterpret_cast<const float4*>(address);
+    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
 __device__ __forceinline__ void store_value(float* address, float value) { *address = value; }
 __device__ __forceinline__ void store_value(u16* address, float value) { *address = to_bf16(value); }
 

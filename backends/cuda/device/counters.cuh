@@ -18,7 +18,7 @@ __device__ __forceinline__ u32 load_acquire(const u32* address) {
 
 // Waits, with acquire semantics, until the counter has reached `threshold`. A barrier after it extends the
 // acquire to the other consumers.
-__device__ __forceinline__ void wait_counter(const u32* counters, u32 index, u32 threshold, const Watch& watch,
+__device__ __forceinline__ void wait_counter(const u32* counters, u32 index, u32 threshold, Watch& watch,
                                              u32 operation) {
     const u32* counter = counters + index * COUNTER_STRIDE;
     u32 seen = load_acquire(counter);

@@ -5,31 +5,51 @@
 // long as both sides agree, so elements 0..3 of a lane feed the first mma and 4..7 the second.
 // Activations are split into bf16 hi + lo: hi in rows 0..7 of the m side, lo in rows 8..15, which mma computes
 // anyway; their sum has the precision of nearly f32 activations.
+//
+// A phase of a small model is a chain of dependent instructions of few warps, so their number counts: operands are loaded
+// as mma takes them, and all sizes are constants.
 #pragma once
 #include "convert.cuh"
 #include "ring.cuh"
 
-// Elements from one row of a split activation to the next: odd multiples of 32, so that two rows never share banks.
-__device__ constexpr int activation_stride(int k_blocks) { return (k_blocks | 1) * 32; }
+// Elements from one row of split activations to the next: two rows that are read together never share banks.
+__device__ constexpr int activation_stride(int k_blocks) { return k_blocks * 32 + 4; }
 
-// Activations of ROWS tokens in shared memory.
+// Split activations in shared memory, 16 bytes for four neighbours: {hi 0, hi 1, lo 0, lo 1, hi 2, hi 3, lo 2, lo 3}, which
+// is the m side of one mma.
 struct Activations {
-    u16* hi;
-    u16* lo;
+    u16* memory;
 
+    __device__ __forceinline__ u16* hi(int at) const { return memory + at / 4 * 8 + at % 4 / 2 * 4 + at % 2; }
     __device__ __forceinline__ void put(int at, float value) const {
+        u16* to = hi(at);
         const u16 high = to_bf16(value);
-        hi[at] = high;
-        lo[at] = to_bf16(value - from_bf16(high));
+        to[0] = high;
+        to[2] = to_bf16(value - from_bf16(high));
     }
+    // Four neighbours at a multiple of 4.
+    __device__ __forceinline__ void put_four(int at, const float* value) const {
+        u32 high[4], low[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            high[i] = to_bf16(value[i]);
+            low[i] = to_bf16(value[i] - __uint_as_float(high[i] << 16));
+        }
+        *reinterpret_cast<uint4*>(memory + at * 2) =
+            make_uint4(high[1] << 16 | high[0], low[1] << 16 | low[0], high[3] << 16 | high[2], low[3] << 16 | low[2]);
+    }
+    // Four neighbours as the m side.
+    __device__ __forceinline__ uint4 four(int at) const { return *reinterpret_cast<const uint4*>(memory + at * 2); }
     // While rms_norm waits for its sum, the same 32 bits hold the value itself: read back by the thread that wrote it.
     __device__ __forceinline__ void put_raw(int at, float value) const {
         const u32 bits = __float_as_uint(value);
-        hi[at] = static_cast<u16>(bits >> 16);
-        lo[at] = static_cast<u16>(bits);
+        u16* to = hi(at);
+        to[0] = static_cast<u16>(bits >> 16);
+        to[2] = static_cast<u16>(bits);
     }
     __device__ __forceinline__ float get_raw(int at) const {
-        return __uint_as_float(static_cast<u32>(hi[at]) << 16 | lo[at]);
+        const u16* from = hi(at);
+        return __uint_as_float(static_cast<u32>(from[0]) << 16 | from[2]);
     }
 };
 
@@ -40,43 +60,89 @@ __device__ __forceinline__ void mma(float (&sum)[4], u32 a0, u32 a1, u32 a2, u32
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+__device__ __forceinline__ void mma(float (&sum)[4], uint4 a, u32 b0, u32 b1) { mma(sum, a.x, a.y, a.z, a.w, b0, b1); }
+
+// What a warp adds to its sums: its next BLOCKS blocks of a ring stage, from `weights` on, with the activations from `at` on.
+template <int BLOCKS, int GROUPS, int CHAINS>
+__device__ __forceinline__ void add_blocks(float (&sums)[GROUPS][CHAINS][4], const uint4*& weights, Activations x, int& at) {
+    uint4 first[BLOCKS], second[BLOCKS], w[BLOCKS][GROUPS];
+#pragma unroll
+    for (int s = 0; s < BLOCKS; ++s) {
+        first[s] = x.four(at + s * CONSUMER_WARPS * 32);
+        second[s] = x.four(at + s * CONSUMER_WARPS * 32 + 4);
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g) w[s][g] = weights[(s * CONSUMER_WARPS * GROUPS + g) * 32];
+    }
+#pragma unroll
+    for (int s = 0; s < BLOCKS; ++s) {
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g) {
+            mma(sums[g][0], first[s], w[s][g].x, w[s][g].y);
+            mma(sums[g][CHAINS - 1], second[s], w[s][g].z, w[s][g].w);
+        }
+    }
+    weights += BLOCKS * CONSUMER_WARPS * GROUPS * 32;
+    at += BLOCKS * CONSUMER_WARPS * 32;
+}
+
+// A warp's share of COUNT blocks of a stage: every eighth one, from `weights` and `at` on.
+template <int COUNT, int GROUPS, int CHAINS>
+__device__ __forceinline__ void add_stage(float (&sums)[GROUPS][CHAINS][4], const uint4* weights, Activations x, int at,
+                                          int warp) {
+    constexpr int STEP = GROUPS == 1 ? 4 : GROUPS == 2 ? 2 : 1;  // blocks under way together
+    constexpr int EACH = COUNT / CONSUMER_WARPS, REST = COUNT % CONSUMER_WARPS;
+    constexpr int STEPS = EACH / STEP, MORE = EACH % STEP;
+#pragma unroll 1
+    for (int s = 0; s < STEPS; ++s) add_blocks<STEP>(sums, weights, x, at);
+    if constexpr (REST > 0) {
+        if (warp < REST)
+            add_blocks<MORE + 1>(sums, weights, x, at);
+        else if constexpr (MORE > 0)
+            add_blocks<MORE>(sums, weights, x, at);
+    } else if constexpr (MORE > 0) {
+        add_blocks<MORE>(sums, weights, x, at);
+    }
+}
+
 // One task: GROUPS * 8 weight rows of K_BLOCKS * 32 elements from the ring, CHUNK k blocks a stage. Each consumer warp
 // takes every eighth k block of a stage and writes its partial sums to partial[warp][token][row].
-template <int K_BLOCKS, int GROUPS, int CHUNK, int ROWS, typename Reader>
-__device__ __forceinline__ void matvec(Reader& reader, Activations x, float* partial, const Watch& watch,
-                                       u32 operation) {
-    constexpr int STRIDE = activation_stride(K_BLOCKS);
+template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS, typename Reader>
+__device__ __forceinline__ void matvec(Reader& reader, Activations x, float* partial, Watch& watch, u32 operation) {
+    constexpr int CHAINS = GROUPS < 4 ? 2 : 1;  // sums that do not wait for each other
+    constexpr int FULL = K_BLOCKS / CHUNK, LAST = K_BLOCKS % CHUNK;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int token = lane / 4, quad = lane % 4;
-    float sums[GROUPS][4];
-#pragma unroll
-    for (int g = 0; g < GROUPS; ++g) sums[g][0] = sums[g][1] = sums[g][2] = sums[g][3] = 0.0f;
-    for (int first = 0; first < K_BLOCKS; first += CHUNK) {
-        const int count = K_BLOCKS - first < CHUNK ? K_BLOCKS - first : CHUNK;
-        const u8* stage = reader.acquire(watch, operation);
-#pragma unroll 2
-        for (int block = warp; block < count; block += CONSUMER_WARPS) {
-            uint4 hi = make_uint4(0, 0, 0, 0), lo = hi;
-            if (token < ROWS) {
-                const int at = token * STRIDE + (first + block) * 32 + quad * 8;
-                hi = *reinterpret_cast<const uint4*>(x.hi + at);
-                lo = *reinterpret_cast<const uint4*>(x.lo + at);
-            }
-            const uint4* weights = reinterpret_cast<const uint4*>(stage) + block * GROUPS * 32 + lane;
-#pragma unroll
-            for (int g = 0; g < GROUPS; ++g) {
-                const uint4 w = weights[g * 32];
-                mma(sums[g], hi.x, lo.x, hi.y, lo.y, w.x, w.y);
-                mma(sums[g], hi.z, lo.z, hi.w, lo.w, w.z, w.w);
-            }
-        }
+    // Rows of the m side that stand for no token hold those of the last one: their sums are not used.
+    int at = (token < ROWS ? token : ROWS - 1) * activation_stride(K_BLOCKS) + warp * 32 + quad * 8;
+    const int mine = warp * GROUPS * 32 + lane;
+    float sums[GROUPS][CHAINS][4] = {};
+#pragma unroll 1
+    for (int stage = 0; stage < FULL; ++stage) {
+        const uint4* weights = reinterpret_cast<const uint4*>(reader.acquire(watch, operation)) + mine;
+        watch.trace.mark(POINT_RING);
+        add_stage<CHUNK>(sums, weights, x, at, warp);
+        watch.trace.mark(POINT_SUMS);
+        reader.release();
+        at += CHUNK * 32;
+    }
+    if constexpr (LAST > 0) {
+        const uint4* weights = reinterpret_cast<const uint4*>(reader.acquire(watch, operation)) + mine;
+        watch.trace.mark(POINT_RING);
+        add_stage<LAST>(sums, weights, x, at, warp);
+        watch.trace.mark(POINT_SUMS);
         reader.release();
     }
     if (token < ROWS) {
-        float2* out = reinterpret_cast<float2*>(partial + (warp * ROWS + token) * GROUPS * 8);
+        float2* out = reinterpret_cast<float2*>(partial + (warp * ROWS + token) * GROUPS * 8) + quad;
 #pragma unroll
-        for (int g = 0; g < GROUPS; ++g)
-            out[g * 4 + quad] = make_float2(sums[g][0] + sums[g][2], sums[g][1] + sums[g][3]);
+        for (int g = 0; g < GROUPS; ++g) {
+            float even = sums[g][0][0] + sums[g][0][2], odd = sums[g][0][1] + sums[g][0][3];
+            if constexpr (CHAINS == 2) {
+                even += sums[g][1][0] + sums[g][1][2];
+                odd += sums[g][1][1] + sums[g][1][3];
+            }
+            out[g * 4] = make_float2(even, odd);
+        }
     }
 }
 
@@ -89,7 +155,4 @@ __device__ __forceinline__ float product(const float* partial, int token, int ro
     return sum;
 }
 
-// The split activations of `elements` elements at `memory`.
-__device__ __forceinline__ Activations activations(void* memory, int elements) {
-    return {static_cast<u16*>(memory), static_cast<u16*>(memory) + elements};
-}
+__device__ __forceinline__ Activations activations(void* memory) { return {static_cast<u16*>(memory)}; }

@@ -28,6 +28,34 @@ __device__ __forceinline__ void consumer_sum(float (&values)[N], float* scratch)
     }
 }
 
+// This consumer's part of the sum of squares of row `row`. The caller's barrier makes it known to NormScales.
+__device__ __forceinline__ void put_norm_sum(float* scratch, int row, float square) {
+    const float sum = warp_sum(square);
+    if (threadIdx.x % 32 == 0) scratch[row * CONSUMER_WARPS + threadIdx.x / 32] = sum;
+}
+
+// The factors 1 / sqrt(mean square + eps) of ROWS rows, in registers: `scratch` is free again after the next barrier.
+template <int ROWS>
+struct NormScales {
+    float scale[ROWS];
+
+    __device__ __forceinline__ NormScales(const float* scratch, float width, float eps) {
+#pragma unroll
+        for (int row = 0; row < ROWS; ++row) {
+            float sum = 0.0f;
+#pragma unroll
+            for (int w = 0; w < CONSUMER_WARPS; ++w) sum += scratch[row * CONSUMER_WARPS + w];
+            scale[row] = 1.0f / sqrtf(sum / width + eps);
+        }
+    }
+    __device__ __forceinline__ float of(int row) const {
+        float result = scale[0];
+#pragma unroll
+        for (int i = 1; i < ROWS; ++i) result = row == i ? scale[i] : result;
+        return result;
+    }
+};
+
 // The greatest value and where it is: the lowest index wins a tie, and NaN counts as greatest (as NumPy's argmax),
 // so that the result is always an index of the input.
 struct Best {
@@ -49,11 +77,16 @@ struct Best {
             index = i;
         }
     }
+    // The words of `task.argmax_part`: the value, and twice the index plus the value's lowest bit.
+    __device__ __forceinline__ float part(int word) const {
+        return word == 0 ? value : static_cast<float>(2 * index + (__float_as_uint(value) & 1u));
+    }
 };
 
 constexpr u32 NO_INDEX = 0xffffffffu;
 
-// The best over all consumers, known to thread 0. `scratch` holds CONSUMER_WARPS entries. Contains one barrier.
+// The best over all consumers, known to all of them. `scratch` holds CONSUMER_WARPS entries. Contains one barrier; the
+// next use of `scratch` must be behind another one.
 __device__ __forceinline__ Best consumer_best(Best best, Best* scratch) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
@@ -64,9 +97,9 @@ __device__ __forceinline__ Best consumer_best(Best best, Best* scratch) {
     }
     if (lane == 0) scratch[warp] = best;
     consumer_barrier();
-    if (threadIdx.x == 0)
-        for (int w = 1; w < CONSUMER_WARPS; ++w)
-            if (scratch[w].index != NO_INDEX) best.take(scratch[w].value, scratch[w].index);
+    best = scratch[0];
+    for (int w = 1; w < CONSUMER_WARPS; ++w)
+        if (scratch[w].index != NO_INDEX) best.take(scratch[w].value, scratch[w].index);
     return best;
 }
 
@@ -98,5 +131,17 @@ __device__ __forceinline__ Best share_best(const float* values) {
         }
     }
     for (int i = VECTORS * 4 + threadIdx.x; i < WIDTH; i += CONSUMERS) best.take(values[i], i);
+    return best;
+}
+
+// The best of this consumer's share of PARTS parts of a row, each two words as of Best::part; part p begins at p * STRIDE.
+template <int PARTS, int STRIDE>
+__device__ __forceinline__ Best share_best_part(const float* parts) {
+    Best best = {__int_as_float(0xff800000), NO_INDEX};
+    for (int i = threadIdx.x; i < PARTS; i += CONSUMERS) {
+        // tagged words have lost the lowest bit of the value
+        const u32 coded = static_cast<u32>(parts[2 * i + 1]);
+        best.take(__uint_as_float((__float_as_uint(parts[2 * i]) & ~1u) | (coded & 1u)), i * STRIDE + coded / 2);
+    }
     return best;
 }

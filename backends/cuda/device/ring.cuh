@@ -30,7 +30,7 @@ struct Ring {
 };
 
 // Waits until `barrier` has completed the phase of the given parity; false if it gave up.
-__device__ __forceinline__ bool wait_barrier(u64* barrier, u32 parity, const Watch& watch, u32 operation, u32 kind,
+__device__ __forceinline__ bool wait_barrier(u64* barrier, u32 parity, Watch& watch, u32 operation, u32 kind,
                                              u32 stage) {
     Spin spin;
     while (!mbarrier_poll(barrier, parity))
@@ -44,13 +44,13 @@ struct RingReader {
     Ring<STAGES, STAGE_BYTES, IN_FLIGHT> ring;
     u32 stage = 0, parity = 0;
 
-    __device__ __forceinline__ const u8* acquire(const Watch& watch, u32 operation) {
+    __device__ __forceinline__ const u8* acquire(Watch& watch, u32 operation) {
         wait_barrier(ring.full + stage, parity, watch, operation, WAIT_RING_FULL, stage);
         return ring.data + stage * STAGE_BYTES;
     }
 
-    // Every thread arrives for itself. One arrival a warp after __syncwarp would do and take about 1% less time, but
-    // then racecheck, which does not follow __syncwarp into the arrival, calls the next copy a race.
+    // Every thread arrives for itself. One arrival a warp after __syncwarp takes as long, and racecheck, which does not
+    // follow __syncwarp into the arrival, calls the next copy a race.
     __device__ __forceinline__ void release() {
         mbarrier_arrive(ring.empty + stage);
         if (++stage == STAGES) {
@@ -70,7 +70,7 @@ struct RingWriter {
     u32 under_way = 0;
     bool stopped = false;
 
-    __device__ __forceinline__ bool await_oldest(const Watch& watch, u32 operation) {
+    __device__ __forceinline__ bool await_oldest(Watch& watch, u32 operation) {
         const bool landed =
             wait_barrier(ring.full + landed_stage, landed_parity, watch, operation, WAIT_RING_FULL, landed_stage);
         --under_way;
@@ -82,7 +82,7 @@ struct RingWriter {
     }
 
     // Loads `bytes` (a multiple of 16) at `source` into the next stage. Does nothing once a wait has given up.
-    __device__ __forceinline__ void push(const u8* source, u32 bytes, const Watch& watch, u32 operation) {
+    __device__ __forceinline__ void push(const u8* source, u32 bytes, Watch& watch, u32 operation) {
         if (stopped) return;
         bool failed = under_way == IN_FLIGHT && !await_oldest(watch, operation);
         failed = failed || !wait_barrier(ring.empty + stage, parity ^ 1, watch, operation, WAIT_RING_EMPTY, stage);

@@ -5,7 +5,7 @@
 // finds*: control flow never depends on the abort, so no thread can be left behind at a barrier. The host sees the
 // flag, raises, and does not use any result of the launch.
 #pragma once
-#include "types.cuh"
+#include "trace.cuh"
 
 // What a block waited for when it gave up; two per block: its consumers' and its producer's. Read by the host.
 struct StuckRecord {
@@ -21,15 +21,14 @@ struct StuckRecord {
 
 enum WaitKind : u32 { WAIT_COUNTER = 1, WAIT_TAG = 2, WAIT_RING_FULL = 3, WAIT_RING_EMPTY = 4 };
 
-// What a thread needs in order to wait. `block_abort` is the block's copy, in shared memory, of the grid's flag.
+// What the threads of a block need in order to wait: in shared memory, because only a wait that fails reads it.
 struct Watch {
     StuckRecord* records;
     u32* abort;
-    volatile u32* block_abort;
     u64 limit_ns;
-    u32 sm;
     u32 phase;
-    u32 is_producer;
+    volatile u32 block_abort;  // the block's copy of the grid's flag
+    Trace trace;
 };
 
 __device__ __forceinline__ u64 now_ns() {
@@ -38,9 +37,24 @@ __device__ __forceinline__ u64 now_ns() {
     return time;
 }
 
-__device__ __noinline__ void record_stuck(Watch watch, u32 operation, u32 kind, u32 index, u32 expected,
-                                          u32 seen) {
-    StuckRecord* record = watch.records + 2 * watch.sm + watch.is_producer;
+constexpr u64 OUT_OF_TIME = ~0ull;
+
+// Called now and then in a wait that began at `started` (0: at the first call). Returns when it began, or OUT_OF_TIME after
+// writing down what it waited for. Out of line: the code of a wait is small then, and instructions are what a short
+// phase waits for.
+__device__ __noinline__ u64 check_time(Watch& watch, u64 started, u32 operation, u32 kind, u32 index, u32 expected,
+                                       u32 seen) {
+    bool stop = watch.block_abort != 0;
+    if (!stop) {
+        const u64 time = now_ns();
+        if (started == 0) started = time;
+        // Ring waits are given twice the time, because a full or empty ring is nearly always the consequence of a wait
+        // for a counter or a tag.
+        const u64 limit = kind >= WAIT_RING_FULL ? 2 * watch.limit_ns : watch.limit_ns;
+        stop = *static_cast<volatile u32*>(watch.abort) != 0 || time - started > limit;
+    }
+    if (!stop) return started;
+    StuckRecord* record = watch.records + 2 * blockIdx.x + (threadIdx.x >= CONSUMERS);
     if (atomicCAS(&record->taken, 0u, 1u) == 0u) {
         record->operation = operation;
         record->kind = kind;
@@ -50,26 +64,19 @@ __device__ __noinline__ void record_stuck(Watch watch, u32 operation, u32 kind, 
         record->phase = watch.phase;
         record->thread = threadIdx.x;
     }
-    *watch.block_abort = 1;
+    watch.block_abort = 1;
     atomicExch(watch.abort, 1u);
+    return OUT_OF_TIME;
 }
 
 struct Spin {
     u64 started = 0;
     u32 polls = 0;
 
-    // True when the wait must end: out of time, or another one was. Ring waits are given twice the time, because a
-    // full or empty ring is nearly always the consequence of a wait for a counter or a tag.
-    __device__ __forceinline__ bool give_up(const Watch& watch, u32 operation, u32 kind, u32 index, u32 expected,
-                                            u32 seen) {
-        bool stop = *watch.block_abort != 0;
-        if (!stop && (++polls & 63u) == 0) {
-            const u64 time = now_ns();
-            if (started == 0) started = time;
-            const u64 limit = kind >= WAIT_RING_FULL ? 2 * watch.limit_ns : watch.limit_ns;
-            stop = *static_cast<volatile u32*>(watch.abort) != 0 || time - started > limit;
-        }
-        if (stop) record_stuck(watch, operation, kind, index, expected, seen);
-        return stop;
+    // True when the wait must end: out of time, or another one was.
+    __device__ __forceinline__ bool give_up(Watch& watch, u32 operation, u32 kind, u32 index, u32 expected, u32 seen) {
+        if ((++polls & 63u) != 0 && watch.block_abort == 0) return false;
+        started = check_time(watch, started, operation, kind, index, expected, seen);
+        return started == OUT_OF_TIME;
     }
 };

@@ -11,4 +11,4 @@
 // CHECK: sincosf(
 // CHECK: attention<
 // CHECK: silu(
-// CHECK: consumer_best(best, best_scratch);
+// CHECK: consumer_best(best, control.best);

@@ -24,9 +24,9 @@
 
 // CHECK:       const int begin_1 = (sm + 3) % 4, end_1 = 5;
 // CHECK-NEXT:  if (begin_1 < end_1) {
-// CHECK:       x.put(i, load0_0[u]);
+// CHECK:       x.put(i, load0[u]);
 // CHECK:       // queue.run @project[] on cyclic 1
-// CHECK:       matvec<2, 1, 2, 1>(reader, x, partial + slot * 64, watch,
+// CHECK:       at = multiply<1, 2, 2>(at, flip * PARTIAL_FLOATS + slot * 64,
 // CHECK:       product<1, 1>(partial + slot * 64, 0, (e));
 // CHECK:       store_value(p.b_y + (((f_tile) * 8) + (e)),
 // CHECK:       // queue.signal @done[0]

@@ -1,11 +1,11 @@
 // Pipelines are what their parts are, one after the other; every part verifies its result.
 
-// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{rows=4}' > %t.pipeline.mlir
-// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'canonicalize,convert-graph-to-task,fuse-into-consumer,fuse-into-producer,tile-tasks{rows=4}' > %t.parts.mlir
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{rows=4 sms=5}' > %t.pipeline.mlir
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'canonicalize,convert-graph-to-task,fuse-into-consumer,fuse-into-producer,tile-tasks{rows=4 sms=5}' > %t.parts.mlir
 // RUN: diff %t.pipeline.mlir %t.parts.mlir
 
 // RUN: amk-opt %t.parts.mlir -p 'task-to-queue{target=sm_80 sms=5 handoff=counter stages=3 bytes=2048 in-flight=2}' > %t.pipeline.mlir
-// RUN: amk-opt %t.parts.mlir -p 'place-tasks{target=sm_80 sms=5},insert-sync{handoff=counter},plan-stream{stages=3 bytes=2048 in-flight=2}' > %t.queue.mlir
+// RUN: amk-opt %t.parts.mlir -p 'split-argmax{parts=5},place-tasks{target=sm_80 sms=5},insert-sync{handoff=counter},plan-stream{stages=3 bytes=2048 in-flight=2}' > %t.queue.mlir
 // RUN: diff %t.pipeline.mlir %t.queue.mlir
 
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{target=sm_80 sms=5 rows=4 handoff=counter stages=3 bytes=2048 in-flight=2}' > %t.pipeline.mlir
@@ -19,7 +19,7 @@
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{tasks=3},task-to-queue{target=reference sms=3}' > %t.parts.mlir
 // RUN: diff %t.pipeline.mlir %t.parts.mlir
 
-// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=4}' | filecheck %s
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=4 widest=8}' | filecheck %s
 
 // The whole way: a layer has five phases, attention, and one counter; the stream is in the order of the body.
 // CHECK:      queue.counter @k_v_cache_done[2]

@@ -519,6 +519,86 @@ task.program @p max_seq 8 tokens 1 {
 
 // -----
 
+// What a part finds are two words a row.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x input : tensor<1x8xf32>
+  task.buffer @y scratch : tensor<1x3xf32>
+  task.family @f () {
+    %x = task.load @x[0 : 1, 0 : 8] : tensor<1x8xf32>
+    %y = task.argmax_part %x : tensor<1x8xf32> -> tensor<1x3xf32>
+    task.store %y, @y[0 : 1, 0 : 3] : tensor<1x3xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: argmax_part takes [T, n] to [T, 2], found 1x8 to 1x3
+
+// -----
+
+// Twice an index of a part needs no more bits than a float32 has.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x input : tensor<1x4194305xf32>
+  task.buffer @y scratch : tensor<1x2xf32>
+  task.family @f () {
+    %x = task.load @x[0 : 1, 0 : 4194305] : tensor<1x4194305xf32>
+    %y = task.argmax_part %x : tensor<1x4194305xf32> -> tensor<1x2xf32>
+    task.store %y, @y[0 : 1, 0 : 2] : tensor<1x2xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: argmax_part numbers at most 4194304 elements, found 4194305
+
+// -----
+
+// Parts are merged from two words each.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x input : tensor<1x4x3xf32>
+  task.buffer @y scratch : tensor<1xi32>
+  task.family @f () {
+    %x = task.load @x[0 : 1, 0 : 4, 0 : 3] : tensor<1x4x3xf32>
+    %y = task.argmax_merge %x {stride = 4 : i64} : tensor<1x4x3xf32> -> tensor<1xi32>
+    task.store %y, @y[0 : 1] : tensor<1xi32>
+  }
+  task.order {
+  }
+}
+// CHECK: argmax_merge takes [T, parts, 2] to [T], found 1x4x3 to 1
+
+// -----
+
+// Parts begin one after the other.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x input : tensor<1x4x2xf32>
+  task.buffer @y scratch : tensor<1xi32>
+  task.family @f () {
+    %x = task.load @x[0 : 1, 0 : 4, 0 : 2] : tensor<1x4x2xf32>
+    %y = task.argmax_merge %x {stride = 0 : i64} : tensor<1x4x2xf32> -> tensor<1xi32>
+    task.store %y, @y[0 : 1] : tensor<1xi32>
+  }
+  task.order {
+  }
+}
+// CHECK: stride must be at least 1 and keep indices of 4 parts in i32, found 0
+
+// -----
+
+// Indices of the last part are int32 too.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @x input : tensor<1x3x2xf32>
+  task.buffer @y scratch : tensor<1xi32>
+  task.family @f () {
+    %x = task.load @x[0 : 1, 0 : 3, 0 : 2] : tensor<1x3x2xf32>
+    %y = task.argmax_merge %x {stride = 1073741824 : i64} : tensor<1x3x2xf32> -> tensor<1xi32>
+    task.store %y, @y[0 : 1] : tensor<1xi32>
+  }
+  task.order {
+  }
+}
+// CHECK: stride must be at least 1 and keep indices of 3 parts in i32, found 1073741824
+
+// -----
+
 // An order holds loops and calls.
 task.program @p max_seq 8 tokens 1 {
   task.buffer @x scratch : tensor<2x1x4xf32>

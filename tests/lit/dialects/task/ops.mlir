@@ -157,3 +157,40 @@ task.program @tiny max_seq 16 tokens 1 {
 // CHECK-GENERIC: "task.order"() ({
 // CHECK-GENERIC: "task.call"() <{family = @embedding, indices = #amk.indices<[]>}> : () -> ()
 // CHECK-GENERIC: "task.for"() <{index = "layer", start = 0 : i64, stop = 2 : i64}> ({
+
+// -----
+
+// Argmax in two parts that overlap, of two rows.
+task.program @parts max_seq 4 tokens 2 {
+  task.buffer @x input : tensor<2x10xf32>
+  task.buffer @best scratch : tensor<2x2x2xf32>
+  task.buffer @next output : tensor<2xi32>
+  task.family @search (part = 2) {
+    %x = task.load @x[0 : 2, part*4 : 6] : tensor<2x6xf32>
+    %b = task.argmax_part %x : tensor<2x6xf32> -> tensor<2x2xf32>
+    task.store %b, @best[0 : 2, part, 0 : 2] : tensor<2x2xf32>
+  }
+  task.family @merge () {
+    %b = task.load @best[0 : 2, 0 : 2, 0 : 2] : tensor<2x2x2xf32>
+    %i = task.argmax_merge %b {stride = 4 : i64} : tensor<2x2x2xf32> -> tensor<2xi32>
+    task.store %i, @next[0 : 2] : tensor<2xi32>
+  }
+  task.order {
+    task.call @search[]
+    task.call @merge[]
+  }
+}
+
+// CHECK:      task.program @parts max_seq 4 tokens 2 {
+// CHECK:          task.family @search (part = 2) {
+// CHECK-NEXT:       %x = task.load @x[0 : 2, part*4 : 6] : tensor<2x6xf32>
+// CHECK-NEXT:       %b = task.argmax_part %x : tensor<2x6xf32> -> tensor<2x2xf32>
+// CHECK-NEXT:       task.store %b, @best[0 : 2, part, 0 : 2] : tensor<2x2xf32>
+// CHECK-NEXT:     }
+// CHECK-NEXT:     task.family @merge () {
+// CHECK-NEXT:       %b = task.load @best[0 : 2, 0 : 2, 0 : 2] : tensor<2x2x2xf32>
+// CHECK-NEXT:       %i = task.argmax_merge %b {stride = 4 : i64} : tensor<2x2x2xf32> -> tensor<2xi32>
+// CHECK-NEXT:       task.store %i, @next[0 : 2] : tensor<2xi32>
+
+// CHECK-GENERIC: %b = "task.argmax_part"(%x) : (tensor<2x6xf32>) -> tensor<2x2xf32>
+// CHECK-GENERIC: %i = "task.argmax_merge"(%b) <{stride = 4 : i64}> : (tensor<2x2x2xf32>) -> tensor<2xi32>
