@@ -25,10 +25,11 @@ from ...amk_ir.linear import POSITION
 from ...dialects.queue import KernelOp
 from ...dialects.schedule import EventKind, Schedule
 from ...dialects.task import GatherOp
+from ...passes.verifier.arrangement import TooLargeError
 from ...passes.verifier.check import content_hash
 from ...passes.verifier.coverage import box_text, history, intersection
 from ...passes.verifier.diagnostics import FailureKind
-from ...passes.verifier.machine import Box, Knowledge, Machine, elements
+from ...passes.verifier.machine import MAX_WORDS, Box, Knowledge, Machine, elements
 from ...passes.verifier.regions import Boxes, collect
 from ...passes.verifier.timeline import Timeline
 from ...passes.verifier.witness import TASK_NAME, Witness
@@ -172,7 +173,10 @@ class _Player:
         self.witness = witness
         self.seed = seed
         self.schedule: Schedule = interpreter.schedule
-        self.machine = Machine(self.schedule, witness.position)
+        try:
+            self.machine = Machine(self.schedule, witness.position)
+        except TooLargeError as e:
+            raise UsageError(f"the schedule has more than {MAX_WORDS} tagged words, too many to be replayed") from e
         self.timeline = Timeline(self.schedule, (), self.schedule.body.sm.astype(np.int64))
         self.notes: list[str] = []
         self.done: list[list[int]] = []

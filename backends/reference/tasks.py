@@ -300,6 +300,11 @@ def _attention(q: int, k: int, v: int, scale: float, out: int) -> Step:
     def step(values: Values, pos: int) -> None:
         tile: Array = values[q]
         queries, keys, cached = (_whole_heads(values[slot]) for slot in (q, k, v))
+        rows = pos + queries.shape[0]
+        if not rows <= keys.shape[0] == cached.shape[0]:
+            raise ExecutionError(
+                f"task.attention at position {pos} needs {rows} keys and values, found {keys.shape[0]} and {cached.shape[0]}"
+            )
         values[out] = numerics.attention(queries, keys, cached, scale, pos).reshape(tile.shape)
 
     return step

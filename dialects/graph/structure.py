@@ -114,6 +114,8 @@ class ModelOp(OutsideIn):
         for op in self.body.block.ops:
             if not isinstance(op, WeightOp | CacheOp | StepOp):
                 raise VerifyException(f"a model holds weights, caches and one step, found '{op.name}'")
+        if (tokens := shape_of(self.step.tokens)[0]) > self.max_seq.value.data:
+            raise VerifyException(f"a step takes at most max_seq = {self.max_seq.value.data} tokens, found {tokens}")
 
 
 @irdl_op_definition

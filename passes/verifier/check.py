@@ -46,7 +46,10 @@ def _with_search(schedule: Schedule, diagnostic: Diagnostic) -> Diagnostic:
         return diagnostic
 
     def search() -> Witness | None:
-        return find_witness(schedule, diagnostic.rule, failure, content_hash(schedule.kernel))
+        try:
+            return find_witness(schedule, diagnostic.rule, failure, content_hash(schedule.kernel))
+        except TooLargeError:
+            return None
 
     return replace(diagnostic, search=search)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ...amk_ir.linear import POSITION
 from ...dialects.schedule import EventKind, Schedule
+from .arrangement import TooLargeError
 from .arrays import Ints
 
 Box = tuple[tuple[int, int], ...]
@@ -21,8 +23,15 @@ def elements(box: Box) -> tuple[Any, ...]:
     return (*(slice(a, b) for a, b in box), ...)
 
 
+MAX_WORDS = 1 << 26
+"""Tagged words whose writers are kept track of, 8 bytes each."""
+
+
 class Machine:
-    """A schedule at one position. Events are numbered as in `Schedule.body`."""
+    """A schedule at one position. Events are numbered as in `Schedule.body`.
+
+    TooLargeError: it has too many tagged words to keep track of.
+    """
 
     def __init__(self, schedule: Schedule, position: int):
         self.schedule = schedule
@@ -32,6 +41,8 @@ class Machine:
         self.bounds: list[int] = body.bounds.tolist()
         self.sm: list[int] = body.sm.tolist()
         self.tagged = {name: op.shape for name, op in schedule.kernel.buffers.items() if op.tagged is not None}
+        if sum(prod(shape) for shape in self.tagged.values()) > MAX_WORDS:
+            raise TooLargeError
         self._tagged_accesses: dict[tuple[int, bool], tuple[tuple[str, Box], ...]] = {}
         self._polls = [any(op.region.buffer in self.tagged for op in f.loads) for f in schedule.families]
         self._tells = [any(op.region.buffer in self.tagged for op in f.stores) for f in schedule.families]

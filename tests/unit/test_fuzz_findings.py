@@ -150,6 +150,18 @@ def test_replaying_more_than_there_is(mlir, tmp_path: Path):
     refused(run_process("amk", "replay", file, witness), "GiB", "this process can have")
 
 
+def test_searching_more_words_than_fit(mlir, tmp_path: Path):
+    """A deadlock of 51 GiB of tagged words: rejected, without a witness."""
+    many = SMALL.replace(
+        "  queue.counter", "  task.buffer @t scratch tagged : tensor<82928x82928xf32>\n  queue.counter"
+    )
+    file = mlir(many.replace("task.load @in[0 : 1] : tensor<1xf32>", "task.load @t[0, 0 : 1] : tensor<1xf32>"))
+    end = run("amk", "verify", file, "--witness", tmp_path / "witness.json")
+    assert end.status == 2
+    assert "deadlock" in end.output
+    assert "too large to search" in end.output
+
+
 def test_a_gather_from_a_scalar(mlir):
     refused(
         run(

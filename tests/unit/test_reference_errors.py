@@ -25,6 +25,7 @@ from amk.backends.reference.graph_interpreter import GraphInterpreter
 from amk.backends.reference.interleavings import Priority, adversarial
 from amk.backends.reference.queue_interpreter import QueueInterpreter
 from amk.backends.reference.task_interpreter import TaskInterpreter
+from amk.backends.reference.tasks import _attention
 from amk.passes.verify_schedule import verify
 
 SHAPE = LlamaShape(max_seq=4)
@@ -285,3 +286,10 @@ def test_a_loaded_tile_is_a_value_not_a_view(where):
     interpreter = TaskInterpreter(parse(RACY.format(where=where)), WEIGHTS)
     interpreter.execute({"in": [1, 2, 3, 4]}, 1)
     assert interpreter.memory.arrays["out"].tolist() == [2, 4, 6, 8]
+
+
+def test_keys_and_values_have_a_row_for_each_position():
+    step = _attention(0, 1, 2, 1.0, 3)
+    values = [np.zeros((rows, heads, 2, 2), np.float32) for rows, heads in ((1, 2), (2, 1), (1, 1))] + [None]
+    with pytest.raises(ExecutionError, match=r"task.attention at position 0 needs 1 keys and values, found 2 and 1"):
+        step(values, 0)

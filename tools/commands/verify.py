@@ -167,7 +167,9 @@ def _diagnostic(d: Diagnostic) -> dict[str, Any]:
     elif d.failure is None:
         without = "it is not the order of execution that is wrong"
     else:
-        without = "none was found; the rejection may be one that is not exact (docs/semantics.md)"
+        without = (
+            "none was found; the rejection may be one that is not exact (docs/semantics.md), or too large to search"
+        )
     return {
         "rule": d.rule.value,
         "message": d.message,

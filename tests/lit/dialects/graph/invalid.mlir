@@ -166,6 +166,20 @@ graph.model @m max_seq 8 {
 
 // -----
 
+// A step has no more tokens than there are positions.
+graph.model @m max_seq 2 {
+  graph.weight @embed from #amk.checkpoint<"embed"> : tensor<5x4xf32>
+  graph.step (%token : tensor<3xi32>, %pos : index) {
+    %x = graph.embedding %token, @embed : (tensor<3xi32>) -> tensor<3x4xf32>
+    %logits = graph.linear %x, @embed : (tensor<3x4xf32>) -> tensor<3x5xf32>
+    %next = graph.argmax %logits : tensor<3x5xf32> -> tensor<3xi32>
+    graph.return %logits, %next : tensor<3x5xf32>, tensor<3xi32>
+  }
+}
+// CHECK: a step takes at most max_seq = 2 tokens, found 3
+
+// -----
+
 // A step ends in its results.
 graph.model @m max_seq 8 {
   graph.step (%token : tensor<1xi32>, %pos : index) {
