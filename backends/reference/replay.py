@@ -28,8 +28,8 @@ from ...dialects.task import GatherOp
 from ...passes.verifier.arrangement import TooLargeError
 from ...passes.verifier.check import content_hash
 from ...passes.verifier.coverage import box_text, history, intersection
-from ...passes.verifier.diagnostics import FailureKind
-from ...passes.verifier.machine import MAX_WORDS, Box, Knowledge, Machine, elements
+from ...passes.verifier.failures import Box, FailureKind
+from ...passes.verifier.machine import MAX_WORDS, Knowledge, Machine, elements
 from ...passes.verifier.regions import Boxes, collect
 from ...passes.verifier.timeline import Timeline
 from ...passes.verifier.witness import TASK_NAME, Witness

@@ -1,7 +1,8 @@
 """The schedule verifier: proves a `queue.kernel` free of deadlocks and races, or says what is wrong. docs/semantics.md."""
 
 from .check import VerifiedKernel, check, check_schedule, format_diagnostics, verify
-from .diagnostics import Diagnostic, Failure, FailureKind, Rule
+from .diagnostics import Diagnostic
+from .failures import Failure, FailureKind, Rule
 from .overlap_index import OverlapIndex
 from .witness import Witness
 

@@ -13,15 +13,17 @@ from ...dialects.schedule import Schedule
 from .arrangement import TooLargeError
 from .clocks import compute_clocks
 from .coverage import Overlaps, check_read_before_written, check_written_once, overlaps
-from .diagnostics import Diagnostic, Rule, plural
+from .diagnostics import Diagnostic, plural
 from .execution import build_items, run, tagged_regions
 from .explain import explain_deadlock
+from .failures import Rule
 from .overlap_index import OverlapIndex
 from .races import Order, check_races
 from .regions import BufferAccesses, collect
 from .resources import check_resources
 from .timeline import Timeline, check_stream, check_tasks
-from .witness import Witness, find_witness
+from .witness import Witness
+from .witness_search import find_witness
 
 
 def check(kernel: KernelOp) -> list[Diagnostic]:

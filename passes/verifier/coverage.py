@@ -16,7 +16,8 @@ from ...amk_ir.attrs import BufferKind
 from ...amk_ir.linear import POSITION
 from .arrangement import Part, arrangement
 from .arrays import Bools, Ints, distinct, ranges
-from .diagnostics import Diagnostic, Failure, FailureKind, Rule
+from .diagnostics import Diagnostic
+from .failures import Failure, FailureKind, Rule
 from .regions import Boxes, BufferAccesses, RegionSet
 from .timeline import Timeline
 

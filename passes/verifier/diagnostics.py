@@ -4,67 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from xdsl.ir import Operation
 
-if TYPE_CHECKING:
-    from .witness import Witness
-
-
-class Rule(StrEnum):
-    """The rules of docs/semantics.md, by the name that diagnostics carry."""
-
-    COVERAGE = "coverage"
-    DEADLOCK = "deadlock"
-    RACE = "race"
-    RESOURCES = "resources"
-    STREAM = "stream"
-    TASKS = "tasks"
-    UNDECIDED = "undecided"
-    WRITTEN_ONCE = "written-once"
-
-
-class FailureKind(StrEnum):
-    """How an execution goes wrong; what the events of a `Failure` are."""
-
-    DEADLOCK = "deadlock"
-    """It cannot be continued, and not every SM has finished."""
-    MISSING_TASK = "missing-task"
-    """It ends, and a task has not run."""
-    REPEATED_TASK = "repeated-task"
-    """The second event runs the task of the first again."""
-    REWRITE = "rewrite"
-    """Both events write the same elements in one step."""
-    STREAM = "stream"
-    """The event does not find its tiles in the ring; without an event, tiles are left at the end."""
-    UNORDERED = "unordered"
-    """A write and another access of the same state, which executions do in either order."""
-    UNSEEN_WRITE = "unseen-write"
-    """The second event accesses elements before the first has written them, or without seeing that."""
-    UNWRITTEN_OUTPUT = "unwritten-output"
-    """It ends, and elements of an output were not written."""
-    UNWRITTEN_READ = "unwritten-read"
-    """The event reads elements that nobody has written."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The bad executions that a diagnostic is about, from which `witness` finds one.
-
-    position: of the step. events: the parties, by event number. buffer, box: the elements in question. sm: the SM of a
-    STREAM failure. task: the task of a MISSING_TASK.
-    """
-
-    kind: FailureKind
-    position: int = 0
-    events: tuple[int, ...] = ()
-    buffer: str = ""
-    box: tuple[tuple[int, int], ...] = ()
-    sm: int = -1
-    task: str = ""
+from .failures import Failure, Rule
+from .witness import Witness
 
 
 @dataclass(frozen=True)

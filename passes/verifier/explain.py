@@ -10,8 +10,9 @@ from ...amk_ir.attrs import BufferKind
 from ...amk_ir.linear import POSITION
 from ...dialects.schedule import EventKind
 from .coverage import Overlaps, intersection, region_text
-from .diagnostics import Diagnostic, Failure, FailureKind, Rule, plural
+from .diagnostics import Diagnostic, plural
 from .execution import ItemKind, Items, Run, run
+from .failures import Failure, FailureKind, Rule
 
 
 @dataclass(frozen=True)

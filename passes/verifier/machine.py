@@ -12,8 +12,8 @@ from ...amk_ir.linear import POSITION
 from ...dialects.schedule import EventKind, Schedule
 from .arrangement import TooLargeError
 from .arrays import Ints
+from .failures import Box
 
-Box = tuple[tuple[int, int], ...]
 Words = tuple[str, Box]
 """A box of a buffer."""
 

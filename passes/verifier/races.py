@@ -16,9 +16,10 @@ from ...amk_ir.attrs import BufferKind
 from .arrays import Bools, Ints, distinct, ranges
 from .clocks import Clocks, Relation
 from .coverage import Overlaps, check_read_before_written
-from .diagnostics import Diagnostic, Rule
+from .diagnostics import Diagnostic
 from .execution import Items, first_per_sm, last_per_sm, run
 from .explain import Conflict, explain_race
+from .failures import Rule
 from .unseen import SEARCH_LIMIT, SearchLimitError, UnseenSearch
 
 WORK_LIMIT = 30_000_000

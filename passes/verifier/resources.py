@@ -8,7 +8,8 @@ from math import prod
 from ...amk_ir.targets import TARGETS, Target
 from ...dialects.queue import KernelOp
 from ...dialects.task import FamilyOp, MatmulOp, shape_of
-from .diagnostics import Diagnostic, Rule, plural
+from .diagnostics import Diagnostic, plural
+from .failures import Rule
 
 ACTIVATION_BYTES = 4
 """Of one activation in shared memory: two bf16, the high and the low half of a float32."""

@@ -13,7 +13,8 @@ import numpy as np
 
 from ...dialects.schedule import EventKind, Events, Schedule
 from .arrays import Ints, distinct
-from .diagnostics import Diagnostic, Failure, FailureKind, Rule, plural
+from .diagnostics import Diagnostic, plural
+from .failures import Failure, FailureKind, Rule
 
 
 @dataclass(frozen=True)

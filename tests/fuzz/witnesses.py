@@ -7,7 +7,7 @@ from copy import deepcopy
 from random import Random
 from typing import Any
 
-from amk.passes.verifier.diagnostics import FailureKind
+from amk.passes.verifier.failures import FailureKind
 
 from .mutate import mutate
 

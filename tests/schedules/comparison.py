@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from amk.backends.reference.replay import replay_schedule
 from amk.dialects.schedule import Schedule
 from amk.passes.verifier import Diagnostic, OverlapIndex, check_schedule
-from amk.passes.verifier.witness import find_witness
+from amk.passes.verifier.witness_search import find_witness
 
 from .built_kernels import Builder
 from .enumerate_many import STATE_LIMIT, Verdict, decide

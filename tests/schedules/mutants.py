@@ -23,7 +23,7 @@ from amk.dialects.schedule import Schedule
 from amk.dialects.task import MatmulOp
 from amk.passes.verifier.check import check_schedule
 from amk.passes.verifier.diagnostics import Diagnostic
-from amk.passes.verifier.witness import find_witness
+from amk.passes.verifier.witness_search import find_witness
 
 from .direct_oracle import Event, Verdict, decide
 from .lowerings import Lowering, Task

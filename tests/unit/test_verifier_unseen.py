@@ -152,6 +152,6 @@ def test_the_limit_is_for_all_searches_together():
 def _items(given: Kernel):
     from amk.dialects.schedule import Schedule
     from amk.passes.verifier.machine import Machine
-    from amk.passes.verifier.witness import _items as items_of
+    from amk.passes.verifier.witness_search import _items as items_of
 
     return items_of(Machine(Schedule.from_kernel(parse(given.text())), 0))
