@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 COMMANDS = ["compile", "generate", "import", "info"]
@@ -309,7 +310,11 @@ def test_interrupt(tiny_model: Path):
     amk = Path(sys.executable).with_name("amk")
     command = [amk, "generate", tiny_model, "--prompt", "-"]
     run = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    time.sleep(1.5)  # it waits for the prompt now
+    process, waits, end = psutil.Process(run.pid), 0, time.monotonic() + 30
+    while waits < 5 and time.monotonic() < end:  # until it has started, and waits for the prompt
+        time.sleep(0.1)
+        started = process.cpu_times().user > 0.2
+        waits = waits + 1 if started and process.status() == psutil.STATUS_SLEEPING else 0
     run.send_signal(signal.SIGINT)
     stdout, stderr = run.communicate(timeout=60)
     assert (run.returncode, stdout, stderr.strip()) == (130, b"", b"")
