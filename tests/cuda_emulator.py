@@ -74,6 +74,7 @@ class EmulatedKernel:
         self.arrays["counters"] = _aligned_bytes(4 * self.plan.counter_words)
         self.arrays["records"] = _aligned_bytes(2 * self.plan.grid * RECORD_WORDS * 4)
         self.arrays["abort"] = _aligned_bytes(4)
+        self.arrays["trace"] = _aligned_bytes(8 * self.plan.grid * self.plan.trace_events)
         self.epoch = 0
 
     def step(self, inputs: dict[str, NDArray[Any]], pos: int, seed: int = 0) -> dict[str, NDArray[Any]]:
@@ -83,7 +84,8 @@ class EmulatedKernel:
             self.arrays[f"b_{name}"][:] = values.view(np.uint8)
         regions = {r.parameter: self._weights.ctypes.data + r.offset for r in self.plan.weight_regions}
         where = regions | {name: array.ctypes.data for name, array in self.arrays.items()}
-        words = [where[name] for name in (*self.plan.pointers, "counters", "records", "abort")]
+        traces = ("trace",) if self.plan.trace_events else ()
+        words = [where[name] for name in (*self.plan.pointers, "counters", "records", "abort", *traces)]
         content = np.array([*words, int(self.time_limit_s * 1e9), pos | self.epoch << 32], np.uint64)
         self._step(ctypes.c_void_p(content.ctypes.data), self.plan.grid, self.plan.dynamic_shared, seed)
         if self.arrays["abort"].view(np.uint32)[0]:
