@@ -40,6 +40,8 @@ FIXED = (
     "memory: what 57,373 SMs know of each other at each wait (98 GiB)",
     "hang: an index expression of 20,000 terms (quadratic)",
     "hang: a million iterations of a loop that synchronises two SMs",
+    "hang: half a million ops of an unrolled loop; memory: a witness among 51 GiB of tagged words",
+    "IR of passes that does not verify: more tokens than positions, loops beyond the limits of a kernel",
     "printed text that does not parse: names that are not ASCII",
 )
 """What the fuzzers, and the limits that they look for, have found; tests/unit/test_fuzz_findings.py keeps each."""

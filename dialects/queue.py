@@ -106,7 +106,7 @@ MAX_COUNTERS = 2**22
 MAX_EVENTS = 2**23
 """The greatest number of events (fetches included) of a kernel when its loops are unrolled: a few words must not stand for
 more than a machine can prove. Llama-3.1-70B on 132 SMs has 1.7 million."""
-MAX_STEPS = 2**19
+MAX_STEPS = 2**18
 """The greatest number of ops of a kernel when its loops are unrolled, each counted once for all SMs."""
 
 
@@ -227,6 +227,10 @@ class KernelOp(HoldsBuffers):
                 raise VerifyException(f"ring stages hold a positive multiple of 512 bytes, found {ring.stage_bytes}")
         if (elements := sum(c.size.value.data for c in self.counters.values())) > MAX_COUNTERS:
             raise VerifyException(f"a kernel has at most {MAX_COUNTERS} counter elements, found {elements}")
+        self.verify_size()
+
+    def verify_size(self) -> None:
+        """VerifyException if the loops stand for more than MAX_EVENTS or MAX_STEPS."""
         size, families = _Size(), self.families
         for program in self.programs:
             for region in (program.stream, program.body):

@@ -13,6 +13,7 @@ from xdsl.utils.exceptions import PassFailedException
 from ..amk_ir.attrs import BufferKind
 from ..dialects import queue
 from .dependences import BufferUse, Dependences
+from .kernel_size import check_size
 from .names import NameTable, join_names
 from .sync_plan import Counter, plan_counters
 
@@ -37,6 +38,7 @@ class InsertSyncPass(ModulePass):
         for kernel in op.ops:
             if isinstance(kernel, queue.KernelOp):
                 self._synchronise(kernel)
+                check_size(self.name, kernel)
 
     def _synchronise(self, kernel: queue.KernelOp) -> None:
         if kernel.counters:

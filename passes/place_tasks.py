@@ -19,6 +19,7 @@ from ..amk_ir.targets import Target, get_target
 from ..dialects import queue, task
 from .effects import Effects, EffectTable
 from .family_bodies import programs
+from .kernel_size import check_size
 
 _MAX_VIRTUAL_SMS = 1024
 """On targets without GPUs: a bound that keeps schedules small enough to verify."""
@@ -58,6 +59,7 @@ class PlaceTasksPass(ModulePass):
                 Region(Block([*moved, queue_program])),
             )
             kernel.attributes |= program.attributes
+            check_size(self.name, kernel)
             op.body.block.insert_op_before(kernel, program)
             program.detach()
             program.erase()

@@ -15,6 +15,7 @@ from xdsl.utils.exceptions import PassFailedException
 from ..amk_ir.attrs import Ring, RingAttr
 from ..amk_ir.targets import Target, get_target
 from ..dialects import queue, task
+from .kernel_size import check_size
 
 _MAX_STAGES = 10
 """More stages than this were not measured to help."""
@@ -50,6 +51,7 @@ class PlanStreamPass(ModulePass):
                 streaming = {name for name, family in kernel.families.items() if family.streams}
                 for program in kernel.programs:
                     _fill_stream(program, streaming)
+                check_size(self.name, kernel)
 
     def _stages(self, kernel: queue.KernelOp) -> int:
         target = get_target(kernel.target.data)

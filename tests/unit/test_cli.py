@@ -309,7 +309,14 @@ def test_interrupt(tiny_model: Path):
     """Ctrl-C while the prompt is read: quiet, status 130."""
     amk = Path(sys.executable).with_name("amk")
     command = [amk, "generate", tiny_model, "--prompt", "-"]
-    run = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # tests that a shell runs in the background ignore the signal, and what they start inherits that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     process, waits, end = psutil.Process(run.pid), 0, time.monotonic() + 30
     while waits < 5 and time.monotonic() < end:  # until it has started, and waits for the prompt
         time.sleep(0.1)

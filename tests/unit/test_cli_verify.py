@@ -67,6 +67,15 @@ def test_json(tool, files: Path, case: str):
                 assert diagnostic["witness"]["digest"] == kernel["digest"]
 
 
+@pytest.mark.parametrize("name", ["nowhere.mlir", "."])
+def test_json_of_what_cannot_be_read(tool, tmp_path: Path, name: str):
+    run = tool("amk", "verify", tmp_path / name, "--json")
+    report = checked(json.loads(run.stdout), SCHEMA)
+    assert run.returncode == 2
+    assert not report["accepted"]
+    assert report["error"].startswith(str(tmp_path / name))
+
+
 def test_the_schema_is_documented():
     text = (Path(__file__).parents[2] / "docs" / "verify.md").read_text()
     for name in {*SCHEMA, *KERNEL, *DIAGNOSTIC, *COUNTS, *FIX}:

@@ -64,9 +64,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--target: expected one of {', '.join(TARGETS)}, found '{args.target}'")
     try:
         kernels = read_kernels(args.file)
-    except UsageError as e:
+    except (UsageError, OSError) as e:
         if args.json:
-            print(json.dumps(_report(args.file, [], str(e)), indent=2))
+            reason = f"{args.file}: {e.strerror}" if isinstance(e, OSError) else str(e)
+            print(json.dumps(_report(args.file, [], reason), indent=2))
         raise
     with ProgressBar() as progress:
         results = [_verify(kernel, args, progress) for kernel in kernels]

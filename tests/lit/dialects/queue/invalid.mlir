@@ -461,7 +461,7 @@ queue.kernel @k target "sm_90a" sms 1 max_seq 8 tokens 1 {
     }
   }
 }
-// CHECK: a kernel has at most 524288 ops when it is unrolled, found at least 600000
+// CHECK: a kernel has at most 262144 ops when it is unrolled, found at least 600000
 
 // -----
 
