@@ -69,7 +69,7 @@ def write_schedule(schedule: Schedule, path: Path) -> None:
 
     config = {**SHAPES[schedule.shape], "num_hidden_layers": schedule.layers}
     module = import_config(config, name="model", max_seq=MAX_SEQ, weight_dtype="bf16", kv_dtype="bf16").module
-    GraphToQueuePass(target=TARGET, sms=SMS, rows=schedule.rows).apply(new_context(), module)
+    GraphToQueuePass(target=TARGET, sms=SMS, rows=schedule.rows, widest=schedule.rows).apply(new_context(), module)
     if schedule.explicit:
         ExpandQueuesPass().apply(new_context(), module)
     path.write_text(module_text(module), encoding="utf-8")
