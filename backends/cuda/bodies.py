@@ -11,9 +11,6 @@ from xdsl.ir import SSAValue
 from ...amk_ir.errors import CompileError
 from ...amk_ir.linear import POSITION
 from ...dialects.task import (
-    ArgmaxMergeOp,
-    ArgmaxOp,
-    ArgmaxPartOp,
     AttentionOp,
     FamilyOp,
     LoadOp,
@@ -23,7 +20,7 @@ from ...dialects.task import (
     op_of,
     shape_of,
 )
-from .argmax import argmaxes_of, write_argmax
+from .argmax import ARGMAX_OPS, argmaxes_of, write_argmax
 from .context import EmitContext
 from .coordinates import INDEX_PREFIX, Coordinates, Segment, linear_text, row_major_strides, sum_text
 from .placement import PlacedTasks
@@ -247,7 +244,7 @@ def _matmuls(family: FamilyOp) -> list[MatmulOp]:
     for op in family.body.block.ops:
         if isinstance(op, MatmulOp) and op not in matmuls:
             raise CompileError(f"family @{name}: the weight of a task.matmul must be a task.stream")
-        if isinstance(op, AttentionOp | ArgmaxOp | ArgmaxPartOp | ArgmaxMergeOp):
+        if isinstance(op, (AttentionOp, *ARGMAX_OPS)):
             raise CompileError(f"family @{name}: '{op.name}' beside a task.matmul cannot be emitted")
     if len({m.x for m in matmuls}) != 1:
         raise CompileError(f"family @{name}: its matmuls multiply different activations; split it into families")

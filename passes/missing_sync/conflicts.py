@@ -13,7 +13,7 @@ from ..verifier.arrays import Bools, Ints, distinct, ranges
 from ..verifier.clocks import Clocks, Relation, compute_clocks
 from ..verifier.coverage import Overlaps, overlaps
 from ..verifier.execution import Items, build_items, first_per_sm, last_per_sm, run, tagged_regions
-from ..verifier.regions import collect
+from ..verifier.regions import collect, worlds
 from ..verifier.timeline import Timeline
 from .order import legal_order
 
@@ -60,8 +60,8 @@ def find_missing(timeline: Timeline, rank: Ints) -> Missing | None:
     rank: of every event, which of several possible ones comes first.
     """
     kernel = timeline.schedule.kernel
-    worlds = list(_worlds(timeline))
-    place = legal_order(timeline, [f for world in worlds for f in world], rank)
+    groups = list(_worlds(timeline))
+    place = legal_order(timeline, [f for world in groups for f in world], rank)
     if place is None:
         return None
     body = timeline.schedule.body
@@ -70,7 +70,7 @@ def find_missing(timeline: Timeline, rank: Ints) -> Missing | None:
     names = list(kernel.buffers)
     found = [np.zeros(0, np.int64)]
     clocks = None
-    for world in worlds:
+    for world in groups:
         items = build_items(timeline, tagged_regions(timeline, world))
         clocks = compute_clocks(items)
         decide = _Decision(items, clocks, WORK_LIMIT if partial else 0)
@@ -82,7 +82,7 @@ def find_missing(timeline: Timeline, rank: Ints) -> Missing | None:
                 # one number for each edge, so that equal ones are easily found
                 kind = (sight * 2 + (sight & pairs.reads)) * len(names) + names.index(overlap.accesses.name)
                 found.append((first * len(body) + then) * 4 * len(names) + kind)
-    if clocks is None or len(worlds) > 1:
+    if clocks is None or len(groups) > 1:
         # what tags order may differ between positions: only what counters order holds at all of them
         clocks = compute_clocks(build_items(timeline, tagged_regions(timeline, [])))
     edge, kind = np.divmod(distinct(np.concatenate(found)), 4 * len(names))
@@ -96,20 +96,17 @@ def find_missing(timeline: Timeline, rank: Ints) -> Missing | None:
         buffers=tuple(names),
         place=place,
         clocks=clocks,
-        is_exact=not partial and len(worlds) == 1,
+        is_exact=not partial and len(groups) == 1,
     )
 
 
 def _worlds(timeline: Timeline) -> Iterator[list[Overlaps]]:
-    """The overlaps of all buffers at all positions, together if the same tags block the same tasks at all of them."""
+    """The overlaps of all buffers at all positions, as the verifier groups them."""
     kernel = timeline.schedule.kernel
     accesses, tokens = collect(timeline), kernel.tokens.value.data
     positions = {a.name: a.positions(kernel.max_pos, tokens) for a in accesses}
-    if any(a.tagged and a.depends_on_position for a in accesses):
-        for position in sorted({p for found in positions.values() for p in found}):
-            yield [overlaps(a, position, tokens) for a in accesses]
-    else:
-        yield [overlaps(a, p, tokens) for a in accesses for p in positions[a.name]]
+    for world in worlds(accesses, positions):
+        yield [overlaps(a, position, tokens) for a, position in world]
 
 
 def _conflicts(timeline: Timeline, overlap: Overlaps) -> Iterator[_Accesses]:

@@ -19,7 +19,7 @@ from .explain import explain_deadlock
 from .failures import Rule
 from .overlap_index import OverlapIndex
 from .races import Order, check_races
-from .regions import BufferAccesses, collect
+from .regions import BufferAccesses, collect, worlds
 from .resources import check_resources
 from .timeline import Timeline, check_stream, check_tasks
 from .witness import Witness
@@ -74,13 +74,8 @@ def _check_schedule(schedule: Schedule, index: OverlapIndex | None) -> list[Diag
         a.name: a.positions(kernel.max_pos, kernel.tokens.value.data) if index is None else index.positions(a)
         for a in accesses
     }
-    if any(a.tagged and a.depends_on_position for a in accesses):
-        # what blocks whom depends on the position, so every position is a schedule of its own
-        worlds = [[(a, p) for a in accesses] for p in sorted({p for found in positions.values() for p in found})]
-    else:
-        worlds = [[(a, p) for a in accesses for p in positions[a.name]]]
     said: set[Rule] = set()
-    for world in worlds:
+    for world in worlds(accesses, positions):
         # of what is wrong at several positions, the first tells enough
         problems = [d for d in _check_world(timeline, world, overlaps_of) if d.rule not in said]
         said |= {d.rule for d in problems}

@@ -189,6 +189,16 @@ class BufferAccesses:
         return sorted(found)
 
 
+def worlds(
+    accesses: Sequence[BufferAccesses], positions: Mapping[str, Sequence[int]]
+) -> list[list[tuple[BufferAccesses, int]]]:
+    """Buffers at their `positions` (by name), together where the same tags block the same tasks at all of them."""
+    if any(a.tagged and a.depends_on_position for a in accesses):
+        # what blocks whom depends on the position, so every position is a schedule of its own
+        return [[(a, p) for a in accesses] for p in sorted({p for found in positions.values() for p in found})]
+    return [[(a, p) for a in accesses for p in positions[a.name]]]
+
+
 def _add_end_points(lines: dict[int, set[int]], dim: Dim, extents: Mapping[str, int], tokens: int) -> None:
     """Adds the ends of an interval, for all values of its indices, to `lines`: values at position 0 by slope."""
     starts: Ints = np.asarray([dim.start.constant], np.int64)

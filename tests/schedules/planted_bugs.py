@@ -118,8 +118,8 @@ BUGS = [
     Bug(
         "tags that move with the position are followed at one position only",
         "check",
-        "for world in worlds:",
-        "for world in worlds[:1]:",
+        "for world in worlds(accesses, positions):",
+        "for world in worlds(accesses, positions)[:1]:",
     ),
     # the order of events
     Bug(
