@@ -34,6 +34,8 @@ class GraphToQueuePass(ModulePass):
     tasks: int = GraphToTaskPass.tasks
     columns: int = GraphToTaskPass.columns
     widest: int = GraphToTaskPass.widest
+    parts: int = TaskToQueuePass.parts
+    block: int = TaskToQueuePass.block
     handoff: Handoff = TaskToQueuePass.handoff
     stages: int = TaskToQueuePass.stages
     bytes: int = TaskToQueuePass.bytes
@@ -51,6 +53,15 @@ class GraphToQueuePass(ModulePass):
             op,
             (
                 GraphToTaskPass(self.rows, tasks, self.columns, self.widest, 0 if tasks else sms),
-                TaskToQueuePass(self.target, self.sms, self.handoff, self.stages, self.bytes, self.in_flight),
+                TaskToQueuePass(
+                    self.target,
+                    self.sms,
+                    self.parts,
+                    self.block,
+                    self.handoff,
+                    self.stages,
+                    self.bytes,
+                    self.in_flight,
+                ),
             ),
         )

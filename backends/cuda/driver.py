@@ -244,9 +244,9 @@ class LoadedKernel:
         self._activate()
         buffer = next(b for b in self.plan.buffers if b.name == name)
         kind = {"f32": np.float32, "bf16": np.uint16, "i32": np.int32}[buffer.element]
-        data = np.zeros(buffer.shape, kind)
+        data = np.zeros(buffer.elements, kind)
         self._copy_out(self._where[buffer.parameter], data)
-        return data
+        return data.reshape(buffer.shape) if buffer.cache is None else buffer.cache.rows(data)
 
     def read_trace(self) -> NDArray[np.uint64]:
         """The timestamps of a traced kernel's last step: [SMs, events], clock << 12 | point, 0 where there is none."""
