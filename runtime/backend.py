@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -30,6 +30,14 @@ class Executable(Protocol):
         """Runs one step: `token` at position `pos`. Returns the argmax of the logits, and the logits.
 
         The positions before `pos` must have been run since the last `reset`. Raises DeviceError or ExecutionError.
+        """
+        ...
+
+    def steps(self, token: int, pos: int, count: int, stops: Collection[int] = ()) -> Iterator[int]:
+        """Runs up to `count` steps in one launch: `token` at `pos`, then each chosen token at the position after it.
+
+        Yields the chosen tokens as they are made, the argmax of each step's logits. The last one may be of `stops`, and
+        then no further step is run. Who takes only the first of them may go on from there. Raises like `step`.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class CudaBackend:
     """Compiles verified kernels (without a GPU) and loads them (on GPU `ordinal`).
 
     time_limit_s: how long a wait in device code may take before the step is stopped. drop_signal: for tests. compiler:
-    makes the cubins.
+    makes the cubins. token_loop: whether a launch can run several steps.
     """
 
     name = "cuda"
@@ -40,11 +40,13 @@ class CudaBackend:
         time_limit_s: float = 2.0,
         drop_signal: DroppedSignal | None = None,
         compiler: CubinCompiler = compile_cubin,
+        token_loop: bool = False,
     ):
         self.ordinal = ordinal
         self.time_limit_s = time_limit_s
         self.drop_signal = drop_signal
         self.compiler = compiler
+        self.token_loop = token_loop
 
     def compile(self, kernel: VerifiedKernel) -> CompiledKernel:
         """The kernel as a cubin with its plan.
@@ -54,7 +56,7 @@ class CudaBackend:
         # not only a type: a kernel that nobody has verified must not run
         if not isinstance(kernel, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ScheduleError(f"only verified kernels are compiled, found {type(kernel).__name__}; verify it first")
-        return compile_kernel(kernel, self.drop_signal, self.compiler)
+        return compile_kernel(kernel, self.drop_signal, self.compiler, token_loop=self.token_loop)
 
     def load(self, kernel: VerifiedKernel, weights: WeightProvider, progress: Progress = no_progress) -> CudaExecutable:
         """Compiles the kernel, packs the weights and copies both to the GPU.
@@ -119,17 +121,40 @@ class CudaExecutable:
             StuckWaitError: a wait in device code ran out of time; `reset` before the next step.
             DeviceError: the launch failed.
         """
-        loaded, vocab = self.loaded, self._logits.elements
-        if not 0 <= token < vocab:
-            raise ExecutionError(f"token {token} is out of range: expected 0 to {vocab - 1}")
-        if not 0 <= pos < loaded.plan.max_seq:
-            raise ExecutionError(f"position {pos} is out of range: expected 0 to {loaded.plan.max_seq - 1}")
-        if pos > self._filled:
-            raise ExecutionError(f"position {pos} needs all before it, of which only {self._filled} were run")
+        loaded = self.loaded
+        self._check(token, pos, 1)
         outputs = loaded.step({self._token.name: np.array([token], np.int32)}, pos)
         self._filled = max(self._filled, pos + 1)
         # a copy: the next step overwrites the buffer
         return int(outputs[self._chosen.name].reshape(-1)[0]), outputs[self._logits.name].reshape(-1).copy()
+
+    def _check(self, token: int, pos: int, count: int) -> None:
+        vocab, last = self._logits.elements, self.loaded.plan.max_seq - count
+        if not 0 <= token < vocab:
+            raise ExecutionError(f"token {token} is out of range: expected 0 to {vocab - 1}")
+        if not 0 <= pos <= last:
+            raise ExecutionError(f"position {pos} is out of range: expected 0 to {last}")
+        if pos > self._filled:
+            raise ExecutionError(f"position {pos} needs all before it, of which only {self._filled} were run")
+
+    def steps(self, token: int, pos: int, count: int, stops: Collection[int] = ()) -> Iterator[int]:
+        """Runs `count` steps in one launch: `token` at `pos`, then each chosen token at the position after it.
+
+        Yields the chosen tokens, each as soon as its step has ended; the last one may be of `stops`, and then no further
+        step is run. Raises as `step`, now or while tokens are taken; UsageError for too many stop tokens.
+        """
+        if count == 1:
+            return iter((self.step(token, pos)[0],))
+        loaded = self.loaded
+        self._check(token, pos, count)
+        loaded.write(self._token.name, np.array([token], np.int32))
+        loaded.launch(pos, count, sorted(stops))
+        return self._take(loaded, pos)
+
+    def _take(self, loaded: LoadedKernel, pos: int) -> Iterator[int]:
+        for number, token in enumerate(loaded.tokens()):
+            self._filled = max(self._filled, pos + number + 1)
+            yield token
 
     def reset(self) -> None:
         """Forgets the KV cache: the next step is at position 0."""

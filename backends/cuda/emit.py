@@ -6,7 +6,8 @@ its producer warp walks the stream regions and keeps the weight ring full, its e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -42,10 +43,12 @@ MAX_EVENTS = 1000
 
 @dataclass(frozen=True)
 class DroppedSignal:
-    """A fault for tests: SM `sm` never signals `counter`. A wait for it then runs out of time."""
+    """A fault for tests: SM `sm` does not signal `counter` from step `step` of a launch on. A wait for it then runs out of
+    time."""
 
     counter: str
     sm: int
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,27 +60,38 @@ class EmittedKernel:
 
 
 def emit_kernel(
-    kernel: KernelOp, drop_signal: DroppedSignal | None = None, loads: Loads = LOADS[0], trace_events: int = 0
+    kernel: KernelOp,
+    drop_signal: DroppedSignal | None = None,
+    loads: Loads = LOADS[0],
+    trace_events: int = 0,
+    token_loop: bool = False,
 ) -> EmittedKernel:
     """CUDA C++ of `kernel`, which the caller has verified. `loads`: those that a thread issues together.
-    `trace_events`: timestamps that each block takes.
+    `trace_events`: timestamps that each block takes. `token_loop`: whether a launch can run several steps.
 
-    Raises CompileError: not a CUDA target, no ring, the explicit form, or a body that cannot be expressed.
+    Raises CompileError: not a CUDA target, no ring, the explicit form, a body that cannot be expressed, or a token loop
+    of steps that are not from one token id to one.
     """
     check_hazards(kernel)
-    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace_events).emit()
+    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace_events, token_loop).emit()
     limit = get_target(kernel.target.data).shared_memory_per_block
     if emitted.plan.dynamic_shared <= limit:
         return emitted
     # more barriers, less memory: the sums of one task at a time
-    return _Emitter(kernel, drop_signal, loads, 0, trace_events).emit()
+    return _Emitter(kernel, drop_signal, loads, 0, trace_events, token_loop).emit()
 
 
 class _Emitter:
     """Writes one kernel."""
 
     def __init__(
-        self, kernel: KernelOp, drop_signal: DroppedSignal | None, loads: Loads, partial_bytes: int, trace_events: int
+        self,
+        kernel: KernelOp,
+        drop_signal: DroppedSignal | None,
+        loads: Loads,
+        partial_bytes: int,
+        trace_events: int,
+        token_loop: bool,
     ):
         self.trace_events = trace_events
         self.kernel = kernel
@@ -88,7 +102,7 @@ class _Emitter:
             raise CompileError(
                 f"kernel @{self.name} is for target '{self.target.name}', the CUDA backend needs one of the sm_* targets"
             )
-        self.context = EmitContext.of(kernel, loads, partial_bytes, trace_events > 0)
+        self.context = EmitContext.of(kernel, loads, partial_bytes, trace_events > 0, token_loop)
         self.counters = self._count_signals()
         self.placed: dict[Operation, PlacedTasks] = {}
         self.synced = False  # whether a consumer barrier follows everything written so far
@@ -126,6 +140,7 @@ class _Emitter:
             operations=tuple(context.operations),
             trace_events=self.trace_events,
             trace_points=tuple(context.points),
+            token_loop=context.token_loop,
         )
         source = SourceWriter()
         source.line(f"// @{self.name} for {self.target.name}: {plan.grid} blocks of {plan.threads} threads, one an SM.")
@@ -140,6 +155,7 @@ class _Emitter:
             "matvec.cuh",
             "attention.cuh",
             "gather.cuh",
+            *(("token_loop.cuh",) if context.token_loop is not None else ()),
         ):
             source.line(f'#include "{name}"')
         source.line()
@@ -155,6 +171,8 @@ class _Emitter:
             source.line(f"u64 full[{ring.stages}], empty[{ring.stages}];")
             source.line("Watch watch;")
             source.line(f"float norm_sums[{context.tokens} * CONSUMER_WARPS];\nBest best[CONSUMER_WARPS];")
+            if context.token_loop is not None:
+                source.line("StepEnd end;")
         source.line("extern __shared__ __align__(1024) u8 shared[];")
         source.line(f'static_assert(sizeof(Control) <= {CONTROL_BYTES}, "as planned");')
         source.line()
@@ -169,6 +187,8 @@ class _Emitter:
             if self.trace_events:
                 source.line("u64* trace;")
             source.line("u64 limit_ns;\nint pos;\nu32 epoch;")
+            if context.token_loop is not None:
+                source.line("TokenLoop loop;")
         source.line()
         for counter in plan.counters:
             if len(set(counter.totals)) > 1:
@@ -184,19 +204,33 @@ class _Emitter:
         with source.block(f"{head}const __grid_constant__ Parameters p)"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
             source.line("Watch& watch = control.watch;")
-            source.line("const int pos = p.pos;")
             source.line("const WeightRing ring = {shared, control.full, control.empty};")
             with source.block("if (threadIdx.x == 0)"):
-                for line in ("records = p.records", "abort = p.abort", "limit_ns = p.limit_ns", "phase = 0"):
+                for line in (
+                    "records = p.records",
+                    "abort = p.abort",
+                    "limit_ns = p.limit_ns",
+                    "phase = watch.step = 0",
+                    "ended = 0",
+                ):
                     source.line(f"watch.{line};")
                 source.line("watch.block_abort = 0;\nWeightRing(ring).init();")
+                if (loop := self.context.token_loop) is not None:
+                    source.line(f"control.end.token = *p.b_{loop.token};")
             source.line("__syncthreads();")
             with source.block("if (threadIdx.x >= CONSUMERS)"):
                 source.line("if (!drives_ring()) return;")
                 source.line("WeightWriter writer = {ring};")
-                for program in programs:
-                    with self._program(source, program):
-                        self._write_stream(source, program, program.stream.block)
+                loops = self.context.token_loop is not None
+                if loops:
+                    # ahead of the consumers, into the next step's weights
+                    source.line("#pragma unroll 1")
+                with source.block(
+                    "for (int step = 0; step < p.loop.steps && !writer.stopped; ++step)" if loops else ""
+                ):
+                    for program in programs:
+                        with self._program(source, program):
+                            self._write_stream(source, program, program.stream.block)
                 source.line("writer.finish();")
                 source.line("return;")
             source.line("u32 at = 0;  // where this thread reads the ring")
@@ -207,12 +241,40 @@ class _Emitter:
                 source.line(f"if (threadIdx.x == 0) watch.trace.begin(p.trace + blockIdx.x * {events}, {events});")
                 self.context.mark(source, "start of the step")
             source.line("int flip = 0;  // which half of the partial sums the next batch uses")
-            for program in programs:
-                with self._program(source, program):
-                    self.synced = True
-                    self.read, self.written = set(), set()
-                    self._write_body(source, program, program.body.block)
+            with self._steps(source):
+                for program in programs:
+                    with self._program(source, program):
+                        self.synced = True
+                        self.read, self.written = set(), set()
+                        self._write_body(source, program, program.body.block)
         return source.text
+
+    @contextmanager
+    def _steps(self, source: SourceWriter) -> Generator[None]:
+        """What is written inside is a step: of one a launch, or of several, each of which begins after the one before."""
+        loop = self.context.token_loop
+        if loop is None:
+            source.line("const int pos = p.pos;\nconst u32 epoch = p.epoch;")
+            yield
+            return
+        source.line("#pragma unroll 1")
+        with source.block("while (true)"):
+            # what is used rarely is read from shared memory: registers are scarce
+            self._write_thread_number(source)
+            source.line("const int pos = p.pos + watch.step;\nconst u32 epoch = p.epoch + watch.step;")
+            yield
+            number = self.context.operation("the end of a step")
+            arguments = f"p.loop, p.epoch, p.b_{loop.chosen}, control.end, watch, {number}"
+            source.line("if (p.loop.steps == 1) break;")
+            source.line(f"end_step<{self.kernel.num_sms}>({arguments});")
+            with source.block("if (!control.end.goes_on)"):
+                source.line("if (watch.ended) wake_producer(control.empty, at & 0xffff);\nbreak;")
+
+    def _write_thread_number(self, source: SourceWriter) -> None:
+        """In a kernel of several steps: what depends on the thread is computed anew in each step and iteration. Kept in
+        registers for all steps, it would leave too few for the rest."""
+        if self.context.token_loop is not None:
+            source.line("const ThreadNumber threadIdx = {thread_number()};")
 
     def _write_multiply(self, source: SourceWriter) -> None:
         """One copy of the code for the matrix products of one size, out of line, so that it has registers of its own."""
@@ -303,6 +365,7 @@ class _Emitter:
             self.read |= read
             self.written |= written
             with self._loop(text, op):
+                self._write_thread_number(text)
                 self._write_body(text, program, op.body.block)
         self.synced = False
         self.read |= read
@@ -397,9 +460,9 @@ class _Emitter:
             index = linear_text(op.index.data + counter.offset)
             total = self._total(counter, op.index.data)
             if op.threshold is None:
-                threshold = f"p.epoch * {total}"
+                threshold = f"epoch * {total}"
             else:
-                threshold = f"(p.epoch - 1) * {total} + ({linear_text(op.threshold.data)})"
+                threshold = f"(epoch - 1) * {total} + ({linear_text(op.threshold.data)})"
             condition = "all" if op.threshold is None else f">= {op.threshold.data}"
             text = f"queue.wait @{op.counter_name}[{op.index.data}] {condition}"
             source.line(f"// {text}")
@@ -418,6 +481,8 @@ class _Emitter:
             index = linear_text(op.index.data + counter.offset)
             dropped = self.drop is not None and self.drop.counter == op.counter_name
             condition = f" && blockIdx.x != {self.drop.sm}" if dropped and self.drop is not None else ""
+            if condition and self.drop is not None and self.drop.step:
+                condition = f" && (blockIdx.x != {self.drop.sm} || watch.step < {self.drop.step})"
             source.line(f"// queue.signal @{op.counter_name}[{op.index.data}]")
             source.line(f"if (threadIdx.x == 0{condition}) signal_counter(p.counters + ({index}) * COUNTER_STRIDE);")
         self.context.mark(source, "signal")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 from ...amk_ir.errors import ExecutionError, ScheduleError, UsageError
 from ...passes.verify_schedule import VerifiedKernel
 from .interleavings import Interleaving
@@ -70,6 +72,17 @@ class ReferenceExecutable:
         result = self.interpreter.step([token], pos)
         self._filled = max(self._filled, pos + 1)
         return int(result.next_tokens[0]), result.logits[0]
+
+    def steps(self, token: int, pos: int, count: int, stops: Collection[int] = ()) -> Iterator[int]:
+        """Runs up to `count` steps: `token` at `pos`, then each chosen token at the position after it.
+
+        Yields the chosen tokens; the last one may be of `stops`, and then no further step is run. Raises as `step`.
+        """
+        for n in range(count):
+            token = self.step(token, pos + n)[0]
+            yield token
+            if token in stops:
+                return
 
     def reset(self) -> None:
         """Forgets the KV cache: the next step is at position 0."""
