@@ -9,7 +9,7 @@ from typing import TypeAlias
 from ...amk_ir.targets import Target, get_target
 from ...passes.verify_schedule import VerifiedKernel
 from .context import Loads
-from .emit import ENTRY, LOADS, DroppedSignal, emit_kernel
+from .emit import ENTRY, LOADS, LOADS_OF_ROWS, DroppedSignal, emit_kernel
 from .nvrtc import Cubin, Resources, check_resources, compile_cubin, inline_headers
 from .plan import KernelPlan
 
@@ -46,7 +46,7 @@ def compile_kernel(
     Raises ScheduleError: it was changed since it was verified. CompileError: what cannot be emitted, no NVRTC, a compile failure (with its log), spills, or more shared
     memory or registers than the target has.
     """
-    first, *others = LOADS
+    first, *others = LOADS if kernel.kernel.tokens.value.data == 1 else LOADS_OF_ROWS
     plan, source, cubin = _attempt(kernel, drop_signal, compiler, first, token_loop)
     for loads in others:
         if not cubin.resources.spill_stores:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 from ...amk_ir.attrs import BufferKind, Ring
 from ...amk_ir.errors import CompileError
+from ...amk_ir.segments import Segments, plan_segments
+from ...amk_ir.targets import get_target
 from ...dialects.queue import KernelOp
 from ...dialects.task import FamilyOp, MatmulOp, StreamOp, op_of, shape_of
+from .placement import PlacedTasks
 from .plan import Operation, TokenLoop
 from .source import SourceWriter
 from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
@@ -106,6 +109,12 @@ class EmitContext:
         if operation not in self.operations:
             self.operations.append(operation)
         return self.operations.index(operation)
+
+    def segments(self, run: PlacedTasks) -> Segments | None:
+        """The segments in which the activations of a run are held; None if all are held at once."""
+        layout = self.streams[run.name].layout
+        shared = get_target(self.kernel.target.data).shared_memory_per_block
+        return plan_segments(self.tokens, layout.k_blocks, layout.chunk_blocks, layout.groups, run.most, shared)
 
     def packed_rows(self, buffer: str) -> tuple[StreamStorage, int, int] | None:
         """(stream, rows a task, first row) where whole rows of a weight can be read from a packed stream."""

@@ -15,6 +15,7 @@ from xdsl.ir import Block, Operation
 
 from ...amk_ir.errors import CompileError
 from ...amk_ir.linear import Linear
+from ...amk_ir.segments import Segments
 from ...amk_ir.targets import get_target
 from ...dialects.queue import FetchOp, KernelOp, PhaseOp, PlacedOp, ProgramOp, RunOp, SignalOp, WaitOp
 from ...dialects.schedule import Schedule
@@ -31,6 +32,8 @@ BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
 LOADS = (Loads(6, 8), Loads(4, 8), Loads(4, 4), Loads(2, 2))
 """To be tried in this order, until no registers are spilled."""
+LOADS_OF_ROWS = (Loads(4, 8), Loads(3, 8), Loads(2, 8), Loads(2, 4), Loads(2, 2))
+"""The same for steps of several tokens. Rows have the bits of single tokens as long as the loads of attention are equal."""
 PARTIAL_BYTES = 3072
 """Shared memory for the partial sums of one batch of tasks; there are two such buffers."""
 CONTROL_BYTES = 1024
@@ -155,6 +158,8 @@ class _Emitter:
             "matvec.cuh",
             "attention.cuh",
             "gather.cuh",
+            *(("matvec_segment.cuh",) if context.tokens > 1 else ()),
+            *(("thread_number.cuh",) if self._is_crowded else ()),
             *(("token_loop.cuh",) if context.token_loop is not None else ()),
         ):
             source.line(f'#include "{name}"')
@@ -270,10 +275,15 @@ class _Emitter:
             with source.block("if (!control.end.goes_on)"):
                 source.line("if (watch.ended) wake_producer(control.empty, at & 0xffff);\nbreak;")
 
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether registers are scarce: in kernels of several steps a launch, or several tokens a step."""
+        return self.context.token_loop is not None or self.context.tokens > 1
+
     def _write_thread_number(self, source: SourceWriter) -> None:
-        """In a kernel of several steps: what depends on the thread is computed anew in each step and iteration. Kept in
-        registers for all steps, it would leave too few for the rest."""
-        if self.context.token_loop is not None:
+        """In a loop of a crowded kernel: what depends on the thread is computed anew in each iteration. Kept in registers
+        for all of them, it would leave too few for the rest."""
+        if self._is_crowded:
             source.line("const ThreadNumber threadIdx = {thread_number()};")
 
     def _write_multiply(self, source: SourceWriter) -> None:
@@ -288,6 +298,29 @@ class _Emitter:
             source.line(
                 f"matvec<GROUPS, K_BLOCKS, CHUNK, {self.context.tokens}>(reader, activations(shared + WORK_AT), partial, "
                 "control.watch, operation);"
+            )
+            source.line("return reader.stage | reader.parity << 16;")
+        source.line()
+        if self.context.tokens > 1:
+            self._write_multiply_segment(source)
+
+    def _write_multiply_segment(self, source: SourceWriter) -> None:
+        source.line(
+            "// A task's product with one segment of the activations; the sums of a batch are kept behind the segment."
+        )
+        source.line("template <int GROUPS, int BLOCKS, int SEGMENT, int CHUNK>")
+        head = "u32 at, int slot, int segment, int last, int partial_at, u32 operation"
+        with source.block(f"__device__ __noinline__ u32 multiply_segment({head})"):
+            tokens = self.context.tokens
+            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
+            source.line("WeightReader reader = {{shared, control.full, control.empty}, at & 0xffff, at >> 16};")
+            source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
+            source.line("constexpr int SUMS = GROUPS * (GROUPS < 4 ? 2 : 1) * CONSUMERS;")
+            source.line(f"constexpr int KEPT_AT = WORK_AT + 4 * {tokens} * activation_stride(SEGMENT);")
+            source.line("float4* kept = reinterpret_cast<float4*>(shared + KEPT_AT) + slot * SUMS;")
+            source.line(
+                f"matvec_segment<GROUPS, BLOCKS, SEGMENT, CHUNK, {tokens}>(reader, activations(shared + WORK_AT), kept, "
+                "segment == 0, segment == last, partial, control.watch, operation);"
             )
             source.line("return reader.stage | reader.parity << 16;")
         source.line()
@@ -319,6 +352,9 @@ class _Emitter:
         source.line(f"// {fetch.text}")
         with source.block(""):
             source.lines(fetch.range_lines())
+            if (segments := self.context.segments(fetch)) is not None:
+                self._write_segmented_fetch(source, fetch, segments, operation)
+                return
             with source.block(f"for (int tile = {fetch.begin}; tile < {fetch.end}; tile += {fetch.step})"):
                 source.line(
                     f"const u8* task = p.{stream.parameter} + static_cast<u64>({fetch.base} + tile) * {layout.task_bytes};"
@@ -332,6 +368,36 @@ class _Emitter:
                     )
                 at = (layout.chunks - 1) * layout.chunk_bytes
                 source.line(f"writer.push(task + {at}, {last}, watch, {operation});")
+
+    def _write_segmented_fetch(
+        self, source: SourceWriter, fetch: PlacedTasks, segments: Segments, operation: int
+    ) -> None:
+        """The tiles of a batch of tasks, segment by segment: the order in which they are multiplied."""
+        stream = self.context.streams[fetch.name]
+        layout = stream.layout
+        stages = segments.blocks // layout.chunk_blocks  # of a segment
+        last = layout.task_bytes - (layout.chunks - 1) * layout.chunk_bytes
+        step = fetch.step * segments.batch
+        source.line("#pragma unroll 1")
+        with source.block(f"for (int first = {fetch.begin}; first < {fetch.end}; first += {step})"):
+            source.line("#pragma unroll 1")
+            with source.block(f"for (int from = 0; from < {layout.chunks}; from += {stages})"):
+                source.line(f"const int to = from + {stages} < {layout.chunks} ? from + {stages} : {layout.chunks};")
+                batch = f"tile < {fetch.end} && tile < first + {step}"
+                source.line("#pragma unroll 1")
+                with source.block(f"for (int tile = first; {batch}; tile += {fetch.step})"):
+                    source.line(
+                        f"const u8* task = p.{stream.parameter} + "
+                        f"static_cast<u64>({fetch.base} + tile) * {layout.task_bytes};"
+                    )
+                    size = str(last)
+                    if last != layout.chunk_bytes:
+                        size = f"chunk < {layout.chunks - 1} ? {layout.chunk_bytes} : {last}"
+                    source.line("#pragma unroll 1")
+                    source.line(
+                        "for (int chunk = from; chunk < to; ++chunk)\n"
+                        f"    writer.push(task + chunk * {layout.chunk_bytes}, {size}, watch, {operation});"
+                    )
 
     # ---- bodies ------------------------------------------------------------------------------------------------------
 

@@ -25,16 +25,6 @@ struct StepEnd {
     u32 goes_on;
 };
 
-// `threadIdx` of a step: its number is read anew, so the compiler cannot take it for that of the step before.
-struct ThreadNumber {
-    u32 x;
-};
-__device__ __forceinline__ u32 thread_number() {
-    u32 number;
-    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
-    return number;
-}
-
 // A single word needs no order with other writes: it says itself which step it is of.
 __device__ __forceinline__ void send_token(u64* to, u64 word) {
     asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(to), "l"(word) : "memory");
