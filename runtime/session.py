@@ -134,9 +134,10 @@ class Session:
 
     def _feed_all_but_last(self) -> None:
         """Runs the tokens that were not run yet, all but one."""
-        while len(self._unfed) > 1:
-            self.executable.step(self._unfed[0], self._position)
-            self._fed(1)
+        while (left := len(self._unfed) - 1) > 0:
+            count = min(left, self.executable.chunk)
+            self.executable.feed(self._unfed[:count], self._position)
+            self._fed(count)
 
     def _fed(self, count: int) -> None:
         # Only now: a step that was interrupted is run again, which writes the same KV entries.

@@ -21,6 +21,7 @@ from amk.backends.cuda.nvrtc import inline_headers
 from amk.backends.cuda.parameters import Launch, parameter_bytes
 from amk.backends.cuda.plan import KernelPlan
 from amk.backends.cuda.sent_tokens import count_sent, sent_token
+from amk.backends.cuda.sharing import check_shared, states
 from amk.backends.cuda.stuck import RECORD_WORDS, stuck_error
 
 _HEADER = Path(__file__).with_name("cuda_emulator.h")
@@ -58,7 +59,12 @@ class EmulatedKernel:
     """The interface of `LoadedKernel` as far as tests need it."""
 
     def __init__(
-        self, emitted: EmittedKernel, weights: Iterable[NDArray[np.uint8]], folder: Path, time_limit_s: float = 60.0
+        self,
+        emitted: EmittedKernel,
+        weights: Iterable[NDArray[np.uint8]],
+        folder: Path,
+        time_limit_s: float = 60.0,
+        beside: EmulatedKernel | None = None,
     ):
         self.plan: KernelPlan = emitted.plan
         self.time_limit_s = time_limit_s
@@ -68,11 +74,18 @@ class EmulatedKernel:
             ["g++", "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-pthread", source, "-o", library], check=True
         )
         self._step: Any = ctypes.CDLL(str(library)).emu_step
-        self._weights = _aligned_bytes(self.plan.weight_bytes)
-        self._weights[:] = np.concatenate(list(weights))
+        self._weights = _aligned_bytes(self.plan.weight_bytes if beside is None else 0)
+        self._regions = {r.parameter: self._weights.ctypes.data + r.offset for r in self.plan.weight_regions}
+        if beside is None:
+            self._weights[:] = np.concatenate(list(weights))
+        else:
+            check_shared(self.plan, beside.plan)
+            self._regions = {name: beside._regions[name] for name in self._regions}
         self.arrays: dict[str, NDArray[Any]] = {
             b.parameter: _aligned_bytes(self.plan.stored_bytes(b)) for b in self.plan.buffers if b.kind != "weight"
         }
+        if beside is not None:
+            self.arrays |= {b.parameter: beside.arrays[b.parameter] for b in states(self.plan)}
         self.arrays["counters"] = _aligned_bytes(4 * self.plan.counter_words)
         self.arrays["records"] = _aligned_bytes(2 * self.plan.grid * RECORD_WORDS * 4)
         self.arrays["abort"] = _aligned_bytes(4)
@@ -111,8 +124,7 @@ class EmulatedKernel:
     def _launch(self, inputs: dict[str, NDArray[Any]], launch: Launch, seed: int) -> None:
         for name, values in inputs.items():
             self.arrays[f"b_{name}"][:] = values.view(np.uint8)
-        regions = {r.parameter: self._weights.ctypes.data + r.offset for r in self.plan.weight_regions}
-        where = regions | {name: array.ctypes.data for name, array in self.arrays.items()}
+        where = self._regions | {name: array.ctypes.data for name, array in self.arrays.items()}
         traces = ("trace",) if self.plan.trace_events else ()
         pointers = [where[name] for name in (*self.plan.pointers, "counters", "records", "abort", *traces)]
         loop = (where["arrivals"], where["sent"])

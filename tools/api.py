@@ -129,14 +129,18 @@ def open_session(
     target: Target | str | None = None,
     sms: int | None = None,
     steps_per_launch: int = 1,
+    chunk: int = 1,
     progress: Progress = no_progress,
 ) -> Session:
     """Compiles `model`, loads its weights and returns a session: token ids in, token ids out.
 
     target: what to compile for (default: what the backend runs on). sms: size of the grid (default: all SMs).
     steps_per_launch: tokens that one launch generates at most; more than one takes the best token always.
+    chunk: tokens of a prompt that are run at once; more than one takes a second kernel.
     """
     check_steps_per_launch(steps_per_launch)
+    if chunk < 1:
+        raise UsageError(f"chunk: expected 1 token or more, found {chunk}")
     if not isinstance(model, ImportedModel):
         dtype = default_dtype(backend)
         model = import_model(model, weight_dtype=dtype, kv_dtype=dtype)
@@ -144,9 +148,9 @@ def open_session(
         raise UsageError(f"{model.name}: was imported from a configuration alone and has no weights to run")
     if not isinstance(target, Target):
         target = choose_target(backend, target)
-    executable = make_backend(backend, steps_per_launch).load(
-        plan(model.module, target, sms), model.checkpoint, progress
-    )
+    kernel = plan(model.module, target, sms)
+    several = plan(model.with_tokens(chunk).module, target, sms, outputs=False) if chunk > 1 else None
+    executable = make_backend(backend, steps_per_launch).load(kernel, model.checkpoint, progress, chunk=several)
     return Session(executable, vocab_size=model.config.vocab, max_seq=model.max_seq, steps_per_launch=steps_per_launch)
 
 

@@ -40,18 +40,20 @@ def compile_kernel(
     compiler: CubinCompiler = compile_cubin,
     *,
     token_loop: bool = False,
+    resident: KernelPlan | None = None,
 ) -> CompiledKernel:
     """Emits and compiles `kernel`; `drop_signal` is for tests. token_loop: whether a launch can run several steps.
+    resident: of the kernel whose weights and state it is to use.
 
     Raises ScheduleError: it was changed since it was verified. CompileError: what cannot be emitted, no NVRTC, a compile failure (with its log), spills, or more shared
     memory or registers than the target has.
     """
     first, *others = LOADS if kernel.kernel.tokens.value.data == 1 else LOADS_OF_ROWS
-    plan, source, cubin = _attempt(kernel, drop_signal, compiler, first, token_loop)
+    plan, source, cubin = _attempt(kernel, drop_signal, compiler, first, token_loop, resident)
     for loads in others:
         if not cubin.resources.spill_stores:
             break
-        plan, source, cubin = _attempt(kernel, drop_signal, compiler, loads, token_loop)
+        plan, source, cubin = _attempt(kernel, drop_signal, compiler, loads, token_loop, resident)
     resources = cubin.resources
     check_resources(resources, plan.dynamic_shared, plan.threads, get_target(plan.target), plan.name)
     return CompiledKernel(kernel.digest, source, cubin.image, plan, resources, cubin.log)
@@ -63,7 +65,8 @@ def _attempt(
     compiler: CubinCompiler,
     loads: Loads,
     token_loop: bool,
+    resident: KernelPlan | None,
 ) -> tuple[KernelPlan, str, Cubin]:
-    emitted = emit_kernel(kernel.current(), drop_signal, loads, token_loop=token_loop)
+    emitted = emit_kernel(kernel.current(), drop_signal, loads, token_loop=token_loop, resident=resident)
     source = inline_headers(emitted.source)
     return emitted.plan, source, compiler(source, get_target(emitted.plan.target), ENTRY)

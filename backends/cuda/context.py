@@ -12,7 +12,7 @@ from ...amk_ir.targets import get_target
 from ...dialects.queue import KernelOp
 from ...dialects.task import FamilyOp, MatmulOp, StreamOp, op_of, shape_of
 from .placement import PlacedTasks
-from .plan import Operation, TokenLoop
+from .plan import KernelPlan, Operation, TokenLoop
 from .source import SourceWriter
 from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
 
@@ -33,8 +33,9 @@ class EmitContext:
     """State of one emission.
 
     loads: how many a thread issues together. partial_bytes: wanted for the partial sums of one batch of tasks.
-    token_loop: what a launch of several steps hands on, if the kernel can do that.
-    started: numbers of the runs whose first loads are issued before their waits; asked: those whose queries, too, are
+    resident: plan of the kernel whose weights and state this one will use. token_loop: what a launch of several steps hands on, if the kernel can do that.
+    borrowed: streams that only the resident
+    kernel fetches, and this one reads rows of. started: numbers of the runs whose first loads are issued before their waits; asked: those whose queries, too, are
     ready before.
     """
 
@@ -46,7 +47,9 @@ class EmitContext:
     partial_bytes: int
     is_traced: bool = False
     token_loop: TokenLoop | None = None
+    resident: KernelPlan | None = None
     points: list[str] = field(default_factory=lambda: ["wait for the ring", "products of a stage"])
+    borrowed: dict[str, StreamStorage] = field(default_factory=dict[str, StreamStorage])
     used: set[str] = field(default_factory=set[str])
     operations: list[Operation] = field(default_factory=list[Operation])
     started: set[int] = field(default_factory=set[int])
@@ -118,10 +121,15 @@ class EmitContext:
 
     def packed_rows(self, buffer: str) -> tuple[StreamStorage, int, int] | None:
         """(stream, rows a task, first row) where whole rows of a weight can be read from a packed stream."""
-        for stream in self.streams.values():
+        known = dict(self.streams)
+        if self.resident is not None:
+            known |= {stream.family: stream for stream in self.resident.streams}
+        for stream in known.values():
             if any(part.access.buffer == buffer for part in stream.parts):
                 layout = packed_row_layout(stream, buffer, self.buffers[buffer].shape)
                 if layout is not None:
+                    if stream.family not in self.streams:
+                        self.borrowed[stream.family] = stream
                     return stream, *layout
         return None
 

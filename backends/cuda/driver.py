@@ -19,6 +19,7 @@ from ...amk_ir.targets import TARGETS, Target
 from .parameters import Launch, parameter_bytes
 from .plan import KernelPlan, aligned
 from .sent_tokens import count_sent, sent_token
+from .sharing import check_shared, states
 from .stuck import RECORD_WORDS, stuck_error
 
 _POLL_S = 20e-6
@@ -118,17 +119,26 @@ class LoadedKernel:
         *,
         ordinal: int = 0,
         time_limit_s: float = 2.0,
+        beside: LoadedKernel | None = None,
     ):
         """Loads `image` and copies the packed `weights` to the GPU.
 
-        Raises DeviceError: no GPU, one of another architecture or with too few SMs, not enough memory.
+        beside: a kernel on the same GPU whose weights and state this one uses; `weights` are empty then, and this one has
+        to be closed first.
+
+        Raises DeviceError: no GPU, one of another architecture or with too few SMs, not enough memory. CompileError: the
+        two kernels store weights or state differently.
         """
+        if beside is not None:
+            check_shared(plan, beside.plan)
+        self._beside = beside
         self.plan = plan
         self.time_limit_s = time_limit_s
         self.info = device_info(ordinal)
         self._check_device()
         self._driver = _driver()
         self._memory: list[Any] = []
+        self._allocated = 0
         self._host_memory: list[int] = []
         self._module: Any = None
         self._running: Launch | None = None  # whose end nobody has waited for
@@ -183,21 +193,16 @@ class LoadedKernel:
         """Allocates everything, copies the weights; the kernel's pointer parameters in order."""
         plan = self.plan
         where: dict[str, int] = {}
-        base = self._new_memory(plan.weight_bytes, f"allocating {plan.weight_bytes >> 20} MiB of weights")
-        for region in plan.weight_regions:
-            where[region.parameter] = base + region.offset
-        copied = 0
-        for piece in weights:
-            if copied + piece.size > plan.weight_bytes:
-                raise DeviceError(f"more packed weights than the {plan.weight_bytes} bytes that the kernel declares")
-            self._copy_in(base + copied, piece)
-            copied += piece.size
-        if copied != plan.weight_bytes:
-            raise DeviceError(f"{copied} bytes of packed weights, the kernel declares {plan.weight_bytes}")
+        resident: set[str] = set()
+        if self._beside is None:
+            self._copy_weights(weights, where)
+        else:
+            resident = {region.parameter for region in plan.weight_regions} | {b.parameter for b in states(plan)}
+            where |= {name: self._beside.address(name) for name in resident}
 
         # one block: [abort | outputs | counters | records | inputs, states, scratch]
         outputs = [b for b in plan.buffers if b.kind == "output"]
-        others = [b for b in plan.buffers if b.kind not in ("output", "weight")]
+        others = [b for b in plan.buffers if b.kind not in ("output", "weight") and b.parameter not in resident]
         layout = [("abort", 4), *((b.parameter, plan.stored_bytes(b)) for b in outputs)]
         result_bytes = sum(aligned(size) for _, size in layout)
         layout += [("counters", 4 * plan.counter_words), ("records", 2 * plan.grid * RECORD_WORDS * 4)]
@@ -221,9 +226,34 @@ class LoadedKernel:
         traces = ("trace",) if plan.trace_events else ()
         return [where[name] for name in (*plan.pointers, "counters", "records", "abort", *traces)]
 
+    def _copy_weights(self, weights: Iterable[NDArray[np.uint8]], where: dict[str, int]) -> None:
+        """Allocates and copies the packed weights, and says where their regions are."""
+        plan = self.plan
+        base = self._new_memory(plan.weight_bytes, f"allocating {plan.weight_bytes >> 20} MiB of weights")
+        for region in plan.weight_regions:
+            where[region.parameter] = base + region.offset
+        copied = 0
+        for piece in weights:
+            if copied + piece.size > plan.weight_bytes:
+                raise DeviceError(f"more packed weights than the {plan.weight_bytes} bytes that the kernel declares")
+            self._copy_in(base + copied, piece)
+            copied += piece.size
+        if copied != plan.weight_bytes:
+            raise DeviceError(f"{copied} bytes of packed weights, the kernel declares {plan.weight_bytes}")
+
+    def address(self, parameter: str) -> int:
+        """Where the weights or the buffer that the kernel calls `parameter` are."""
+        return self._where[parameter]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Device memory that this kernel has allocated: weights, cache, buffers."""
+        return self._allocated
+
     def _new_memory(self, size: int, doing: str) -> int:
         memory = check(self._driver.cuMemAlloc(max(size, 1)), doing)
         self._memory.append(memory)
+        self._allocated += max(size, 1)
         return int(memory)
 
     def _new_host_words(self, count: int) -> tuple[NDArray[np.uint64], int]:
@@ -244,7 +274,8 @@ class LoadedKernel:
         check(self._driver.cuMemcpyDtoH(data.ctypes.data, address, data.nbytes), "copying from the GPU")
 
     def reset(self) -> None:
-        """Zeroes the KV cache, all activations, counters and records; the next step has epoch 1."""
+        """Zeroes the KV cache (its own, not that of a kernel beside it), all activations, counters and records; the next
+        step has epoch 1."""
         self._activate()
         address, size = self._zeroed
         check(self._driver.cuMemsetD8(address, 0, size), "clearing the buffers")
@@ -310,6 +341,11 @@ class LoadedKernel:
                 self._epoch = launch.epoch
         self._broken = False
         check(launched, f"launching kernel @{plan.name}")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether nobody has waited for the end of the last launch."""
+        return self._running is not None
 
     def tokens(self) -> Iterator[int]:
         """The tokens that the launch of several steps under way chooses, each as soon as its step has ended.

@@ -26,6 +26,7 @@ from .coordinates import LOOP_PREFIX, linear_text
 from .hazards import check_hazards
 from .placement import PlacedTasks
 from .plan import CounterStorage, KernelPlan
+from .sharing import check_shared
 from .source import SourceWriter
 
 BLOCK_THREADS = 288
@@ -68,20 +69,24 @@ def emit_kernel(
     loads: Loads = LOADS[0],
     trace_events: int = 0,
     token_loop: bool = False,
+    resident: KernelPlan | None = None,
 ) -> EmittedKernel:
     """CUDA C++ of `kernel`, which the caller has verified. `loads`: those that a thread issues together.
     `trace_events`: timestamps that each block takes. `token_loop`: whether a launch can run several steps.
+    `resident`: plan of another kernel of the model, whose packed weights and state this one is to use.
 
-    Raises CompileError: not a CUDA target, no ring, the explicit form, a body that cannot be expressed, or a token loop
+    Raises CompileError: weights or state that the resident kernel stores otherwise, not a CUDA target, no ring, the explicit form, a body that cannot be expressed, or a token loop
     of steps that are not from one token id to one.
     """
     check_hazards(kernel)
-    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace_events, token_loop).emit()
+    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace_events, token_loop, resident).emit()
     limit = get_target(kernel.target.data).shared_memory_per_block
-    if emitted.plan.dynamic_shared <= limit:
-        return emitted
-    # more barriers, less memory: the sums of one task at a time
-    return _Emitter(kernel, drop_signal, loads, 0, trace_events, token_loop).emit()
+    if emitted.plan.dynamic_shared > limit:
+        # more barriers, less memory: the sums of one task at a time
+        emitted = _Emitter(kernel, drop_signal, loads, 0, trace_events, token_loop, resident).emit()
+    if resident is not None:
+        check_shared(emitted.plan, resident)
+    return emitted
 
 
 class _Emitter:
@@ -95,6 +100,7 @@ class _Emitter:
         partial_bytes: int,
         trace_events: int,
         token_loop: bool,
+        resident: KernelPlan | None,
     ):
         self.trace_events = trace_events
         self.kernel = kernel
@@ -106,6 +112,7 @@ class _Emitter:
                 f"kernel @{self.name} is for target '{self.target.name}', the CUDA backend needs one of the sm_* targets"
             )
         self.context = EmitContext.of(kernel, loads, partial_bytes, trace_events > 0, token_loop)
+        self.context.resident = resident
         self.counters = self._count_signals()
         self.placed: dict[Operation, PlacedTasks] = {}
         self.synced = False  # whether a consumer barrier follows everything written so far
@@ -138,7 +145,7 @@ class _Emitter:
             dynamic_shared=shared,
             buffers=tuple(b for b in context.buffers.values() if b.name in context.used),
             weights=tuple(b for b in context.buffers.values() if b.source is not None),
-            streams=tuple(context.streams.values()),
+            streams=(*context.streams.values(), *context.borrowed.values()),
             counters=tuple(self.counters.values()),
             operations=tuple(context.operations),
             trace_events=self.trace_events,

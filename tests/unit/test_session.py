@@ -1,6 +1,6 @@
 """A session over an executable that is a small function: positions, stops, limits, interruptions."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -20,6 +20,7 @@ class Successor:
         self.fed: list[int] = []
         self.closed = 0
         self.launches: list[int] = []
+        self.chunks: list[int] = []
         self.fail_at: int | None = None
 
     def step(self, token: int, pos: int):
@@ -31,6 +32,14 @@ class Successor:
         logits = np.zeros(VOCAB, np.float32)
         logits[(token + 1) % VOCAB] = 5
         return (token + 1) % VOCAB, logits
+
+    chunk = 1
+
+    def feed(self, tokens: Sequence[int], pos: int) -> None:
+        assert 1 <= len(tokens) <= self.chunk
+        self.chunks.append(len(tokens))
+        for n, token in enumerate(tokens):
+            self.step(token, pos + n)
 
     def steps(self, token: int, pos: int, count: int, stops: Collection[int] = ()) -> Iterator[int]:
         del self.fed[pos:]  # what a launch wrote that nobody took
@@ -183,3 +192,12 @@ def test_several_steps_a_launch_are_greedy():
     assert list(launches(2).generate([0], 2, Sampling(seed=3))) == [1, 2]
     with pytest.raises(UsageError, match="steps-per-launch: expected 1 or more, found 0"):
         launches(0)
+
+
+@pytest.mark.parametrize(("chunk", "expected"), [(1, [1] * 5), (2, [2, 2, 1]), (3, [3, 2]), (5, [5]), (8, [5])])
+def test_the_prompt_is_fed_in_chunks(session: Session, chunk: int, expected: list[int]):
+    """All but its last token, of which the logits are wanted."""
+    session.executable.chunk = chunk
+    assert list(session.generate([0, 1, 2, 3, 4, 5], 2)) == [6, 7]
+    assert session.executable.chunks == expected
+    assert session.executable.fed == [0, 1, 2, 3, 4, 5, 6]

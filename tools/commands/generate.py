@@ -57,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="tokens that one launch generates, one after the other; greedy only (default: 1)",
     )
+    parser.add_argument(
+        "--chunk",
+        metavar="T",
+        type=positive,
+        default=1,
+        help="tokens of the prompt that are run at once, up to 8 with --backend cuda (default: 1)",
+    )
     sampling = parser.add_argument_group("sampling", "Greedy unless a temperature is given.")
     sampling.add_argument(
         "--temperature", metavar="T", type=float, default=0.0, help="0, the default, takes the best token"
@@ -86,6 +93,8 @@ def run(args: argparse.Namespace) -> None:
     if compiled is not None:
         if args.backend != "cuda":
             raise UsageError("--compiled goes with --backend cuda")
+        if args.chunk > 1:
+            raise UsageError("--compiled goes without --chunk: a compiled model has one kernel, of one token a step")
         for name in ("target", "sms", "weights", "kv", "max_seq"):
             if name in args:
                 option = name.replace("_", "-")
@@ -117,6 +126,7 @@ def run(args: argparse.Namespace) -> None:
                 target=target,
                 sms=getattr(args, "sms", None),
                 steps_per_launch=args.steps_per_launch,
+                chunk=args.chunk,
                 progress=progress,
             )
     with session:
