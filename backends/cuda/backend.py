@@ -216,7 +216,7 @@ class CudaExecutable:
                 self.step(token, pos + number)
             return
         # Rows that do not count: what they write is at positions that later steps write again before they read them.
-        padded = [*tokens, *tokens[-1:] * (kernel.plan.tokens - len(tokens))]
+        padded = [*tokens, *([tokens[-1]] * (kernel.plan.tokens - len(tokens)))]
         if loaded.is_running:
             loaded.finish()
         (token_input,) = (b.name for b in kernel.plan.buffers if b.kind == "input")

@@ -121,7 +121,7 @@ class ReferenceExecutable:
         if pos > self._filled:
             raise ExecutionError(f"position {pos} needs all before it, of which only {self._filled} were run")
         # rows that do not count: later steps write their positions again before they read them
-        padded = [*tokens, *tokens[-1:] * (self.chunk - len(tokens))]
+        padded = [*tokens, *([tokens[-1]] * (self.chunk - len(tokens)))]
         self._chunk.execute({token_input(self._chunk.memory): padded}, pos)
         self._filled = max(self._filled, pos + len(tokens))
 
