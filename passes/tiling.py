@@ -58,6 +58,8 @@ def _attention(op: task.AttentionOp, tile: Tile) -> tuple[Tile, ...]:
     heads = tile[1]
     if heads is None:
         return tile, *((None,) * 4 for _ in range(4))
+    if task.shape_of(op.k)[1] == 1 and heads.kept:
+        return tile, *((None,) * 4 for _ in range(4))  # any heads share the one KV head
     group = task.shape_of(op.q)[1] // task.shape_of(op.k)[1]
     coefficients = [heads.start.constant, heads.size.constant, heads.limit or 0, *(c for _, c in heads.start.terms)]
     if not heads.kept or any(c % group for c in coefficients):

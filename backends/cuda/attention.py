@@ -168,6 +168,9 @@ def write_history_fetch(source: SourceWriter, context: EmitContext, fetch: Place
         source.lines(fetch.index_lines())
         source.lines(plan.pointers(context, fetch))
         numbers = f"{plan.dim}, {plan.parts}, {plan.block}, {plan.chunk}, {plan.span}"
+        if context.token_loop is not None:
+            # unlike weights, earlier rows may have been written by the step before
+            source.line(f"writer.stopped = any_driver(writer.stopped || !await_step(watch, step, {operation}));")
         heads = "" if plan.kv_heads == 1 else f"for (int kv = 0; kv < {plan.kv_heads}; ++kv) "
         at = (
             ("", "")

@@ -307,8 +307,9 @@ struct Attention {
                         reader.release();
                     }
                 }
-                // Of the tail's tiles each has a warp of its own, from the last one on: the first ones have more to do.
-                const int tail_tile = CONSUMER_WARPS - 1 - warp;
+                // Tiles go to the warps in turn, the tail's as if they were earlier ones: so a position is added by the same
+                // warp however many rows a step has.
+                const int tail_tile = (warp - 2 * own) & (CONSUMER_WARPS - 1);
                 const bool has_tail = is_last && tail_tile < 2 * TAIL;
                 if (has_tail) {
                     add_tile(last_exponent, tail_keys(work, kv) + tail_tile * (KEY_BLOCKS * 256), queries(work), at, lane);
@@ -377,7 +378,7 @@ struct Attention {
                     const KV* values = reinterpret_cast<const KV*>(reader.acquire(watch, operation));
 #pragma unroll
                     for (int n = 0; n < CHUNK; ++n) {
-                        const bool mine = share < SHARES && n % SHARES == share;
+                        const bool mine = share < SHARES && (first + s * CHUNK + n) % SHARES == share;
                         if (mine && s * CHUNK + n < groups)
                             add_values(product, values + n * Layout::VALUE_GROUP, weights, s * CHUNK + n, block, lane);
                     }
@@ -386,7 +387,7 @@ struct Attention {
                 if (is_last) {
 #pragma unroll
                     for (int n = 0; n < TAIL; ++n) {
-                        if (share < SHARES && (SHARES - 1 - n % SHARES) == share)
+                        if (share < SHARES && (own + n) % SHARES == share)
                             add_values(product, tail_values(work, kv) + n * Layout::VALUE_GROUP, weights, PASS + n, block, lane);
                     }
                 }
