@@ -29,10 +29,17 @@ def new_context() -> Context:
     return context
 
 
-def plan(model: ModuleOp, target: Target, sms: int | None = None, *, outputs: bool = True) -> VerifiedKernel:
+FAR = 256
+"""Position from which attention is better divided among more SMs than there are KV heads (measured on an H100)."""
+
+
+def plan(
+    model: ModuleOp, target: Target, sms: int | None = None, *, outputs: bool = True, kv_parts: int = 1
+) -> VerifiedKernel:
     """Lowers a module with one graph.model to a schedule for `target` on `sms` SMs (None: all), and verifies it.
 
-    `model` is left as it is. Without `outputs`, the kernel only leaves its KV cache behind.
+    `model` is left as it is. Without `outputs`, the kernel only leaves its KV cache behind. kv_parts: among how many tasks
+    the positions of an attention are divided, 0 for as many as there are SMs.
 
     Raises:
         TargetError: the target has fewer SMs.
@@ -44,7 +51,7 @@ def plan(model: ModuleOp, target: Target, sms: int | None = None, *, outputs: bo
             f"sms: {target.name} has {target.num_sms} SMs, found {sms}; all blocks must be resident at once"
         )
     module = model.clone()
-    lowering = GraphToQueuePass(target=target.name, sms=sms or target.num_sms, outputs=outputs)
+    lowering = GraphToQueuePass(target=target.name, sms=sms or target.num_sms, outputs=outputs, parts=kv_parts)
     try:
         PassPipeline((lowering,), _verify).apply(new_context(), module)
     except PassFailedException as e:
