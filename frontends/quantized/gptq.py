@@ -66,7 +66,7 @@ class GptqLayout(QuantizationLayout):
         columns, rows = qweight.shape[0] * fields, qweight.shape[1]
         format = QuantizedFormat(
             "int4" if self.bits == 4 else "int8",
-            self.group if self.group < columns else 0,
+            self.group,
             zero_points=self.zero_points,
             scale_dtype=scale_type(scales),
         )
