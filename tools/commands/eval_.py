@@ -1,0 +1,179 @@
+"""Measure accuracy: perplexity on a text, and the KL divergence of the predictions from those of the float32 model.
+
+The reference is MODEL itself in float32 (a quantised checkpoint dequantised exactly), or another one (--reference). Each
+--format is evaluated beside it on the same windows of text."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...amk_ir.errors import UsageError
+from ..progress import ProgressBar
+from .options import add_target, import_named, natural, positive
+
+if TYPE_CHECKING:
+    from ...runtime.weight_formats import WeightFormat
+    from ..evaluate import Result
+
+NAME = "eval"
+HELP = "perplexity and KL divergence of weight formats"
+DEFAULT_TEXT = Path(__file__).parents[1] / "texts" / "alice.txt"
+"""The first chapter of Lewis Carroll's Alice's Adventures in Wonderland (1865), which is in the public domain."""
+_DEFAULT_CONTEXT = 256
+_FORMATS = "f32, bf16, stored (as the checkpoint has them), int8, int4 or fp8 with :gN, :bRxC, :zp, :min, :f16, :bf16"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="folder, GGUF file, smollm2-135m-instruct or hub id")
+    parser.add_argument(
+        "--format",
+        metavar="FORMAT[,FORMAT]",
+        action="append",
+        default=argparse.SUPPRESS,
+        help=f"what the matrices are: {_FORMATS}; may be given more than once (default: bf16, and stored if the "
+        "checkpoint is quantised)",
+    )
+    parser.add_argument(
+        "--outer", action="store_true", help="quantise the head and the embedding too (default: they are bf16)"
+    )
+    parser.add_argument(
+        "--reference", metavar="MODEL", default=argparse.SUPPRESS, help="compare with this model in float32 instead"
+    )
+    parser.add_argument(
+        "--text", metavar="FILE", type=Path, default=DEFAULT_TEXT, help="UTF-8 text (default: a chapter of Alice)"
+    )
+    parser.add_argument(
+        "--context",
+        metavar="N",
+        type=positive,
+        default=argparse.SUPPRESS,
+        help=f"tokens in a window, each fed from position 0 (default: {_DEFAULT_CONTEXT}, or what the model has)",
+    )
+    parser.add_argument(
+        "--limit", metavar="TOKENS", type=natural, default=1024, help="first tokens of the text, 0: all (default: 1024)"
+    )
+    parser.add_argument(
+        "--backend",
+        choices=["reference", "cuda"],
+        default="reference",
+        help="what runs the formats; the reference is always NumPy in float32 (default: reference)",
+    )
+    parser.add_argument(
+        "--kv", choices=["f32", "bf16"], default=argparse.SUPPRESS, help="dtype of the KV cache (as in generate)"
+    )
+    add_target(parser)
+    parser.add_argument("--json", metavar="FILE", type=Path, default=argparse.SUPPRESS, help="write all results there")
+
+
+def run(args: argparse.Namespace) -> None:
+    # AMK does not use torch, but transformers imports it where it is installed, which takes seconds: hide it.
+    sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType] (None is Python's way to say so)
+    from ...runtime.evaluation import split_windows
+    from ...runtime.files import write_atomically
+    from ..api import choose_target, default_dtype
+    from ..evaluate import evaluate
+
+    formats = _formats(getattr(args, "format", None))
+    text = _read(args.text)
+    target = choose_target(args.backend, args.target) if "target" in args else None
+    if "context" in args:
+        args.max_seq = args.context
+    model = import_named(args, default_dtype(args.backend))
+    reference = None
+    if "reference" in args or args.backend != "reference":
+        # with caches of float32, as nothing else is a reference
+        names = argparse.Namespace(model=getattr(args, "reference", args.model), max_seq=model.max_seq)
+        reference = import_named(names)
+    context = getattr(args, "context", min(_DEFAULT_CONTEXT, model.max_seq))
+    ids = model.load_tokenizer().encode(text)
+    if bad := [i for i in ids if i >= model.config.vocab]:
+        raise UsageError(f"{args.text}: the tokenizer gives id {bad[0]}, the model has {model.config.vocab}")
+    windows = split_windows(ids, context, args.limit or None)
+    if not formats:
+        assert model.checkpoint is not None
+        is_quantized = any(info.quantized for info in model.checkpoint.tensors.values())
+        formats = _formats(["bf16", "stored"] if is_quantized else ["bf16"])
+
+    tokens = sum(map(len, windows))
+    print(f"{args.model}: {tokens} tokens of {args.text.name} in {len(windows)} windows, backend {args.backend}\n")
+    print(_HEADER)
+    with ProgressBar() as progress:
+
+        def report(result: Result) -> None:
+            progress.close()
+            print(_line(result, results[0] if results else result), flush=True)
+            results.append(result)
+
+        results: list[Result] = []
+        evaluate(
+            model,
+            formats,
+            windows,
+            backend=args.backend,
+            reference=reference,
+            target=target,
+            outer=args.outer,
+            progress=progress,
+            report=report,
+        )
+    if "json" in args:
+        record: dict[str, Any] = {
+            "model": args.model,
+            "reference": getattr(args, "reference", args.model),
+            "stored_as": sorted({info.dtype for info in model.checkpoint.tensors.values()}) if model.checkpoint else [],
+            "backend": args.backend,
+            "outer": args.outer,
+            "text": {"name": args.text.name, "sha256": hashlib.sha256(text.encode()).hexdigest()},
+            "tokens": tokens,
+            "windows": [len(window) for window in windows],
+            "results": [
+                {"format": r.name, "matrix_bytes": r.nbytes, **r.metrics, "seconds": round(r.seconds, 2)}
+                for r in results
+            ],
+        }
+        write_atomically(args.json, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _formats(given: list[str] | None) -> dict[str, WeightFormat]:
+    from ...runtime.weight_formats import parse_weight_format
+
+    names = [name for part in given or () for name in part.split(",")]
+    try:
+        return {name: parse_weight_format(name) for name in names}
+    except UsageError as e:
+        raise UsageError(f"--format: {e}") from e
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise UsageError(f"--text {path}: not UTF-8 text ({e.reason} at byte {e.start})") from e
+    except OSError as e:
+        raise UsageError(f"--text {path}: cannot be read: {e.strerror or e}") from e
+    if not text.strip():
+        raise UsageError(f"--text {path}: the text is empty")
+    return text
+
+
+_HEADER = f"{'format':<17} {'MB':>8} {'perplexity':>11} {'change':>9} {'KL mean':>9} {'KL max':>9} {'top-1':>7}"
+
+
+def _line(result: Result, reference: Result) -> str:
+    """A row of the table; `reference` is what the change is relative to."""
+    size = f"{result.name:<17} {result.nbytes / 1e6:>8,.1f}"
+    m = result.metrics
+    if m["perplexity"] is None:
+        return f"{size}  some logits are not finite"
+    if result is reference:
+        return f"{size} {m['perplexity']:>11.4f}"
+    change = m["perplexity"] / reference.metrics["perplexity"] - 1
+    return (
+        f"{size} {m['perplexity']:>11.4f} {change:>+9.3%} {m['kl_mean']:>9.2e} {m['kl_max']:>9.2e} "
+        f"{m['top1_agreement']:>7.1%}"
+    )
