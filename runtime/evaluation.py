@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import exp
+from math import exp, sqrt
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,8 @@ class Comparison:
     positions: int = 0
     agreed: int = 0
     nll: float = 0.0
+    excess: float = 0.0
+    squared_excess: float = 0.0
     kl: float = 0.0
     worst_kl: float = 0.0
     worst_logit: float = 0.0
@@ -71,18 +73,27 @@ class Comparison:
             self.agreed += int((ours.argmax(axis=-1) == theirs.argmax(axis=-1)).sum())
             self.positions += len(ours)
             targets = window[start + 1 : start + 1 + _ROWS]
-            self.nll -= float(log_q[np.arange(len(targets)), targets].sum())
+            rows = np.arange(len(targets))
+            nll, excess = -log_q[rows, targets], log_p[rows, targets] - log_q[rows, targets]
+            self.nll += float(nll.sum())
+            self.excess += float(excess.sum())
+            self.squared_excess += float((excess**2).sum())
             self.predicted += len(targets)
 
     def summary(self) -> dict[str, Any]:
-        """perplexity: exp of the mean negative log likelihood of the predicted tokens. kl_mean, kl_max: of KL(reference ||
+        """perplexity: exp of the mean negative log likelihood of the predicted tokens. change: relative to the
+        reference's; change_error: its standard error, from the spread over the tokens. kl_mean, kl_max: of KL(reference ||
         model) over all positions, in nats. top1_agreement: how often the best token is the reference's. logit_max: the
         greatest difference of a logit. All None if a logit was not finite."""
-        names = ("perplexity", "kl_mean", "kl_max", "top1_agreement", "logit_max")
+        names = ("perplexity", "change", "change_error", "kl_mean", "kl_max", "top1_agreement", "logit_max")
         if not self.finite:
             return dict.fromkeys(names)
+        excess = self.excess / self.predicted
+        variance = max(self.squared_excess / self.predicted - excess**2, 0)
         values = (
             exp(self.nll / self.predicted),
+            exp(excess) - 1,
+            exp(excess) * sqrt(variance / self.predicted),
             self.kl / self.positions,
             self.worst_kl,
             self.agreed / self.positions,

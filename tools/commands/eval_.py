@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
 
         def report(result: Result) -> None:
             progress.close()
-            print(_line(result, results[0] if results else result), flush=True)
+            print(_line(result, not results), flush=True)
             results.append(result)
 
         results: list[Result] = []
@@ -161,19 +161,18 @@ def _read(path: Path) -> str:
     return text
 
 
-_HEADER = f"{'format':<17} {'MB':>8} {'perplexity':>11} {'change':>9} {'KL mean':>9} {'KL max':>9} {'top-1':>7}"
+_HEADER = f"{'format':<17} {'MB':>8} {'perplexity':>10} {'change':>9} {'+-':>7} {'KL mean':>9} {'top-1':>7}"
 
 
-def _line(result: Result, reference: Result) -> str:
-    """A row of the table; `reference` is what the change is relative to."""
-    size = f"{result.name:<17} {result.nbytes / 1e6:>8,.1f}"
+def _line(result: Result, is_reference: bool) -> str:
+    """A row of the table; the reference differs from itself in nothing."""
     m = result.metrics
+    size = f"{result.name:<17} {result.nbytes / 1e6:>8,.1f}"
     if m["perplexity"] is None:
         return f"{size}  some logits are not finite"
-    if result is reference:
-        return f"{size} {m['perplexity']:>11.4f}"
-    change = m["perplexity"] / reference.metrics["perplexity"] - 1
+    if is_reference:
+        return f"{size} {m['perplexity']:>10.4f}"
     return (
-        f"{size} {m['perplexity']:>11.4f} {change:>+9.3%} {m['kl_mean']:>9.2e} {m['kl_max']:>9.2e} "
+        f"{size} {m['perplexity']:>10.4f} {m['change']:>+9.3%} {m['change_error']:>7.3%} {m['kl_mean']:>9.2e} "
         f"{m['top1_agreement']:>7.1%}"
     )
