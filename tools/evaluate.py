@@ -89,17 +89,22 @@ def evaluate(
 ) -> list[Result]:
     """Perplexity and KL divergence of `model` in each of `formats`, by name, after those of the float32 reference.
 
-    reference: the model whose logits in float32 the others are compared with, on the reference backend (default:
-    `model`). outer: quantise the head and the embedding too. report: told each result as soon as it is there.
+    reference: the model whose logits the others are compared with, imported with float32 weights and caches (default:
+    `model`, which then must be so); it runs on the reference backend. outer: quantise the head and the embedding too. report: told each result as soon as it is there.
 
     Raises:
-        UsageError: a reference of another vocabulary, or a format that the backend does not have.
+        UsageError: a reference of another vocabulary or in bfloat16, or a format that the backend does not have.
     """
     reference = reference or model
     if reference.config.vocab != model.config.vocab:
         raise UsageError(
             f"--reference: expected {model.config.vocab} entries in the vocabulary, as the model has, "
             f"found {reference.config.vocab}"
+        )
+    if (reference.weight_dtype, reference.kv_dtype) != ("f32", "f32"):
+        raise UsageError(
+            f"the reference is float32, but {reference.name} was imported with weights of {reference.weight_dtype} "
+            f"and caches of {reference.kv_dtype}"
         )
     if backend == "cuda" and "f32" in formats.values():
         raise UsageError(

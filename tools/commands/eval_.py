@@ -85,8 +85,7 @@ def run(args: argparse.Namespace) -> None:
         args.max_seq = args.context
     model = import_named(args, default_dtype(args.backend))
     reference = None
-    if "reference" in args or args.backend != "reference":
-        # with caches of float32, as nothing else is a reference
+    if "reference" in args or "kv" in args or args.backend != "reference":
         names = argparse.Namespace(model=getattr(args, "reference", args.model), max_seq=model.max_seq)
         reference = import_named(names)
     context = getattr(args, "context", min(_DEFAULT_CONTEXT, model.max_seq))
@@ -100,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
         formats = _formats(["bf16", "stored"] if is_quantized else ["bf16"])
 
     tokens = sum(map(len, windows))
-    print(f"{args.model}: {tokens} tokens of {args.text.name} in {len(windows)} windows, backend {args.backend}\n")
+    print(f"{args.model}\n{tokens} tokens of {args.text.name} in {len(windows)} windows, backend {args.backend}\n")
     print(_HEADER)
     with ProgressBar() as progress:
 
@@ -171,8 +170,8 @@ def _line(result: Result, is_reference: bool) -> str:
     if m["perplexity"] is None:
         return f"{size}  some logits are not finite"
     if is_reference:
-        return f"{size} {m['perplexity']:>10.4f}"
+        return f"{size} {m['perplexity']:>10.6g}"
     return (
-        f"{size} {m['perplexity']:>10.4f} {m['change']:>+9.3%} {m['change_error']:>7.3%} {m['kl_mean']:>9.2e} "
+        f"{size} {m['perplexity']:>10.6g} {m['change']:>+9.3%} {m['change_error']:>7.3%} {m['kl_mean']:>9.2e} "
         f"{m['top1_agreement']:>7.1%}"
     )
