@@ -83,6 +83,7 @@ def evaluate(
     backend: BackendName = "reference",
     reference: ImportedModel | None = None,
     target: Target | None = None,
+    sms: int | None = None,
     outer: bool = False,
     progress: Progress = no_progress,
     report: Callable[[Result], None] = lambda result: None,
@@ -90,7 +91,8 @@ def evaluate(
     """Perplexity and KL divergence of `model` in each of `formats`, by name, after those of the float32 reference.
 
     reference: the model whose logits the others are compared with, imported with float32 weights and caches (default:
-    `model`, which then must be so); it runs on the reference backend. outer: quantise the head and the embedding too. report: told each result as soon as it is there.
+    `model`, which then must be so); it runs on the reference backend. target, sms: what the cuda
+    backend compiles for (default: the GPU at hand, all of its SMs). outer: quantise the head and the embedding too. report: told each result as soon as it is there.
 
     Raises:
         UsageError: a reference of another vocabulary or in bfloat16, or a format that the backend does not have.
@@ -135,7 +137,7 @@ def evaluate(
         for name, format in formats.items():
             start = time.perf_counter()
             weights = FormattedWeights(_checkpoint(model), matrices, format, outer=outer)
-            runner = _open(model, backend, target, weights, progress)
+            runner = _open(model, backend, target, sms, weights, progress)
             comparison = Comparison()
             try:
                 for number, (window, rows) in enumerate(zip(windows, _rows(windows), strict=True)):
@@ -150,14 +152,19 @@ def evaluate(
 
 
 def _open(
-    model: ImportedModel, backend: BackendName, target: Target | None, weights: Weights, progress: Progress
+    model: ImportedModel,
+    backend: BackendName,
+    target: Target | None,
+    sms: int | None,
+    weights: Weights,
+    progress: Progress,
 ) -> Runner:
     if backend == "reference":
         return GraphRunner(model, weights, progress)
     from ..runtime.compile import plan
     from .api import choose_target
 
-    kernel = plan(model.module, target or choose_target(backend))
+    kernel = plan(model.module, target or choose_target(backend), sms)
     return StepRunner(make_backend(backend).load(kernel, weights, progress))
 
 

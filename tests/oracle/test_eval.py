@@ -91,6 +91,7 @@ def test_another_reference(tool, directory: Path, text: Path, tmp_path: Path):
         (["--text", "no-such-file"], "--text no-such-file: cannot be read: No such file"),
         (["--context", "1"], "context: expected 2 or more, found 1"),
         (["--context", "1000"], "max_seq: expected 1 to 128"),
+        (["--sms", "4"], "--sms goes with --backend cuda"),
         (["--limit", "1"], "the text has 1 tokens"),
         (["--limit", "-1"], "argument --limit: expected an integer of at least 0"),
     ],

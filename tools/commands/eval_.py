@@ -17,6 +17,8 @@ from ..progress import ProgressBar
 from .options import add_target, import_named, natural, positive
 
 if TYPE_CHECKING:
+    from ...amk_ir.dtypes import FloatType
+    from ...frontends.import_model import ImportedModel
     from ...runtime.weight_formats import WeightFormat
     from ..evaluate import Result
 
@@ -80,14 +82,15 @@ def run(args: argparse.Namespace) -> None:
 
     formats = _formats(getattr(args, "format", None))
     text = _read(args.text)
-    target = choose_target(args.backend, args.target) if "target" in args else None
-    if "context" in args:
-        args.max_seq = args.context
-    model = import_named(args, default_dtype(args.backend))
+    for name in ("target", "sms"):
+        if name in args and args.backend != "cuda":
+            raise UsageError(f"--{name} goes with --backend cuda: the reference backend evaluates whole graphs")
+    target = choose_target(args.backend, getattr(args, "target", None)) if args.backend == "cuda" else None
+    dtype = default_dtype(args.backend)
+    model = _import(args.model, dtype, getattr(args, "kv", dtype), getattr(args, "context", None))
     reference = None
-    if "reference" in args or "kv" in args or args.backend != "reference":
-        names = argparse.Namespace(model=getattr(args, "reference", args.model), max_seq=model.max_seq)
-        reference = import_named(names)
+    if "reference" in args or (model.weight_dtype, model.kv_dtype) != ("f32", "f32"):
+        reference = _import(getattr(args, "reference", args.model), "f32", "f32", model.max_seq)
     context = getattr(args, "context", min(_DEFAULT_CONTEXT, model.max_seq))
     ids = model.load_tokenizer().encode(text)
     if bad := [i for i in ids if i >= model.config.vocab]:
@@ -116,6 +119,7 @@ def run(args: argparse.Namespace) -> None:
             backend=args.backend,
             reference=reference,
             target=target,
+            sms=getattr(args, "sms", None),
             outer=args.outer,
             progress=progress,
             report=report,
@@ -136,6 +140,13 @@ def run(args: argparse.Namespace) -> None:
             ],
         }
         write_atomically(args.json, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _import(name: str, weights: FloatType, kv: FloatType, max_seq: int | None) -> ImportedModel:
+    args = argparse.Namespace(model=name, weights=weights, kv=kv)
+    if max_seq is not None:
+        args.max_seq = max_seq
+    return import_named(args)
 
 
 def _formats(given: list[str] | None) -> dict[str, WeightFormat]:
