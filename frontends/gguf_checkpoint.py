@@ -123,7 +123,14 @@ class GgufCheckpoint(Checkpoint):
         step = _DEQUANTISED_AT_ONCE // block
         for start in range(0, len(data), step):
             part = data[start : start + step]
-            result[start : start + step] = dequantize(part.reshape(1, -1), kind).reshape(-1, block)
+            values = dequantize(part.reshape(1, -1), kind).reshape(-1, block)
+            if not np.isfinite(values).all():
+                at = int(np.argwhere(~np.isfinite(values))[0][0])
+                raise CheckpointError(
+                    f"{info}: {info.dtype} block {start + at}: expected finite scales, found values that are not: the "
+                    f"file is damaged"
+                )
+            result[start : start + step] = values
         return result.reshape(info.shape)
 
     def _scaled_frequencies(self, factors: NDArray[Any], info: TensorInfo) -> NDArray[np.float32]:

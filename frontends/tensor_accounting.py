@@ -12,6 +12,9 @@ from ..amk_ir.errors import CheckpointError
 from .checkpoint import LOADABLE_TYPES, Checkpoint, TensorInfo
 from .recipe import DecoderConfig, Recipe, Weight
 
+_PACKED = ("qweight", "weight_packed")
+"""Tensors that layouts of quantised matrices have in place of `weight`."""
+
 
 def check_tensors(
     checkpoint: Checkpoint, recipe: Recipe, config: DecoderConfig, extra: dict[str, tuple[int, ...]] | None = None
@@ -49,7 +52,14 @@ def _expected(recipe: Recipe, config: DecoderConfig) -> Iterator[tuple[str, tupl
 def _check_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
     info = checkpoint.tensors.get(name)
     if info is None:
-        raise CheckpointError(f"{checkpoint.path}: tensor '{name}' is missing, but the configuration calls for it")
+        hint = ""
+        if packed := [
+            p for p in _PACKED if name.endswith(".weight") and name[: -len("weight")] + p in checkpoint.tensors
+        ]:
+            hint = f"; '{packed[0]}' is there: is 'quantization_config' missing in config.json?"
+        raise CheckpointError(
+            f"{checkpoint.path}: tensor '{name}' is missing, but the configuration calls for it{hint}"
+        )
     if info.shape != shape:
         raise CheckpointError(f"{info}: expected shape {list(shape)} by the configuration, found {list(info.shape)}")
     if info.dtype not in LOADABLE_TYPES and info.quantized is None:

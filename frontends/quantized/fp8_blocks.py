@@ -1,18 +1,22 @@
-"""The fp8 format of DeepSeek-V3 and of transformers' FineGrainedFP8Config (`quant_method: fp8`).
+"""The fp8 format of DeepSeek-V3, of transformers' FineGrainedFP8Config and of AutoFP8 (`quant_method: fp8`).
 
 A module has weight float8_e4m3fn [N, K] and weight_scale_inv, in spite of its name the scale itself: one for each block
-of `weight_block_size` outputs x inputs, or one for the matrix. value = code * scale. Activations stay in floating point
-here, whatever `activation_scheme` says.
+of `weight_block_size` outputs x inputs, or one for the matrix, which AutoFP8 calls weight_scale. value = code * scale.
+Activations stay in floating point here, whatever `activation_scheme` says.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ...amk_ir.errors import CheckpointError
 from ...amk_ir.quantization import QuantizedFormat, QuantizedTensor
+from ..checkpoint import TensorInfo
 from ..config_accounting import ConfigReader
 from .layout import Matrix, Module, QuantizationLayout, Read, check_shape, floats, require_rank, scale_type
 from .settings import block_size, excluded_by, names
+
+_SCALES = ("weight_scale_inv", "weight_scale")
 
 
 class Fp8BlocksLayout(QuantizationLayout):
@@ -20,7 +24,7 @@ class Fp8BlocksLayout(QuantizationLayout):
 
     name = "fp8"
     code_part = "weight"
-    parts = frozenset({"weight", "weight_scale_inv"})
+    parts = frozenset({"weight", *_SCALES})
     unused = {"activation_scale": "activations are not quantised", "input_scale": "activations are not quantised"}
 
     def __init__(self, config: ConfigReader):
@@ -36,13 +40,13 @@ class Fp8BlocksLayout(QuantizationLayout):
         config.finish()
 
     def is_quantized(self, module: Module) -> bool:
-        return "weight_scale_inv" in module.parts
+        return any(part in module.parts for part in _SCALES)
 
     def excludes(self, module: str) -> bool:
         return excluded_by(module, self._excluded)
 
     def matrix(self, module: Module) -> Matrix:
-        weight, scale = module.part("weight", "F8_E4M3"), module.part("weight_scale_inv")
+        weight, scale = module.part("weight", "F8_E4M3"), self._scale(module)
         require_rank(weight, 2)
         block_rows, group = self.block or (1, 0)
         format = QuantizedFormat("fp8_e4m3", group, block_rows, scale_dtype=scale_type(scale))
@@ -54,6 +58,15 @@ class Fp8BlocksLayout(QuantizationLayout):
         return Matrix(format, shape)
 
     def read(self, module: Module, matrix: Matrix, read: Read) -> QuantizedTensor:
-        scales = floats(module.parts["weight_scale_inv"], read)
+        scales = floats(self._scale(module), read)
         scales = np.ascontiguousarray(np.broadcast_to(scales, matrix.format.scales_shape(matrix.shape)))
         return QuantizedTensor(matrix.format, matrix.shape, read(module.parts["weight"]), scales)
+
+    def _scale(self, module: Module) -> TensorInfo:
+        """The tensor of scales; blocks have only one name for it."""
+        found = [part for part in _SCALES if part in module.parts]
+        if len(found) > 1:
+            raise CheckpointError(
+                f"{module.parts[found[1]]}: module '{module.name}' has '{found[0]}' too: expected one"
+            )
+        return module.part(_SCALES[0] if self.block else found[0])

@@ -88,3 +88,7 @@ def test_damaged_scales(model_file: tuple[str, Path], tmp_path: Path):
         CheckpointError, match=r"tensor 'blk.1.ffn_up.weight' .*: (scale|minimum) \[0, 0\]: expected a finite"
     ):
         checkpoint.quantized(info.name)
+    with pytest.raises(
+        CheckpointError, match=rf"tensor 'blk.1.ffn_up.weight' .*: {kind} block 0: expected finite scales"
+    ):
+        checkpoint.load(info.name)

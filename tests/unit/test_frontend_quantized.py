@@ -148,6 +148,7 @@ def drop(name: str) -> Callable[[Tensors], object]:
         ("compressed_fp8", retype(f"{Q}.weight", "I8"), rf"'{Q}.weight': expected type F8_E4M3, found I8"),
         ("compressed_fp8_tensor", add(f"{Q}.weight_scale", "F32", 2), r"weight_scale': expected shape \[1\] \(one scale for"),
         ("fp8_block", drop(f"{Q}.weight_scale_inv"), rf"'{Q}.weight'.*: (expected to be quantised as fp8|unsupported type F8_E4M3)"),
+        ("fp8_block", add(f"{Q}.weight_scale", "F32"), rf"'{Q}.weight_scale': module '{Q}' has 'weight_scale_inv' too: expected one"),
         ("fp8_block", cut(f"{Q}.weight_scale_inv", 1), r"weight_scale_inv': expected shape \[2, 1\] \(blocks of 16 x 32\)"),
     ],
 )  # fmt: skip
@@ -193,7 +194,8 @@ def test_wrong_group_sizes(tmp_path: Path, group: int):
 
 def test_quantized_tensors_without_a_configuration(tmp_path: Path):
     directory = changed_copy(DATA / "awq", tmp_path / "awq", lambda config: config.pop("quantization_config"))
-    with pytest.raises(CheckpointError, match=rf"tensor '{Q}.weight' is missing"):
+    hint = "'qweight' is there: is 'quantization_config' missing in config.json"
+    with pytest.raises(CheckpointError, match=rf"tensor '{Q}.weight' is missing, .*{hint}"):
         import_model(directory)
 
 
@@ -253,6 +255,28 @@ def test_static_activation_scales_are_not_used(tmp_path: Path):
         model = import_model(changed_copy(DATA / name, tmp_path / name, change_tensors=add(f"{Q}.{part}", "F32")))
         assert model.checkpoint is not None
         assert f"{Q}.{part}" not in model.checkpoint.tensors
+
+
+def test_one_fp8_scale_a_matrix(tmp_path: Path):
+    """As AutoFP8 writes it, and as transformers does without blocks."""
+    expected = import_model(DATA / "compressed_fp8_tensor").checkpoint
+    assert expected is not None
+    fp8 = {"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["lm_head"]}
+    for part in ("weight_scale", "weight_scale_inv"):
+
+        def rename(tensors: Tensors, part: str = part) -> None:
+            for name in [n for n in tensors if n.endswith("weight_scale")]:
+                stored = tensors.pop(name)
+                tensors[name.replace("weight_scale", part)] = Stored(stored.dtype, stored.values.reshape(()))
+
+        directory = changed_copy(
+            DATA / "compressed_fp8_tensor", tmp_path / part, lambda c: c.update(quantization_config=fp8), rename
+        )
+        found = import_model(directory).checkpoint
+        assert found is not None
+        for name in (f"{Q}.weight", f"{DOWN}.weight"):
+            np.testing.assert_array_equal(found.load(name), expected.load(name))
+            assert str(found.info(name).quantized) == "fp8:bf16"
 
 
 def test_a_bias_of_zeros_is_nothing(tmp_path: Path):
