@@ -20,6 +20,8 @@ FORMATS = (
     "bf16",
     "int8",
     "int8:g128",
+    "int8:zp",
+    "int8:g128:zp",
     "int8:g32:f16",
     "fp8",
     "fp8:g128",
