@@ -47,6 +47,11 @@ class CompressedTensorsLayout(QuantizationLayout):
         config.require("sparsity_config", ({}, None, {"format": "dense"}), None)
         config.require("transform_config", ({}, None), None)
         self._ignored = names(config, "ignore") or ()
+        for pattern in self._ignored:
+            try:
+                re.compile(pattern[3:] if pattern.startswith("re:") else "")
+            except re.error as e:
+                config.fail(f"{pattern!r} is not a regular expression: {e}", "ignore")
         scheme = _only_scheme(config)
         kind = scheme.take("format") or config.take("format")
         config.ignore((*_HARMLESS, "format", "config_groups"))

@@ -15,6 +15,7 @@ from amk.amk_ir.dtypes import bf16_from_f32, f32_from_bf16
 from amk.backends.reference.graph_interpreter import GraphInterpreter
 from amk.dialects.graph import ModelOp
 from amk.frontends.import_model import ImportedModel, import_model
+from amk.tools.api import open_session
 
 FOLDER = Path(__file__).parents[1] / "data" / "quantized"
 FORMATS = {
@@ -105,3 +106,12 @@ def test_activation_order_permutes_the_inputs():
             assert tensor is not None
             assert tensor.permutation is not None
             assert (np.diff(tensor.permutation) < 0).any()
+
+
+@pytest.mark.parametrize("name", ["awq", "gptq_int4_act_order", "fp8_block"])
+def test_runs_as_a_verified_kernel(name: str):
+    expected = json.loads((FOLDER / name / "expected.json").read_text())
+    model = import_model(FOLDER / name)
+    with open_session(model, "reference") as session:
+        steps = [session.executable.step(token, pos)[1].copy() for pos, token in enumerate(expected["ids"])]
+    np.testing.assert_allclose(steps, logits(model, model.checkpoint, expected["ids"]), rtol=1e-4, atol=1e-4)

@@ -3,18 +3,20 @@
 tests/oracle/test_quantized_checkpoints.py compares the values with those of the formats' own tools.
 """
 
-from collections.abc import Callable
+import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from stored_tensors import Stored, Tensors, changed_copy
+from stored_tensors import Stored, Tensors, changed_copy, read_tensors, write_tensors
 from tiny_models import make_plain_llama
 
 from amk.amk_ir.errors import CheckpointError, ConfigError
 from amk.frontends.import_model import import_config, import_model
-from amk.frontends.quantized.registry import get_all_layouts
+from amk.frontends.quantized.registry import get_all_layouts, read_layout
 from amk.frontends.quantized.settings import excluded_by
 
 DATA = Path(__file__).parents[1] / "data" / "quantized"
@@ -70,6 +72,7 @@ def test_layouts_are_alphabetical():
         ("compressed_int4", settings(transform_config={"R1": {}}), "'transform_config'"),
         ("compressed_int4", settings(quantization_status="calibration"), "'quantization_status'"),
         ("compressed_int4", settings(config_groups={"a": {}, "b": {}}), r"'config_groups': only one scheme .* found 2: \['a', 'b'\]"),
+        ("compressed_int4", settings(ignore=["re:("]), "'ignore': 're:\\(' is not a regular expression"),
         ("compressed_int4", settings(config_groups=[]), r"'config_groups': expected an object of schemes, found \[\]"),
         ("compressed_int4", scheme(format="nvfp4-pack-quantized"), "'format': expected int-quantized or .* found 'nvfp4"),
         ("compressed_int4", scheme(targets=["re:.*"]), r"config_groups: 'group_0': 'targets': expected \[\"Linear\"\]"),
@@ -96,6 +99,81 @@ def test_refused_settings(tmp_path: Path, name: str, change: Any, message: str):
         import_model(directory)
     with pytest.raises(ConfigError, match=f"config.json: .*{message}"):
         import_config(directory)
+
+
+JUNK: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    -7,
+    2**70,
+    0.5,
+    float("nan"),
+    "",
+    "re:(",
+    "\n",
+    [],
+    [[]],
+    ["re:("],
+    [3],
+    {},
+    {"a": []},
+    [1, 2],
+)
+
+
+def spoiled(value: Any) -> Iterator[Any]:
+    """`value`, a JSON object, with one of its values at any depth replaced or missing."""
+    for key in value:
+        rest = {k: v for k, v in value.items() if k != key}
+        yield rest
+        yield from ({**rest, key: junk} for junk in JUNK)
+        if isinstance(value[key], dict):
+            yield from ({**rest, key: inner} for inner in spoiled(value[key]))
+
+
+@pytest.mark.parametrize("name", sorted(p.parent.name for p in DATA.glob("*/config.json")))
+def test_any_settings_are_read_or_refused(name: str):
+    config = json.loads((DATA / name / "config.json").read_text())
+    messages: list[str] = []
+    for settings in spoiled(config["quantization_config"]):
+        try:
+            layout = read_layout({**config, "quantization_config": settings}, "config.json")
+            assert layout is not None
+            layout.excludes("lm_head")
+        except ConfigError as e:
+            messages.append(str(e))
+    assert len(messages) > 50
+    for message in messages:
+        assert message.startswith("config.json: 'quantization_config': ")
+        assert message.isprintable()
+
+
+@pytest.mark.parametrize("name", sorted(p.parent.name for p in DATA.glob("*/config.json")))
+def test_any_part_is_read_or_refused(tmp_path: Path, name: str):
+    shutil.copytree(DATA / name, tmp_path, dirs_exist_ok=True)
+    tensors = read_tensors(DATA / name / "model.safetensors")
+    messages: list[str] = []
+    original = import_model(tmp_path).checkpoint
+    assert original is not None
+    shape = original.info(f"{Q}.weight").shape
+    for part in [n for n in tensors if n.startswith(f"{Q}.")]:
+        stored = tensors[part]
+        others = [
+            Stored(dtype, np.zeros(stored.values.shape))
+            for dtype in ("F32", "BF16", "I64", "I32", "I8", "F8_E4M3", "U8")
+        ]
+        others += [Stored(stored.dtype, np.zeros(shape)) for shape in ((), (0,), (1,), (2, 2), (0, 32), (1, 1, 1))]
+        for other in others:
+            write_tensors(tmp_path / "model.safetensors", {**tensors, part: other})
+            try:
+                checkpoint = import_model(tmp_path).checkpoint
+                assert checkpoint is not None
+                assert checkpoint.load(f"{Q}.weight").shape == shape
+            except CheckpointError as e:
+                messages.append(str(e))
+    assert len(messages) > 20
+    assert all(Q in message for message in messages)
 
 
 def set_part(name: str, *at: int, value: Any) -> Callable[[Tensors], None]:
