@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from .commands import bench, compile, generate, import_, info, replay, tune, verify
 from .errors import DEBUG_VARIABLE, OneLineParser, run_tool
@@ -46,13 +46,20 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"amk {version('amk')}")
+    top.add_argument("--version", action="version", version=f"amk {_version()}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         sub = commands.add_parser(command.NAME, help=command.HELP, description=command.__doc__)
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     return top
+
+
+def _version() -> str:
+    try:
+        return version("amk")
+    except PackageNotFoundError:  # a checkout on the path, as good as an installed package otherwise
+        return "(not installed)"
 
 
 def main(args: Sequence[str] | None = None) -> None:
