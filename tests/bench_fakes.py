@@ -96,7 +96,8 @@ class FakeDevice:
 
 class FakeWorkshop:
     """us: of a step, by candidate and position. plans: digest of a candidate, or what its lowering raises. loads: keyword
-    arguments of its engine, or what loading it raises."""
+    arguments of its engine, or what loading it raises. place: by how much the engine loaded as number 0, 1, ... is slower
+    for where it lies."""
 
     def __init__(
         self,
@@ -105,8 +106,9 @@ class FakeWorkshop:
         noise: float = 0.0,
         plans: Callable[[Candidate], str | Exception] = str,
         loads: Callable[[Candidate], Mapping[str, Any] | Exception] = lambda _: {},
+        place: Callable[[int], float] = lambda _: 1.0,
     ):
-        self.us, self.noise, self.plans, self.loads = us, noise, plans, loads
+        self.us, self.noise, self.plans, self.loads, self.place = us, noise, plans, loads, place
         self.random = random.Random(0)
         self.engines: list[FakeEngine] = []
         self.planned: list[str] = []
@@ -124,6 +126,9 @@ class FakeWorkshop:
         found = self.loads(candidate)
         if isinstance(found, Exception):
             raise found
-        engine = FakeEngine(lambda pos: self.us(candidate, pos), noise=self.noise, randomness=self.random, **found)
+        factor = self.place(len(self.engines))
+        engine = FakeEngine(
+            lambda pos: factor * self.us(candidate, pos), noise=self.noise, randomness=self.random, **found
+        )
         self.engines.append(engine)
         return engine

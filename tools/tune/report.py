@@ -39,6 +39,11 @@ def report_lines(
         yield f"and {len(odd) - _NOTES} more (--json lists them)"
     tried = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"
     yield from _wrapped(f"{len(found.trials)} candidates tried: {tried}")
+    if found.same is not None:
+        yield from _wrapped(
+            f"two copies of the defaults differ by {_change(found.same)} ({_quartiles(found.same)}): a winner must save "
+            "well over that"
+        )
     if not found.is_complete:
         yield from _wrapped("the time was up before all options were tried: --budget SECONDS gives more")
     for context, default, best in zip(contexts, found.default_us, found.best_us, strict=True):
@@ -112,6 +117,7 @@ def to_json(
         "rules": dataclasses.asdict(rules),
         "is_complete": found.is_complete,
         "best": _candidate(found.best),
+        "same": None if found.same is None else _outcome(found.same),
         "default_us": list(found.default_us),
         "best_us": list(found.best_us),
         "final": None if found.final is None else _outcome(found.final),

@@ -1,12 +1,14 @@
 """The search of `amk tune`: coordinate descent over the options, every step of it a race that was won.
 
 One option at a time is varied around the best kernel so far; what wins takes its place. It ends when no option brings
-anything any more, or when the time is up. At the end the winner meets the defaults once more, and is dropped if it does
-not win again: of many races, a few are won by luck.
+anything any more, or when the time is up. Two copies of one kernel differ too, by where their memory lies: a race of the
+defaults against themselves comes first, and a winner must save more than that. At the end the winner meets the defaults
+once more, and is dropped if it does not win again: of many races, a few are won by luck.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +24,9 @@ from ..bench.engine import Engine
 from ..bench.measure import token_ids, wanted_positions
 from .race import Outcome, Rules, race
 from .space import Axis, Candidate
+
+_MARGIN = 1.5
+"""How many times the difference of two copies of one kernel a winner saves at least: two copies are a small sample."""
 
 Verdict: TypeAlias = Literal["faster", "slower", "same kernel", "refused", "failed", "wrong"]
 """refused: by a pass, the verifier, the compiler (such as for spills) or for want of memory. failed: it did not run to
@@ -59,12 +64,14 @@ class Trial:
 class Found:
     """The end of a search.
 
-    best: the defaults, if nothing beat them. default_us, best_us: microseconds of a step at each context. final: the
+    best: the defaults, if nothing beat them. same: the race of the defaults against a copy of themselves, None if the GPU
+    had no room for one. default_us, best_us: microseconds of a step at each context. final: the
     last race, the best against the defaults; None if there was none, because nothing won or the GPU had no room.
     is_complete: no option was left to try.
     """
 
     best: Candidate
+    same: Outcome | None
     default_us: tuple[float, ...]
     best_us: tuple[float, ...]
     trials: tuple[Trial, ...]
@@ -101,6 +108,7 @@ class Search:
         try:
             self._expected = self._logits(self._engine)
             self._default_us = self._times()
+            same = self._race_defaults()
             self._slowest = self.clock() - self._start
             if self.first is not None and self.first != self._best:
                 self._try("found before", None, None, self.first)
@@ -112,7 +120,22 @@ class Search:
             self._engine.close()
         if final is None and self._best.is_default:
             default_us = best_us
-        return Found(self._best, default_us, best_us, tuple(self._trials), final, is_complete)
+        return Found(self._best, same, default_us, best_us, tuple(self._trials), final, is_complete)
+
+    def _race_defaults(self) -> Outcome | None:
+        """Two copies of the defaults: from now on, a gain is what exceeds their difference."""
+        try:
+            engine = self.workshop.load(Candidate())
+        except DeviceError:
+            return None
+        try:
+            whole = dataclasses.replace(self.rules, first_rounds=self.rules.rounds)
+            outcome = race(self._engine, engine, self.contexts, whole)
+        finally:
+            engine.close()
+        least = max(self.rules.least_gain, _MARGIN * abs(outcome.ratio - 1))
+        self.rules = dataclasses.replace(self.rules, least_gain=least)
+        return outcome
 
     def _descend(self) -> bool:
         """Whether it came to an end before the budget did."""
