@@ -65,9 +65,9 @@ class Found:
     """The end of a search.
 
     best: the defaults, if nothing beat them. same: the race of the defaults against a copy of themselves, None if the GPU
-    had no room for one. default_us, best_us: microseconds of a step at each context. final: the
-    last race, the best against the defaults; None if there was none, because nothing won or the GPU had no room.
-    is_complete: no option was left to try.
+    had no room for one. default_us, best_us: microseconds of a step at each context. final: the last race, the best
+    against the defaults; None if there was none, because nothing won or the GPU had no room. is_complete: no option was
+    left to try.
     """
 
     best: Candidate
@@ -105,11 +105,14 @@ class Search:
         self._best = Candidate()
         self._seen[self.workshop.plan(self._best)] = "the defaults"
         self._engine = self.workshop.load(self._best)
+        loaded = self.clock()
         try:
             self._expected = self._logits(self._engine)
             self._default_us = self._times()
+            start = self.clock()
             same = self._race_defaults()
-            self._slowest = self.clock() - self._start
+            self._last_race = self.clock() - start
+            self._slowest = loaded - self._start + self._last_race
             if self.first is not None and self.first != self._best:
                 self._try("found before", None, None, self.first)
             is_complete = self._descend()
@@ -147,7 +150,7 @@ class Search:
                     candidate = self._best.replaced(axis.name, value)
                     if str(candidate) in tried:
                         continue
-                    if self.clock() - self._start + 2 * self._slowest > self.budget:  # one to try, one to confirm
+                    if self.clock() - self._start + self._slowest + self._last_race > self.budget:
                         return False
                     tried.add(str(candidate))
                     self._try(axis.name, self._best.value(axis.name), value, candidate)
