@@ -439,7 +439,7 @@ def test_the_command(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr()
     assert printed.out.startswith("NVIDIA H100 80GB HBM3, sm_90a, 132 SMs; read peak 3,000 GB/s")
     assert "pass options: rows=16" in " ".join(printed.out.split())
-    assert printed.err == f"{tiny_model} ...\n"
+    assert printed.err.splitlines()[:2] == [f"{tiny_model}: 0 s: running the text", f"{tiny_model}: 0 s: launching"]
     content = json.loads(out.read_text())
     assert content["ok"] is True
     assert content["arguments"]["repeat"] == 5
