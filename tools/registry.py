@@ -53,6 +53,11 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
         return ConvertGraphToTaskPass
 
+    def get_drop_outputs():
+        from ..passes.drop_outputs import DropOutputsPass
+
+        return DropOutputsPass
+
     def get_expand_queues():
         from ..passes.expand_queues import ExpandQueuesPass
 
@@ -103,6 +108,11 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
         return SplitArgmaxPass
 
+    def get_split_attention():
+        from ..passes.split_attention import SplitAttentionPass
+
+        return SplitAttentionPass
+
     def get_task_to_queue():
         from ..passes.task_to_queue import TaskToQueuePass
 
@@ -120,6 +130,7 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
     return {
         "convert-graph-to-task": get_convert_graph_to_task,
+        "drop-outputs": get_drop_outputs,
         "expand-queues": get_expand_queues,
         "fuse-into-consumer": get_fuse_into_consumer,
         "fuse-into-producer": get_fuse_into_producer,
@@ -130,6 +141,7 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
         "place-tasks": get_place_tasks,
         "plan-stream": get_plan_stream,
         "split-argmax": get_split_argmax,
+        "split-attention": get_split_attention,
         "task-to-queue": get_task_to_queue,
         "tile-tasks": get_tile_tasks,
         "verify-schedule": get_verify_schedule,
