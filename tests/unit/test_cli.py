@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-COMMANDS = ["compile", "eval", "generate", "import", "info"]
+COMMANDS = ["bench", "compile", "eval", "generate", "import", "info", "tune"]
 
 
 def one_line(stderr: str, *parts: str) -> None:
