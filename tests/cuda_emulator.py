@@ -20,6 +20,7 @@ from amk.backends.cuda.emit import EmittedKernel
 from amk.backends.cuda.nvrtc import inline_headers
 from amk.backends.cuda.plan import KernelPlan
 from amk.backends.cuda.stuck import RECORD_WORDS, stuck_error
+from amk.backends.cuda.trace_points import TRACE_HEADER
 
 _HEADER = Path(__file__).with_name("cuda_emulator.h")
 
@@ -56,7 +57,12 @@ class EmulatedKernel:
     """The interface of `LoadedKernel` as far as tests need it."""
 
     def __init__(
-        self, emitted: EmittedKernel, weights: Iterable[NDArray[np.uint8]], folder: Path, time_limit_s: float = 60.0
+        self,
+        emitted: EmittedKernel,
+        weights: Iterable[NDArray[np.uint8]],
+        folder: Path,
+        time_limit_s: float = 60.0,
+        trace_events: int = 4000,
     ):
         self.plan: KernelPlan = emitted.plan
         self.time_limit_s = time_limit_s
@@ -74,7 +80,9 @@ class EmulatedKernel:
         self.arrays["counters"] = _aligned_bytes(4 * self.plan.counter_words)
         self.arrays["records"] = _aligned_bytes(2 * self.plan.grid * RECORD_WORDS * 4)
         self.arrays["abort"] = _aligned_bytes(4)
-        self.arrays["trace"] = _aligned_bytes(8 * self.plan.grid * self.plan.trace_events)
+        if self.plan.trace is not None:
+            self.arrays["trace"] = _aligned_bytes(8 * self.plan.grid * 2 * (TRACE_HEADER + trace_events))
+        self.trace_events = trace_events
         self.epoch = 0
 
     def step(self, inputs: dict[str, NDArray[Any]], pos: int, seed: int = 0) -> dict[str, NDArray[Any]]:
@@ -84,8 +92,9 @@ class EmulatedKernel:
             self.arrays[f"b_{name}"][:] = values.view(np.uint8)
         regions = {r.parameter: self._weights.ctypes.data + r.offset for r in self.plan.weight_regions}
         where = regions | {name: array.ctypes.data for name, array in self.arrays.items()}
-        traces = ("trace",) if self.plan.trace_events else ()
-        words = [where[name] for name in (*self.plan.pointers, "counters", "records", "abort", *traces)]
+        words = [where[name] for name in (*self.plan.pointers, "counters", "records", "abort")]
+        if self.plan.trace is not None:
+            words += [where["trace"], self.trace_events]
         content = np.array([*words, int(self.time_limit_s * 1e9), pos | self.epoch << 32], np.uint64)
         self._step(ctypes.c_void_p(content.ctypes.data), self.plan.grid, self.plan.dynamic_shared, seed)
         if self.arrays["abort"].view(np.uint32)[0]:

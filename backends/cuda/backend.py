@@ -17,6 +17,7 @@ from .nvrtc import compile_cubin
 from .pack import Progress, WeightProvider, no_progress, packed_weights
 from .plan import KernelPlan
 from .storage import BufferStorage
+from .trace_points import TraceDetail
 
 
 def detect_target(ordinal: int = 0) -> Target:
@@ -46,15 +47,15 @@ class CudaBackend:
         self.drop_signal = drop_signal
         self.compiler = compiler
 
-    def compile(self, kernel: VerifiedKernel) -> CompiledKernel:
-        """The kernel as a cubin with its plan.
+    def compile(self, kernel: VerifiedKernel, trace: TraceDetail | None = None) -> CompiledKernel:
+        """The kernel as a cubin with its plan. trace: the timestamps that it takes, for `TracedKernel`.
 
         Raises ScheduleError if `kernel` did not come from the verifier or was changed since, CompileError as `compile_kernel`.
         """
         # not only a type: a kernel that nobody has verified must not run
         if not isinstance(kernel, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ScheduleError(f"only verified kernels are compiled, found {type(kernel).__name__}; verify it first")
-        return compile_kernel(kernel, self.drop_signal, self.compiler)
+        return compile_kernel(kernel, self.drop_signal, self.compiler, trace)
 
     def load(self, kernel: VerifiedKernel, weights: WeightProvider, progress: Progress = no_progress) -> CudaExecutable:
         """Compiles the kernel, packs the weights and copies both to the GPU.

@@ -87,6 +87,7 @@ def _write_single(source: SourceWriter, context: EmitContext, run: PlacedTasks) 
         _write_norm(source, context, run, norms)
     else:
         _write_pointwise(source, context, run)
+    context.trace.mark(source, "results", run.text)
 
 
 # ---- pointwise -------------------------------------------------------------------------------------------------------
@@ -293,7 +294,6 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
             source.line(f"const int i = {layout.k} + threadIdx.x;")
             source.line(f"if (i < {layout.k_blocks * 32}) x.put({at}, 0.0f);")
     source.line("}\nconsumer_barrier();")
-    context.mark(source, "activations")
     if (deferred := _deferred_norm(run)) is not None:
         source.line(f"const NormScales<{shape[0]}> scales(control.norm_sums, {deferred});")
     context.need_work(4 * shape[0] * activation_stride(layout.k_blocks))
@@ -356,6 +356,7 @@ def _write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pl
                 matmul.write_early(source)
         if shared is not None:
             source.line(shared.rstrip("\n"))
+            context.trace.mark(source, "activations", ", ".join(run.text for run in runs))
         for matmul in matmuls:
             source.line(f"// {matmul.run.text}")
             with source.block(""):
@@ -448,25 +449,26 @@ class _Matmul:
             source.line(f"const int tile = first_{run.number};")
             source.lines(run.index_lines())
             _write_activations(source, self.context, run)
+            self.context.trace.mark(source, "activations", run.text)
         source.line("float* partial = partials + flip * PARTIAL_FLOATS;")
         groups, k_blocks, chunk = self.shape
         product = f"at = multiply<{groups}, {k_blocks}, {chunk}>(at, flip * PARTIAL_FLOATS"
-        if self.batch == 1:
-            source.line(f"{product}, {self.operation});")
-        else:
-            source.line(
-                f"for (int slot = 0; slot < count_{run.number}; ++slot)\n"
-                f"    {product} + slot * {self.slot}, {self.operation});"
-            )
+        trace = self.context.trace
+        traced = ", trace" if trace.has_stages else ""
+        slots = "" if self.batch == 1 else f" + slot * {self.slot}"
+        with source.block("" if self.batch == 1 else f"for (int slot = 0; slot < count_{run.number}; ++slot)"):
+            source.line(f"{product}{slots}, {self.operation}{traced});")
+            if trace.has_stages:
+                source.line(f"trace.count += {2 * -(-k_blocks // chunk)};  // two events a stage")
         source.line("consumer_barrier();")
-        self.context.mark(source, f"product of @{run.name}")
+        trace.mark(source, "products", run.text)
         source.line("flip ^= 1;")
         for loop in self.loops:
             if loop.is_single:
                 loop.write_rest(source)
             else:
                 loop.write(source)
-        self.context.mark(source, f"results of @{run.name}")
+        trace.mark(source, "results", run.text)
 
 
 def _product(run: PlacedTasks, groups: int, tokens: int, slot: int, first_row: int) -> Given:
@@ -609,20 +611,19 @@ def _write_attention(source: SourceWriter, context: EmitContext, run: PlacedTask
         if run.number not in context.asked:
             _write_queries(source, context, run, attention)
             source.line("consumer_barrier();")
-        context.mark(source, f"queries of @{run.name}")
+            context.trace.mark(source, "queries", run.text)
         source.line(
             f"attention<{dim}, {attention.heads}, {attention.kv_heads}, {attention.tokens}, "
             f"{attention.position_stride}, {attention.head_stride}>("
             f"{cached}, {keys}, {cached_values}, queries, attended, attended + {size}, pos);"
         )
-        context.mark(source, f"attention of @{run.name}")
+        context.trace.mark(source, "attention", run.text)
         given: dict[SSAValue, Given] = {op.result: lambda at: f"attended[{at.number(0, len(at.shape))}]"}
         for store in run.family.stores:
             _store_loop(context, run, store, given, (first, "1", 1)).write(source)
         if started and not once:
             source.line(f"{cached} = {attention.tile_type}();")
         source.line("consumer_barrier();")
-        context.mark(source, f"results of @{run.name}")
 
 
 def _write_queries(source: SourceWriter, context: EmitContext, run: PlacedTasks, attention: _Attention) -> None:

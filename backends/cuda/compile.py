@@ -12,6 +12,7 @@ from .context import Loads
 from .emit import ENTRY, LOADS, DroppedSignal, emit_kernel
 from .nvrtc import Cubin, Resources, check_resources, compile_cubin, inline_headers
 from .plan import KernelPlan
+from .trace_points import TraceDetail
 
 CubinCompiler: TypeAlias = Callable[[str, Target, str], Cubin]
 """Makes a cubin of (source, target, name of the entry function): `compile_cubin`, or a cache in front of it."""
@@ -35,27 +36,34 @@ class CompiledKernel:
 
 
 def compile_kernel(
-    kernel: VerifiedKernel, drop_signal: DroppedSignal | None = None, compiler: CubinCompiler = compile_cubin
+    kernel: VerifiedKernel,
+    drop_signal: DroppedSignal | None = None,
+    compiler: CubinCompiler = compile_cubin,
+    trace: TraceDetail | None = None,
 ) -> CompiledKernel:
-    """Emits and compiles `kernel`; `drop_signal` is for tests.
+    """Emits and compiles `kernel`; `drop_signal` is for tests. trace: the timestamps that it takes.
 
     Raises ScheduleError: it was changed since it was verified. CompileError: what cannot be emitted, no NVRTC, a compile failure (with its log), spills, or more shared
     memory or registers than the target has.
     """
     first, *others = LOADS
-    plan, source, cubin = _attempt(kernel, drop_signal, compiler, first)
+    plan, source, cubin = _attempt(kernel, drop_signal, compiler, first, trace)
     for loads in others:
         if not cubin.resources.spill_stores:
             break
-        plan, source, cubin = _attempt(kernel, drop_signal, compiler, loads)
+        plan, source, cubin = _attempt(kernel, drop_signal, compiler, loads, trace)
     resources = cubin.resources
     check_resources(resources, plan.dynamic_shared, plan.threads, get_target(plan.target), plan.name)
     return CompiledKernel(kernel.digest, source, cubin.image, plan, resources, cubin.log)
 
 
 def _attempt(
-    kernel: VerifiedKernel, drop_signal: DroppedSignal | None, compiler: CubinCompiler, loads: Loads
+    kernel: VerifiedKernel,
+    drop_signal: DroppedSignal | None,
+    compiler: CubinCompiler,
+    loads: Loads,
+    trace: TraceDetail | None,
 ) -> tuple[KernelPlan, str, Cubin]:
-    emitted = emit_kernel(kernel.current(), drop_signal, loads)
+    emitted = emit_kernel(kernel.current(), drop_signal, loads, trace)
     source = inline_headers(emitted.source)
     return emitted.plan, source, compiler(source, get_target(emitted.plan.target), ENTRY)

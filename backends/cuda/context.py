@@ -9,8 +9,8 @@ from ...amk_ir.errors import CompileError
 from ...dialects.queue import KernelOp
 from ...dialects.task import FamilyOp, MatmulOp, StreamOp, op_of, shape_of
 from .plan import Operation
-from .source import SourceWriter
 from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
+from .trace_points import TraceDetail, TraceWriter
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class EmitContext:
 
     loads: how many a thread issues together. partial_bytes: wanted for the partial sums of one batch of tasks.
     started: numbers of the runs whose first loads are issued before their waits; asked: those whose queries, too, are
-    ready before.
+    ready before. trace: writes timestamps, if any.
     """
 
     kernel: KernelOp
@@ -39,8 +39,7 @@ class EmitContext:
     streams: dict[str, StreamStorage]
     loads: Loads
     partial_bytes: int
-    is_traced: bool = False
-    points: list[str] = field(default_factory=lambda: ["wait for the ring", "products of a stage"])
+    trace: TraceWriter = field(default_factory=TraceWriter)
     used: set[str] = field(default_factory=set[str])
     operations: list[Operation] = field(default_factory=list[Operation])
     started: set[int] = field(default_factory=set[int])
@@ -49,7 +48,7 @@ class EmitContext:
     partial_floats: int = 0
 
     @staticmethod
-    def of(kernel: KernelOp, loads: Loads, partial_bytes: int, is_traced: bool = False) -> EmitContext:
+    def of(kernel: KernelOp, loads: Loads, partial_bytes: int, trace: TraceDetail | None = None) -> EmitContext:
         """The context of `kernel`; CompileError if it has no ring or a family that cannot be packed."""
         if kernel.ring is None:
             raise CompileError(
@@ -69,7 +68,7 @@ class EmitContext:
                         f"weight @{part.access.buffer} of family @{stream.family} is {element}, the CUDA backend streams "
                         "bf16: import the model with bf16 weights"
                     )
-        context = EmitContext(kernel, ring, buffers, streams, loads, partial_bytes, is_traced)
+        context = EmitContext(kernel, ring, buffers, streams, loads, partial_bytes, TraceWriter(trace))
         for storage in buffers.values():
             if storage.kind in (BufferKind.INPUT.value, BufferKind.OUTPUT.value, BufferKind.STATE.value):
                 context.used.add(storage.name)
@@ -98,14 +97,6 @@ class EmitContext:
                 if layout is not None:
                     return stream, *layout
         return None
-
-    def mark(self, source: SourceWriter, text: str) -> None:
-        """Writes a timestamp of what ends here into a traced kernel."""
-        if not self.is_traced:
-            return
-        if text not in self.points:
-            self.points.append(text)
-        source.line(f"watch.trace.mark({self.points.index(text)});")
 
     def need_work(self, size: int) -> None:
         """Asks for `size` bytes of the work area, which one run uses at a time."""

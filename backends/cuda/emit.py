@@ -25,6 +25,7 @@ from .hazards import check_hazards
 from .placement import PlacedTasks
 from .plan import CounterStorage, KernelPlan
 from .source import SourceWriter
+from .trace_points import PointKind, TraceDetail
 
 BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
@@ -57,29 +58,36 @@ class EmittedKernel:
 
 
 def emit_kernel(
-    kernel: KernelOp, drop_signal: DroppedSignal | None = None, loads: Loads = LOADS[0], trace_events: int = 0
+    kernel: KernelOp,
+    drop_signal: DroppedSignal | None = None,
+    loads: Loads = LOADS[0],
+    trace: TraceDetail | None = None,
 ) -> EmittedKernel:
     """CUDA C++ of `kernel`, which the caller has verified. `loads`: those that a thread issues together.
-    `trace_events`: timestamps that each block takes.
+    `trace`: the timestamps that each block takes.
 
     Raises CompileError: not a CUDA target, no ring, the explicit form, or a body that cannot be expressed.
     """
     check_hazards(kernel)
-    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace_events).emit()
+    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace).emit()
     limit = get_target(kernel.target.data).shared_memory_per_block
     if emitted.plan.dynamic_shared <= limit:
         return emitted
     # more barriers, less memory: the sums of one task at a time
-    return _Emitter(kernel, drop_signal, loads, 0, trace_events).emit()
+    return _Emitter(kernel, drop_signal, loads, 0, trace).emit()
 
 
 class _Emitter:
     """Writes one kernel."""
 
     def __init__(
-        self, kernel: KernelOp, drop_signal: DroppedSignal | None, loads: Loads, partial_bytes: int, trace_events: int
+        self,
+        kernel: KernelOp,
+        drop_signal: DroppedSignal | None,
+        loads: Loads,
+        partial_bytes: int,
+        trace: TraceDetail | None,
     ):
-        self.trace_events = trace_events
         self.kernel = kernel
         self.drop = drop_signal
         self.name = kernel.sym_name.data
@@ -88,7 +96,8 @@ class _Emitter:
             raise CompileError(
                 f"kernel @{self.name} is for target '{self.target.name}', the CUDA backend needs one of the sm_* targets"
             )
-        self.context = EmitContext.of(kernel, loads, partial_bytes, trace_events > 0)
+        self.context = EmitContext.of(kernel, loads, partial_bytes, trace)
+        self.trace = self.context.trace
         self.counters = self._count_signals()
         self.placed: dict[Operation, PlacedTasks] = {}
         self.synced = False  # whether a consumer barrier follows everything written so far
@@ -124,14 +133,13 @@ class _Emitter:
             streams=tuple(context.streams.values()),
             counters=tuple(self.counters.values()),
             operations=tuple(context.operations),
-            trace_events=self.trace_events,
-            trace_points=tuple(context.points),
+            trace=self.trace.detail,
+            trace_points=tuple(self.trace.points) if self.trace.detail else (),
         )
         source = SourceWriter()
         source.line(f"// @{self.name} for {self.target.name}: {plan.grid} blocks of {plan.threads} threads, one an SM.")
         ring_file = "ring_bulk.cuh" if self.target.has_bulk_copy else "ring_async.cuh"
-        if self.trace_events:
-            source.line("#define AMK_TRACED")
+        self.trace.write_defines(source)
         for name in (
             ring_file,
             "ring.cuh",
@@ -166,8 +174,7 @@ class _Emitter:
             for stream in plan.streams:
                 source.line(f"const u8* {stream.parameter};  // {stream.tasks} packed tasks")
             source.line("u32* counters;\nStuckRecord* records;\nu32* abort;")
-            if self.trace_events:
-                source.line("u64* trace;")
+            self.trace.write(source, "u64* trace;\nu64 trace_events;")
             source.line("u64 limit_ns;\nint pos;\nu32 epoch;")
         source.line()
         for counter in plan.counters:
@@ -194,34 +201,39 @@ class _Emitter:
             with source.block("if (threadIdx.x >= CONSUMERS)"):
                 source.line("if (!drives_ring()) return;")
                 source.line("WeightWriter writer = {ring};")
+                self.trace.write_begin(source, 1, "writer.trace")
+                self.trace.write(source, "writer.trace.begin();")
                 for program in programs:
                     with self._program(source, program):
                         self._write_stream(source, program, program.stream.block)
                 source.line("writer.finish();")
+                self.trace.write(source, "writer.trace.align();\nwriter.trace.finish();")
                 source.line("return;")
             source.line("u32 at = 0;  // where this thread reads the ring")
             source.line("float* const partials = reinterpret_cast<float*>(shared + PARTIALS_AT);")
             source.line("u8* const work = shared + WORK_AT;")
-            if self.trace_events:
-                events = self.trace_events
-                source.line(f"if (threadIdx.x == 0) watch.trace.begin(p.trace + blockIdx.x * {events}, {events});")
-                self.context.mark(source, "start of the step")
+            self.trace.write_begin(source, 0, "Trace trace")
+            self.trace.mark(source, "start of the step")
             source.line("int flip = 0;  // which half of the partial sums the next batch uses")
             for program in programs:
                 with self._program(source, program):
                     self.synced = True
                     self.read, self.written = set(), set()
                     self._write_body(source, program, program.body.block)
+            self.trace.write(source, "trace.finish();")
         return source.text
 
     def _write_multiply(self, source: SourceWriter) -> None:
         """One copy of the code for the matrix products of one size, out of line, so that it has registers of its own."""
         source.line("// A task's product with the activations in the work area; returns where the ring is read next.")
         source.line("template <int GROUPS, int K_BLOCKS, int CHUNK>")
-        head = "__device__ __noinline__ u32 multiply(u32 at, int partial_at, u32 operation)"
+        trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
+        head = f"__device__ __noinline__ u32 multiply(u32 at, int partial_at, u32 operation{trace})"
         with source.block(head):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
-            source.line("WeightReader reader = {{shared, control.full, control.empty}, at & 0xffff, at >> 16};")
+            source.line(
+                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
+            )
             source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
             source.line(
                 f"matvec<GROUPS, K_BLOCKS, CHUNK, {self.context.tokens}>(reader, activations(shared + WORK_AT), partial, "
@@ -303,7 +315,9 @@ class _Emitter:
             self.read |= read
             self.written |= written
             with self._loop(text, op):
+                self.trace.loops.append((op.index.data, op.range.start, op.range.stop))
                 self._write_body(text, program, op.body.block)
+                self.trace.loops.pop()
         self.synced = False
         self.read |= read
         self.written |= written
@@ -316,7 +330,6 @@ class _Emitter:
                 source.lines(run.range_lines())
             owned = " || ".join(f"{run.begin} < {run.end}" for run in runs)
             with source.block(f"if ({owned})"):
-                self.context.mark(source, "idle")
                 self._write_events(source, program, list(phase.body.block.ops), ranges_written=True)
         source.line("if (threadIdx.x == 0) ++watch.phase;")
         # an SM without tasks has not executed any of this
@@ -408,7 +421,8 @@ class _Emitter:
                 f"wait_counter(p.counters, {index}, {threshold}, watch, {self.context.operation(text)});"
             )
         self._barrier(source)
-        self.context.mark(source, "wait for counters")
+        names = dict.fromkeys(f"queue.wait @{op.counter_name}[{op.index.data}]" for op in waits)
+        self.trace.mark(source, "wait for counters", ", ".join(names), PointKind.COUNTER)
 
     def _write_signals(self, source: SourceWriter, signals: list[SignalOp]) -> None:
         if not self.synced:
@@ -420,7 +434,8 @@ class _Emitter:
             condition = f" && blockIdx.x != {self.drop.sm}" if dropped and self.drop is not None else ""
             source.line(f"// queue.signal @{op.counter_name}[{op.index.data}]")
             source.line(f"if (threadIdx.x == 0{condition}) signal_counter(p.counters + ({index}) * COUNTER_STRIDE);")
-        self.context.mark(source, "signal")
+        names = dict.fromkeys(f"queue.signal @{op.counter_name}[{op.index.data}]" for op in signals)
+        self.trace.mark(source, "signal", ", ".join(names))
 
     def _total(self, counter: CounterStorage, index: Linear) -> str:
         if len(set(counter.totals)) == 1:

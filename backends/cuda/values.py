@@ -25,6 +25,7 @@ from ...dialects.task import (
 from .coordinates import Address, Coordinates, Segment, address_of
 from .source import SourceWriter
 from .storage import BufferStorage, packed_offset
+from .trace_points import PointKind
 
 if TYPE_CHECKING:
     from .context import EmitContext
@@ -298,6 +299,8 @@ class ElementLoop:
         for leaf in values.leaves:
             if leaf.tagged:
                 source.line(f"{leaf.name}_loads.finish({leaf.name}, p.epoch, watch, {leaf.operation});")
+                text = values.context.operations[leaf.operation].text
+                values.context.trace.mark(source, text, kind=PointKind.WORDS)
 
     def _vector(self, leaf: Leaf) -> int:
         return self.vector if leaf.address.run == "i" and (leaf.tagged or leaf.is_f32) else 1

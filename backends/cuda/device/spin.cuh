@@ -5,7 +5,7 @@
 // finds*: control flow never depends on the abort, so no thread can be left behind at a barrier. The host sees the
 // flag, raises, and does not use any result of the launch.
 #pragma once
-#include "trace.cuh"
+#include "types.cuh"
 
 // What a block waited for when it gave up; two per block: its consumers' and its producer's. Read by the host.
 struct StuckRecord {
@@ -28,7 +28,6 @@ struct Watch {
     u64 limit_ns;
     u32 phase;
     volatile u32 block_abort;  // the block's copy of the grid's flag
-    Trace trace;
 };
 
 __device__ __forceinline__ u64 now_ns() {
