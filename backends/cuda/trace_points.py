@@ -15,7 +15,7 @@ TraceDetail: TypeAlias = Literal["phases", "stages"]
 
 POINT_BITS = 12
 """Bits of an event's code for its point; as in device/trace.cuh."""
-TRACE_HEADER = 4
+TRACE_HEADER = 5
 """Words before the events of a row; as in device/trace.cuh."""
 
 

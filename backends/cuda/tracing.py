@@ -33,7 +33,7 @@ class TraceRow:
 @dataclass(frozen=True)
 class BlockTrace:
     """A block's rows, and its SM's clock (modulo 2^32) at two times of the GPU's timer (ns): near the start, and at its end
-    when the timer had just changed. 0 ns: the block was never there."""
+    when the timer had just changed, by `tick_ns`. align_ns is 0 if the block was never there."""
 
     consumers: TraceRow
     producer: TraceRow
@@ -41,6 +41,7 @@ class BlockTrace:
     begin_clock: int
     align_ns: int
     align_clock: int
+    tick_ns: int
 
 
 def rows_bytes(grid: int, events: int) -> int:
@@ -61,8 +62,8 @@ def _block(block: NDArray[np.uint64], events: int) -> BlockTrace:
         kept = row[TRACE_HEADER : TRACE_HEADER + min(reached, events)]
         clocks, codes = (kept & np.uint64(0xFFFFFFFF)).astype(np.uint32), (kept >> np.uint64(32)).astype(np.uint32)
         rows.append(TraceRow(clocks, codes, max(0, reached - events)))
-    _, begin_ns, align_ns, clocks = (int(word) for word in block[1][:TRACE_HEADER])
-    return BlockTrace(rows[0], rows[1], begin_ns, clocks & 0xFFFFFFFF, align_ns, clocks >> 32)
+    _, begin_ns, align_ns, clocks, tick_ns = (int(word) for word in block[1][:TRACE_HEADER])
+    return BlockTrace(rows[0], rows[1], begin_ns, clocks & 0xFFFFFFFF, align_ns, clocks >> 32, tick_ns)
 
 
 def comparable(plan: KernelPlan) -> KernelPlan:

@@ -55,7 +55,7 @@ class RawTrace:
 def write_raw(path: Path, trace: RawTrace) -> None:
     """Writes `trace` as an .npz file, whole or not at all; StorageError."""
     rows = [row for block in trace.blocks for row in (block.consumers, block.producer)]
-    anchors = [[b.begin_ns, b.begin_clock, b.align_ns, b.align_clock] for b in trace.blocks]
+    anchors = [[b.begin_ns, b.begin_clock, b.align_ns, b.align_clock, b.tick_ns] for b in trace.blocks]
     header = {"amk_trace": VERSION, **asdict(trace.facts)}
     columns: dict[str, NDArray[Any]] = {
         "clocks": np.concatenate([row.clocks for row in rows]),
@@ -91,7 +91,7 @@ def read_raw(path: Path) -> RawTrace:
     events = len(columns["clocks"])
     consistent = (
         lengths.shape == columns["dropped"].shape == (2 * facts.sms,)
-        and anchors.shape == (facts.sms, 4)
+        and anchors.shape == (facts.sms, 5)
         and columns["codes"].shape == columns["clocks"].shape == (events,)
         and bool((lengths >= 0).all())
         and int(lengths.sum()) == events

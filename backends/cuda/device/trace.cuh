@@ -13,8 +13,8 @@ constexpr u32 POINT_PUSHED = 2;       // producer: the load of the next stage wa
 constexpr u32 POINT_LANDED = 3;       // producer: the oldest load under way was seen to have landed
 constexpr u32 POINT_BITS = 12;
 
-// Words: events, %globaltimer at `begin` and at `align`, and the clock then (its low and its high half).
-constexpr u32 TRACE_HEADER = 4;
+// Words: events; %globaltimer at `begin` and at `align`; the clock then, in the low and the high half; the timer's tick.
+constexpr u32 TRACE_HEADER = 5;
 
 struct NoTrace {
     __device__ __forceinline__ void mark(u32) {}
@@ -63,6 +63,7 @@ struct Trace {
         }
         row[2] = now;
         row[3] = static_cast<u64>(time) << 32 | begun;
+        row[4] = now - before;
     }
     __device__ __forceinline__ void finish() {
         if (is_tracing()) row[0] = count;
