@@ -11,7 +11,7 @@ from ..amk_ir.errors import TargetError, UsageError
 from ..amk_ir.targets import Target, get_target
 from ..frontends.import_model import ImportedModel, import_model
 from ..runtime.backend import Backend, Progress, no_progress
-from ..runtime.compile import plan
+from ..runtime.pass_options import PassOptions
 from ..runtime.sampling import Sampling
 from ..runtime.session import Session
 
@@ -72,12 +72,14 @@ def compile(
     directory: str | Path = "model.amk",
     *,
     sms: int | None = None,
+    options: PassOptions | None = None,
     with_weights: bool = True,
     progress: Progress = no_progress,
 ) -> CompileResult:
     """Compiles `model` for a GPU into `directory`: plan, kernel, packed weights, manifest. Needs no GPU.
 
-    sms: size of the grid (default: all SMs of the target). with_weights: pack them too.
+    sms: size of the grid (default: all SMs of the target). options: of the passes (default: without `sms`, what
+    `amk tune` found; {}: those of the passes). with_weights: pack them too.
     """
     from .compiled import compile_model
 
@@ -85,7 +87,9 @@ def compile(
         model = import_model(model, weight_dtype="bf16", kv_dtype="bf16")
     if not isinstance(target, Target):
         target = choose_target("cuda", target)
-    return compile_model(model, target, Path(directory), sms=sms, with_weights=with_weights, progress=progress)
+    return compile_model(
+        model, target, Path(directory), sms=sms, options=options, with_weights=with_weights, progress=progress
+    )
 
 
 def open_compiled(
@@ -107,12 +111,16 @@ def open_session(
     *,
     target: Target | str | None = None,
     sms: int | None = None,
+    options: PassOptions | None = None,
     progress: Progress = no_progress,
 ) -> Session:
     """Compiles `model`, loads its weights and returns a session: token ids in, token ids out.
 
-    target: what to compile for (default: what the backend runs on). sms: size of the grid (default: all SMs).
+    target: what to compile for (default: what the backend runs on). sms: size of the grid (default: all SMs). options:
+    of the passes (default: without `sms`, what `amk tune` found; {}: those of the passes).
     """
+    from .tuned import choose_options
+
     if not isinstance(model, ImportedModel):
         dtype = default_dtype(backend)
         model = import_model(model, weight_dtype=dtype, kv_dtype=dtype)
@@ -120,7 +128,9 @@ def open_session(
         raise UsageError(f"{model.name}: was imported from a configuration alone and has no weights to run")
     if not isinstance(target, Target):
         target = choose_target(backend, target)
-    executable = make_backend(backend).load(plan(model.module, target, sms), model.checkpoint, progress)
+    choice = choose_options(model, target, sms=sms, options=options)
+    with choice.blamed():
+        executable = make_backend(backend).load(choice.plan(model, target), model.checkpoint, progress)
     return Session(executable, vocab_size=model.config.vocab, max_seq=model.max_seq)
 
 

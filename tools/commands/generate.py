@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..progress import ProgressBar
 from ..streams import require_stdin
-from .options import add_model, add_target, import_named, natural
+from .options import add_model, add_pass_options, add_target, import_named, natural, pass_options
 
 if TYPE_CHECKING:
     from ...frontends.import_model import ImportedModel
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what runs the kernel (default: reference)",
     )
     add_target(parser)
+    add_pass_options(parser)
     parser.add_argument(
         "--compiled",
         metavar="DIR",
@@ -79,11 +80,12 @@ def run(args: argparse.Namespace) -> None:
     if compiled is not None:
         if args.backend != "cuda":
             raise UsageError("--compiled goes with --backend cuda")
-        for name in ("target", "sms", "weights", "kv", "max_seq"):
+        for name in ("target", "sms", "set", "weights", "kv", "max_seq"):
             if name in args:
                 option = name.replace("_", "-")
                 raise UsageError(f"--compiled goes without --{option}, which was chosen when {compiled} was compiled")
     target = None if compiled is not None else choose_target(args.backend, getattr(args, "target", None))
+    options = pass_options(args)
     sampling = Sampling(args.temperature, args.top_k, args.top_p, getattr(args, "seed", None))
     text = _text("--prompt -", _read_prompt()) if args.prompt == "-" else _text("--prompt", args.prompt)
     if not text:
@@ -104,7 +106,12 @@ def run(args: argparse.Namespace) -> None:
             session = open_compiled(compiled, model, progress=progress)
         else:
             session = open_session(
-                model, args.backend, target=target, sms=getattr(args, "sms", None), progress=progress
+                model,
+                args.backend,
+                target=target,
+                sms=getattr(args, "sms", None),
+                options=options,
+                progress=progress,
             )
     with session:
         if count is None:
