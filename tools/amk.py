@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from .commands import bench, compile, generate, import_, info, replay, verify
+from .commands import bench, compile, generate, import_, info, replay, trace, verify
 from .errors import DEBUG_VARIABLE, OneLineParser, run_tool
 
-COMMANDS = (import_, compile, generate, info, bench, verify, replay)
+COMMANDS = (import_, compile, generate, info, bench, trace, verify, replay)
 
 _EPILOG = f"""\
 MODEL is one of
@@ -26,6 +26,7 @@ examples:
   amk import smollm2-135m-instruct -o model.mlir
   amk compile smollm2-135m-instruct --target sm_90a -o smollm2.amk
   amk bench smollm2-135m-instruct llama-3.2-1b --context 128 1024 --json bench.json
+  amk trace llama-3.2-1b --context 128 -o trace.html
   amk verify kernel.mlir --witness bad.json
   amk replay kernel.mlir bad.json
 

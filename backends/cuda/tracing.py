@@ -111,6 +111,17 @@ class TracedKernel:
         check(self._driver.cuMemcpyDtoH(data.ctypes.data, self._memory, data.nbytes), "copying the trace")
         return read_rows(data, self.plan.grid, self.events)
 
+    def time_turns(self, pos: int, repeats: int, rounds: int = 10) -> tuple[list[float], list[float]]:
+        """Microseconds of at least `repeats` launches of the untraced and of the traced kernel, by turns."""
+        untraced: list[float] = []
+        traced: list[float] = []
+        for _ in range(rounds):
+            for times, variant in ((untraced, None), (traced, self.variant)):
+                # one launch more, which follows the other kernel: it is not counted
+                each = self.loaded.time_steps(pos, -(-repeats // rounds) + 1, variant)
+                times += [milliseconds * 1e3 for milliseconds in each[1:]]
+        return untraced, traced
+
     def close(self) -> None:
         """Frees the trace's memory and the kernel. May be called twice, and before `loaded` is closed."""
         if self._module is None:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Protocol
 
 import numpy as np
 
-from ...amk_ir.errors import TraceError, UsageError
-from ...amk_ir.targets import Target
+from ...amk_ir.errors import TraceError
 from ...backends.cuda.backend import CudaBackend, CudaExecutable
-from ...backends.cuda.compile import CompiledKernel
-from ...backends.cuda.pack import WeightProvider
+from ...backends.cuda.plan import KernelPlan
 from ...backends.cuda.trace_points import TraceDetail
 from ...backends.cuda.tracing import MAX_EVENTS, BlockTrace, TracedKernel
-from ...frontends.import_model import ImportedModel
+from ...passes.verify_schedule import VerifiedKernel
 from ...runtime.backend import Progress, no_progress
-from ...runtime.compile import plan
+from ..bench.models import BenchModel
 from ..compiled import CachedCompiler
 from .raw import RawTrace, TraceFacts
 
 _FIRST_EVENTS = 1 << 14
 """Room in a row, before it is known how many events a step has."""
-_ROUNDS = 10
-"""Times that the untraced and the traced kernel take turns while both are timed."""
 
 
 @dataclass(frozen=True)
@@ -41,55 +38,64 @@ class TraceOptions:
     steps: int = 9
 
 
+class TracedStep(Protocol):
+    """What `TracedKernel` does, as far as it is needed here. Tests put another one in its place."""
+
+    @property
+    def events(self) -> int:
+        """How many a row has room for."""
+        ...
+
+    def step(self, pos: int) -> Sequence[BlockTrace]:
+        """As `TracedKernel.step`."""
+        ...
+
+    def time_turns(self, pos: int, repeats: int) -> tuple[list[float], list[float]]:
+        """As `TracedKernel.time_turns`."""
+        ...
+
+    def close(self) -> None:
+        """As `TracedKernel.close`."""
+        ...
+
+
 def collect(
-    model: ImportedModel,
-    name: str,
-    weights: WeightProvider,
-    target: Target,
-    options: TraceOptions,
-    *,
-    sms: int | None = None,
-    progress: Progress = no_progress,
+    model: BenchModel, kernel: VerifiedKernel, options: TraceOptions, progress: Progress = no_progress
 ) -> RawTrace:
-    """Loads `model`, called `name`, runs random tokens up to the context, and traces the step after them.
+    """Loads `kernel`, made of `model`, runs random tokens up to the context, and traces the step after them.
 
     Raises:
-        UsageError: a context that the model has no room for.
         TraceError: more events than a row has room for.
         DeviceError, CompileError, ScheduleError, CheckpointError: as `CudaBackend.load`.
     """
-    if not 0 <= options.context < model.max_seq:
-        raise UsageError(
-            f"--context {options.context}: {name} has room for {model.max_seq} positions, so for a context of at most "
-            f"{model.max_seq - 1}; raise --max-seq, or take a smaller context"
-        )
-    progress("compiling", 0, 3)
-    kernel = plan(model.module, target, sms)
-    progress("compiling", 1, 3)
     backend = CudaBackend(compiler=CachedCompiler())
-    compiled = backend.compile(kernel)
-    progress("compiling", 2, 3)
+    progress("compiling", 0, 2)
+    backend.compile(kernel)
+    progress("compiling", 1, 2)
     traced = backend.compile(kernel, options.detail)
-    progress("compiling", 3, 3)
-    executable = backend.load(kernel, weights, progress)
+    progress("compiling", 2, 2)
+    executable = backend.load(kernel, model.weights, progress)
     try:
-        tokens = np.random.default_rng(0).integers(0, model.config.vocab, options.context + 1).tolist()
-        for position, token in enumerate(tokens):
-            executable.step(token, position)
-            progress("filling the KV cache", position + 1, len(tokens))
-        facts = _facts(name, executable, compiled, traced, options)
-        return _trace(executable, traced, facts, options)
+        fill(executable, model.model.config.vocab, options.context, progress)
+        facts = facts_of(model.name, executable.loaded.info.name, traced.plan, options)
+        return trace_step(lambda events: TracedKernel(executable.loaded, traced, events), facts, options)
     finally:
         executable.close()
 
 
-def _facts(
-    name: str, executable: CudaExecutable, compiled: CompiledKernel, traced: CompiledKernel, options: TraceOptions
-) -> TraceFacts:
-    plan = compiled.plan
+def fill(executable: CudaExecutable, vocab: int, context: int, progress: Progress = no_progress) -> None:
+    """Runs random tokens up to position `context`."""
+    tokens = np.random.default_rng(0).integers(0, vocab, context + 1).tolist()
+    for position, token in enumerate(tokens):
+        executable.step(token, position)
+        progress("filling the KV cache", position + 1, len(tokens))
+
+
+def facts_of(name: str, device: str, plan: KernelPlan, options: TraceOptions) -> TraceFacts:
+    """What is known of a trace before it is taken. plan: of the traced kernel."""
     return TraceFacts(
         model=name,
-        device=executable.loaded.info.name,
+        device=device,
         target=plan.target,
         sms=plan.grid,
         context=options.context,
@@ -98,41 +104,32 @@ def _facts(
         stage_bytes=plan.ring.stage_bytes,
         untraced_us=(),
         traced_us=(),
-        points=traced.plan.trace_points,
-        operations=tuple(operation.text for operation in traced.plan.operations),
+        points=plan.trace_points,
+        operations=tuple(operation.text for operation in plan.operations),
     )
 
 
-def _trace(executable: CudaExecutable, compiled: CompiledKernel, facts: TraceFacts, options: TraceOptions) -> RawTrace:
-    loaded, pos = executable.loaded, options.context
-    kernel = TracedKernel(loaded, compiled, options.events or _FIRST_EVENTS)
+def trace_step(open_kernel: Callable[[int], TracedStep], facts: TraceFacts, options: TraceOptions) -> RawTrace:
+    """Times both kernels by turns, and takes the trace. open_kernel: a traced kernel with room for so many events a row.
+
+    Raises TraceError: more events than a row has room for.
+    """
+    pos = options.context
+    kernel = open_kernel(options.events or _FIRST_EVENTS)
     try:
-        blocks = kernel.step(pos)
-        if options.events is None and (needed := most_events(blocks)) > kernel.events:
+        needed = most_events(kernel.step(pos))
+        if options.events is None and needed > kernel.events:
             kernel.close()
-            kernel = TracedKernel(loaded, compiled, min(MAX_EVENTS, needed + needed // 8))
-            blocks = kernel.step(pos)
-        check_complete(blocks, kernel.events)
-        untraced, traced = time_both(kernel, pos, options.repeat)
-        attempts = [kernel.step(pos) for _ in range(options.steps)]
-        attempts.sort(key=_length)
-        blocks = attempts[len(attempts) // 2]
+            # waits come and go from step to step
+            kernel = open_kernel(min(MAX_EVENTS, needed + needed // 8))
+        check_complete(kernel.step(pos), kernel.events)
+        untraced, traced = kernel.time_turns(pos, options.repeat)
+        steps = sorted((kernel.step(pos) for _ in range(options.steps)), key=_length)
+        blocks = steps[len(steps) // 2]
         check_complete(blocks, kernel.events)
     finally:
         kernel.close()
     return RawTrace(replace(facts, untraced_us=tuple(untraced), traced_us=tuple(traced)), tuple(blocks))
-
-
-def time_both(kernel: TracedKernel, pos: int, repeat: int) -> tuple[list[float], list[float]]:
-    """Microseconds of about `repeat` launches of the untraced and of the traced kernel, which take turns."""
-    untraced: list[float] = []
-    traced: list[float] = []
-    each = -(-repeat // _ROUNDS)
-    for _ in range(_ROUNDS):
-        for times, variant in ((untraced, None), (traced, kernel.variant)):
-            # one launch more, which follows the other kernel: it is not counted
-            times += [t * 1e3 for t in kernel.loaded.time_steps(pos, each + 1, variant)[1:]]
-    return untraced, traced
 
 
 def most_events(blocks: Sequence[BlockTrace]) -> int:
@@ -151,5 +148,6 @@ def check_complete(blocks: Sequence[BlockTrace], events: int) -> None:
 
 
 def _length(blocks: Sequence[BlockTrace]) -> float:
-    """How long a step took, in cycles of the slowest SM."""
-    return median((int(b.consumers.clocks[-1]) - int(b.consumers.clocks[0])) % (1 << 32) for b in blocks)
+    """How long a step took: cycles of an SM, the median."""
+    clocks = [block.consumers.clocks for block in blocks if len(block.consumers.clocks)]
+    return median((int(c[-1]) - int(c[0])) % (1 << 32) for c in clocks) if clocks else 0.0

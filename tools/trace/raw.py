@@ -76,10 +76,10 @@ def read_raw(path: Path) -> RawTrace:
     Raises TraceError: no such file, another kind of file, another version, or content that contradicts itself.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             columns: dict[str, NDArray[Any]] = {name: file[name] for name in (*_COLUMNS, _HEADER)}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        reason = e.strerror if isinstance(e, OSError) and e.strerror else "it is no .npz file of `amk trace --raw`"
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else "it is no .npz file of `amk trace -o`"
         raise TraceError(f"{path}: cannot be read as a trace: {reason}") from e
     facts = _facts(path, columns[_HEADER])
     for name, kind in _COLUMNS.items():
