@@ -124,7 +124,7 @@ class _StoreLoop:
 
     def write_rest(self, source: SourceWriter) -> None:
         """What follows the start of the loads of a single round."""
-        self.loop.write_finish(source, self.values)
+        self.loop.write_finish(source, self.values, is_late=True)
         self.loop.write_elements(source, self.values.lines, self.prelude)
 
 
@@ -459,7 +459,7 @@ class _Matmul:
         with source.block("" if self.batch == 1 else f"for (int slot = 0; slot < count_{run.number}; ++slot)"):
             source.line(f"{product}{slots}, {self.operation}{traced});")
             if trace.has_stages:
-                source.line(f"trace.count += {2 * -(-k_blocks // chunk)};  // two events a stage")
+                source.line(f"trace.next += {2 * -(-k_blocks // chunk)};  // two events a stage")
         source.line("consumer_barrier();")
         trace.mark(source, "products", run.text)
         source.line("flip ^= 1;")

@@ -202,12 +202,12 @@ class _Emitter:
                 source.line("if (!drives_ring()) return;")
                 source.line("WeightWriter writer = {ring};")
                 self.trace.write_begin(source, 1, "writer.trace")
-                self.trace.write(source, "writer.trace.begin();")
+                self.trace.write(source, "writer.trace.begin(p.trace_events);")
                 for program in programs:
                     with self._program(source, program):
                         self._write_stream(source, program, program.stream.block)
                 source.line("writer.finish();")
-                self.trace.write(source, "writer.trace.align();\nwriter.trace.finish();")
+                self.trace.write(source, "writer.trace.align(p.trace_events);\nwriter.trace.finish(p.trace_events);")
                 source.line("return;")
             source.line("u32 at = 0;  // where this thread reads the ring")
             source.line("float* const partials = reinterpret_cast<float*>(shared + PARTIALS_AT);")
@@ -220,7 +220,7 @@ class _Emitter:
                     self.synced = True
                     self.read, self.written = set(), set()
                     self._write_body(source, program, program.body.block)
-            self.trace.write(source, "trace.finish();")
+            self.trace.write(source, "trace.finish(p.trace_events);")
         return source.text
 
     def _write_multiply(self, source: SourceWriter) -> None:

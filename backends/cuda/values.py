@@ -294,13 +294,14 @@ class ElementLoop:
             source.line(f"float {names};")
             self.write_elements(source, values.early, prelude)
 
-    def write_finish(self, source: SourceWriter, values: ValueWriter) -> None:
-        """Waits for the tagged words among the leaves."""
+    def write_finish(self, source: SourceWriter, values: ValueWriter, *, is_late: bool = False) -> None:
+        """Waits for the tagged words among the leaves. is_late: they were loaded long ago, and rarely take time."""
         for leaf in values.leaves:
             if leaf.tagged:
                 source.line(f"{leaf.name}_loads.finish({leaf.name}, p.epoch, watch, {leaf.operation});")
-                text = values.context.operations[leaf.operation].text
-                values.context.trace.mark(source, text, kind=PointKind.WORDS)
+                trace = values.context.trace
+                if trace.has_stages or not is_late:
+                    trace.mark(source, values.context.operations[leaf.operation].text, kind=PointKind.WORDS)
 
     def _vector(self, leaf: Leaf) -> int:
         return self.vector if leaf.address.run == "i" and (leaf.tagged or leaf.is_f32) else 1

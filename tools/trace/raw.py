@@ -57,16 +57,16 @@ def write_raw(path: Path, trace: RawTrace) -> None:
     rows = [row for block in trace.blocks for row in (block.consumers, block.producer)]
     anchors = [[b.begin_ns, b.begin_clock, b.align_ns, b.align_clock, b.tick_ns] for b in trace.blocks]
     header = {"amk_trace": VERSION, **asdict(trace.facts)}
-    columns: dict[str, NDArray[Any]] = {
-        "clocks": np.concatenate([row.clocks for row in rows]),
-        "codes": np.concatenate([row.codes for row in rows]),
-        "lengths": np.array([len(row.clocks) for row in rows], np.int64),
-        "dropped": np.array([row.dropped for row in rows], np.int64),
-        "anchors": np.array(anchors, np.uint64),
-        _HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8),
-    }
     content = io.BytesIO()
-    np.savez_compressed(content, **columns)
+    np.savez_compressed(
+        content,
+        clocks=np.concatenate([row.clocks for row in rows]),
+        codes=np.concatenate([row.codes for row in rows]),
+        lengths=np.array([len(row.clocks) for row in rows], np.int64),
+        dropped=np.array([row.dropped for row in rows], np.int64),
+        anchors=np.array(anchors, np.uint64),
+        header=np.frombuffer(json.dumps(header).encode(), np.uint8),
+    )
     write_atomically(path, content.getvalue())
 
 

@@ -16,6 +16,8 @@ constexpr u32 POINT_BITS = 12;
 // Words: events; %globaltimer at `begin` and at `align`; the clock then, in the low and the high half; the timer's tick.
 constexpr u32 TRACE_HEADER = 5;
 
+constexpr int NOT_TRACING = 1 << 30;  // events are far fewer
+
 struct NoTrace {
     __device__ __forceinline__ void mark(u32) {}
 };
@@ -27,33 +29,46 @@ __device__ __forceinline__ u32 clock_word() {
     return time;
 }
 
+// `pointer`, kept in registers: the compiler would compute it again at each event.
+__device__ __forceinline__ u64* kept(u64* pointer) {
+    asm volatile("" : "+l"(pointer));
+    return pointer;
+}
+
+__device__ __forceinline__ void store_event(u64* to, u32 code, u32 time) {
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(time), "r"(code) : "memory");
+}
+
 struct Trace {
-    u64* row;
-    u32 capacity;  // events that the row has room for; what is beyond them is counted and dropped
-    u32 count;
+    u64* end;   // of the row
+    int next;   // event, counted from the end: from 0 on they are dropped. In threads that do not trace, far beyond.
     u32 begun;  // the clock at `begin`
 
     __device__ static __forceinline__ Trace of_row(u64* rows, u32 row, u32 capacity) {
-        return {rows + static_cast<u64>(blockIdx.x * 2 + row) * (TRACE_HEADER + capacity), capacity, 0, 0};
+        const bool is_tracing = threadIdx.x % CONSUMERS == 0;
+        return {kept(rows + static_cast<u64>(blockIdx.x * 2 + row + 1) * (TRACE_HEADER + capacity)),
+                is_tracing ? -static_cast<int>(capacity) : NOT_TRACING, 0};
     }
-    __device__ __forceinline__ static bool is_tracing() { return threadIdx.x % CONSUMERS == 0; }
+    __device__ __forceinline__ bool is_tracing() const { return next < NOT_TRACING; }
+    __device__ __forceinline__ u64* header(u32 capacity) const { return end - capacity - TRACE_HEADER; }
 
+    // Short: phases of small models last as long as it takes to fetch their instructions. The clock is read where only one
+    // warp does: by all of them, the compiler reads it into a uniform register, which takes 30 cycles more.
     __device__ __forceinline__ void mark(u32 code) {
-        const u32 time = clock_word();
-        if (is_tracing() && count < capacity)
-            row[TRACE_HEADER + count] = static_cast<u64>(code) << 32 | time;
-        ++count;
+        if (next < 0) store_event(end + next, code, clock_word());
+        ++next;
     }
     // The clocks of SMs have nothing to do with each other: what this one shows at a known time, to the resolution of
     // %globaltimer, which may be a microsecond.
-    __device__ __forceinline__ void begin() {
+    __device__ __forceinline__ void begin(u32 capacity) {
         if (!is_tracing()) return;
-        row[1] = now_ns();
+        header(capacity)[1] = now_ns();
         begun = clock_word();
     }
     // The same when %globaltimer has just changed. It takes up to twice the resolution.
-    __device__ __forceinline__ void align() {
+    __device__ __forceinline__ void align(u32 capacity) {
         if (!is_tracing()) return;
+        u64* const row = header(capacity);
         const u64 before = now_ns();
         u64 now = before;
         u32 time = clock_word();
@@ -65,8 +80,8 @@ struct Trace {
         row[3] = static_cast<u64>(time) << 32 | begun;
         row[4] = now - before;
     }
-    __device__ __forceinline__ void finish() {
-        if (is_tracing()) row[0] = count;
+    __device__ __forceinline__ void finish(u32 capacity) {
+        if (is_tracing()) header(capacity)[0] = static_cast<int>(capacity) + next;
     }
 };
 using WriterTrace = Trace;
