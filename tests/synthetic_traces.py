@@ -94,14 +94,16 @@ def synthetic(
     resolution: int = 32,
     first_clock: int = 2**32 - 900,
 ) -> RawTrace:
-    """A trace whose SMs started their clocks at different times, and whose timer ticks every `resolution` ns."""
+    """A trace whose SMs started their clocks at different times, every other one 1% faster, and whose timer ticks every
+    `resolution` ns."""
     rng, epoch = np.random.default_rng(0), 1_000_000_000 // resolution * resolution
     blocks: list[BlockTrace] = []
     for sm in range(sms):
         offset = first_clock + int(rng.integers(0, 2000)) * sm
+        own = ghz * (1 + sm % 2 / 100)
 
-        def clock(ns: float, offset: int = offset) -> int:
-            return (offset + round(ns * ghz)) % 2**32
+        def clock(ns: float, offset: int = offset, own: float = own) -> int:
+            return (offset + round(ns * own)) % 2**32
 
         def row(events: list[tuple[float, int, int]]) -> TraceRow:
             clocks = np.array([clock(ns) for ns, _, _ in events], np.uint32)

@@ -19,9 +19,11 @@ def test_times(resolution: int, ghz: float) -> None:
     """The SMs' clocks count from anywhere, and wrap: the times of all events are found again."""
     timeline = align(synthetic(ghz=ghz, resolution=resolution))
     assert timeline.doubt == resolution
-    # a step of about 4 us: the coarser the timer, the less the frequency is known
-    accuracy = 2 + timeline.length * abs(timeline.ghz / ghz - 1)
-    assert abs(timeline.ghz / ghz - 1) < max(0.002, resolution / timeline.length)
+    accuracy = 2 + 0.6 * resolution
+    assert all(
+        abs(found / own - 1) < 1.5 * max(4, resolution) / 2500
+        for found, own in zip(timeline.ghz, (ghz, ghz * 1.01) * 2, strict=True)
+    )
     for number, sm in enumerate(timeline.sms):
         expected = np.array([ns for ns, _, _ in times_of(number)[0]]) - 100
         assert np.abs(np.concatenate([sm.starts[:1], sm.ends]) - expected).max() <= accuracy

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,14 +68,14 @@ class SmTimeline:
 class Timeline:
     """A traced step. operations: names that intervals belong to. length: ns, of the whole step.
 
-    ghz: cycles of the SMs' clock a ns. doubt: ns by which two SMs may be shifted against each other.
+    ghz: cycles a ns of each SM's clock. doubt: ns by which two SMs may be shifted against each other.
     """
 
     facts: TraceFacts
     operations: tuple[str, ...]
     sms: tuple[SmTimeline, ...]
     length: float
-    ghz: float
+    ghz: tuple[float, ...]
     doubt: float
 
     @cached_property
@@ -94,9 +93,12 @@ def align(trace: RawTrace) -> Timeline:
     for sm, block in enumerate(blocks):
         if block.align_ns == 0 or len(block.consumers.clocks) == 0:
             raise TraceError(f"trace of {trace.facts.model}: SM {sm} noted nothing; was the step stopped?")
-    ghz, resolution = _frequency(blocks)
+    ghz = [_frequency(sm, block) for sm, block in enumerate(blocks)]
     first = min(block.align_ns for block in blocks)
-    raw = [(_times(block, block.consumers, ghz, first), _times(block, block.producer, ghz, first)) for block in blocks]
+    raw = [
+        (_times(block, block.consumers, own, first), _times(block, block.producer, own, first))
+        for own, block in zip(ghz, blocks, strict=True)
+    ]
     zero = min(float(consumers[0]) for consumers, _ in raw)
     owners = _Owners(trace.facts.points, trace.facts.operations)
     sms = tuple(
@@ -104,32 +106,24 @@ def align(trace: RawTrace) -> Timeline:
         for block, (consumers, producer) in zip(blocks, raw, strict=True)
     )
     length = max(float(sm.ends[-1]) if len(sm.ends) else 0.0 for sm in sms)
-    return Timeline(trace.facts, tuple(owners.names), sms, length, ghz, float(resolution))
+    return Timeline(
+        trace.facts, tuple(owners.names), sms, length, tuple(ghz), float(max(1, min(b.tick_ns for b in blocks)))
+    )
 
 
 # ---- clocks ----------------------------------------------------------------------------------------------------------
 
 
-def _frequency(blocks: Sequence[BlockTrace]) -> tuple[float, int]:
-    """(cycles a ns, resolution of the GPU's timer in ns).
+def _frequency(sm: int, block: BlockTrace) -> float:
+    """Cycles a ns of an SM's clock: parts of a GPU have clocks of their own.
 
-    All SMs have one frequency. At `begin` the timer is behind by up to its resolution, at `align` it has just changed:
-    each block bounds the frequency from both sides.
+    At `begin` the timer is behind by up to a tick, at `align` it has just changed.
     """
-    # an SM that polls slower than the timer ticks sees several ticks as one
-    resolution = max(1, min(block.tick_ns for block in blocks))
-    low, high, middle = 0.0, inf, list[float]()
-    for sm, block in enumerate(blocks):
-        cycles = (block.align_clock - block.begin_clock) % (1 << 32)
-        ns = block.align_ns - block.begin_ns
-        if ns <= 0 or cycles == 0:
-            raise TraceError(f"the clocks of SM {sm} stand still: {cycles} cycles in {ns} ns; trace again")
-        low = max(low, cycles / ns)
-        if ns > resolution:
-            high = min(high, cycles / (ns - resolution))
-        middle.append(cycles / max(ns - resolution / 2, 0.5))
-    ghz = (low + high) / 2 if low <= high < inf else float(np.median(middle))
-    return ghz, resolution
+    cycles = (block.align_clock - block.begin_clock) % (1 << 32)
+    ns = block.align_ns - block.begin_ns
+    if ns <= 0 or cycles == 0:
+        raise TraceError(f"the clocks of SM {sm} stand still: {cycles} cycles in {ns} ns; trace again")
+    return cycles / max(ns - block.tick_ns / 2, 0.5)
 
 
 def _times(block: BlockTrace, row: TraceRow, ghz: float, first_ns: int) -> Floats:
