@@ -93,7 +93,9 @@ def align(trace: RawTrace) -> Timeline:
     for sm, block in enumerate(blocks):
         if block.align_ns == 0 or len(block.consumers.clocks) == 0:
             raise TraceError(f"trace of {trace.facts.model}: SM {sm} noted nothing; was the step stopped?")
-    ghz = [_frequency(sm, block) for sm, block in enumerate(blocks)]
+    # an SM that polls slower than the timer ticks sees several ticks as one
+    tick = max(1, min(block.tick_ns for block in blocks))
+    ghz = [_frequency(sm, block, tick) for sm, block in enumerate(blocks)]
     first = min(block.align_ns for block in blocks)
     raw = [
         (_times(block, block.consumers, own, first), _times(block, block.producer, own, first))
@@ -106,24 +108,22 @@ def align(trace: RawTrace) -> Timeline:
         for block, (consumers, producer) in zip(blocks, raw, strict=True)
     )
     length = max(float(sm.ends[-1]) if len(sm.ends) else 0.0 for sm in sms)
-    return Timeline(
-        trace.facts, tuple(owners.names), sms, length, tuple(ghz), float(max(1, min(b.tick_ns for b in blocks)))
-    )
+    return Timeline(trace.facts, tuple(owners.names), sms, length, tuple(ghz), float(tick))
 
 
 # ---- clocks ----------------------------------------------------------------------------------------------------------
 
 
-def _frequency(sm: int, block: BlockTrace) -> float:
+def _frequency(sm: int, block: BlockTrace, tick: int) -> float:
     """Cycles a ns of an SM's clock: parts of a GPU have clocks of their own.
 
-    At `begin` the timer is behind by up to a tick, at `align` it has just changed.
+    At `begin` the timer is behind by up to a `tick` of ns, at `align` it has just changed.
     """
     cycles = (block.align_clock - block.begin_clock) % (1 << 32)
     ns = block.align_ns - block.begin_ns
     if ns <= 0 or cycles == 0:
         raise TraceError(f"the clocks of SM {sm} stand still: {cycles} cycles in {ns} ns; trace again")
-    return cycles / max(ns - block.tick_ns / 2, 0.5)
+    return cycles / max(ns - tick / 2, 0.5)
 
 
 def _times(block: BlockTrace, row: TraceRow, ghz: float, first_ns: int) -> Floats:
