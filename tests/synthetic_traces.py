@@ -13,6 +13,7 @@ from amk.backends.cuda.trace_points import (
     PUSHED,
     STAGE_DONE,
     STAGE_READY,
+    TIMER_NS,
     PointKind,
     TraceDetail,
     TracePoint,
@@ -20,7 +21,7 @@ from amk.backends.cuda.trace_points import (
 from amk.backends.cuda.tracing import BlockTrace, TraceRow
 from amk.tools.trace.raw import RawTrace, TraceFacts
 
-LAYERS = 3
+LAYERS = 40
 _LOOPS = (("layer", LAYERS),)
 _QKV, _DOWN = "queue.run @linear_q[layer] on cyclic 0", "queue.run @linear_down[layer] on cyclic 0"
 POINTS = (
@@ -76,7 +77,7 @@ def times_of(sm: int) -> tuple[list[tuple[float, int, int]], list[tuple[float, i
             consumers += [(now + 300, waits, layer), (now + 350, first, layer)]
             now += 350
             for _ in range(STAGES_EACH):
-                producer += [(now - 200, PUSHED, operation), (now + 30, LANDED, 0)]
+                producer += [(now - 200, PUSHED, operation), (now + 30, LANDED, -1)]
                 consumers += [(now + 40, STAGE_READY, 2 + operation), (now + 200, STAGE_DONE, 0)]
                 now += 200
             consumers += [(now + 20, first + 1, layer), (now + 70, first + 2, layer)]
@@ -93,21 +94,27 @@ def synthetic(
     ghz: float = 1.75,
     resolution: int = 32,
     first_clock: int = 2**32 - 900,
+    slowdown: float = 0.0,
 ) -> RawTrace:
     """A trace whose SMs started their clocks at different times, every other one 1% faster, and whose timer ticks every
-    `resolution` ns."""
+    `resolution` ns. slowdown: share by which SM 1 is slower for the first 30 us."""
     rng, epoch = np.random.default_rng(0), 1_000_000_000 // resolution * resolution
     blocks: list[BlockTrace] = []
     for sm in range(sms):
         offset = first_clock + int(rng.integers(0, 2000)) * sm
-        own = ghz * (1 + sm % 2 / 100)
+        own, slow = ghz * (1 + sm % 2 / 100), slowdown if sm == 1 else 0.0
 
-        def clock(ns: float, offset: int = offset, own: float = own) -> int:
-            return (offset + round(ns * own)) % 2**32
+        def clock(ns: float, offset: int = offset, own: float = own, slow: float = slow) -> int:
+            return (offset + round((ns - min(ns, 30_000.0) * slow) * own)) % 2**32
+
+        def timer(ns: float) -> int:
+            return epoch + int(ns // resolution) * resolution
 
         def row(events: list[tuple[float, int, int]]) -> TraceRow:
             clocks = np.array([clock(ns) for ns, _, _ in events], np.uint32)
-            codes = np.array([point | index << POINT_BITS for _, point, index in events], np.uint32)
+            indices = [(timer(ns) // TIMER_NS) % (1 << 20) if point == LANDED else n for ns, point, n in events]
+            codes = [point | index << POINT_BITS for (_, point, _), index in zip(events, indices, strict=True)]
+            codes = np.array(codes, np.uint32)
             return TraceRow(clocks, codes, 0)
 
         consumers, producer = times_of(sm)
@@ -118,7 +125,7 @@ def synthetic(
             BlockTrace(
                 row(consumers),
                 row(producer),
-                epoch + int(begin // resolution) * resolution,
+                timer(begin),
                 clock(begin),
                 epoch + int(end),
                 clock(end),

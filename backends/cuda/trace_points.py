@@ -15,6 +15,8 @@ TraceDetail: TypeAlias = Literal["phases", "stages"]
 
 POINT_BITS = 12
 """Bits of an event's code for its point; as in device/trace.cuh."""
+TIMER_NS = 32
+"""Unit of the indices of LANDED; as in device/trace.cuh."""
 TRACE_HEADER = 5
 """Words before the events of a row; as in device/trace.cuh."""
 
@@ -38,8 +40,8 @@ class TracePoint:
     """What ends at a timestamp.
 
     text: what it was. operation: the IR that it belongs to. loops: (index, extent) of the loops around it, outermost
-    first; the index of an event numbers their iterations in row-major order. Without loops it numbers
-    `KernelPlan.operations` at the points of the ring and of producers, and is 0 at others.
+    first; the index of an event numbers their iterations in row-major order. At STAGE_READY and PUSHED it numbers
+    `KernelPlan.operations`, at LANDED it is the GPU's timer in units of TIMER_NS, without its higher bits.
     """
 
     kind: PointKind

@@ -19,17 +19,25 @@ def test_times(resolution: int, ghz: float) -> None:
     """The SMs' clocks count from anywhere, and wrap: the times of all events are found again."""
     timeline = align(synthetic(ghz=ghz, resolution=resolution))
     assert timeline.doubt == resolution
-    accuracy = 2 + 0.6 * resolution
-    assert all(
-        abs(found / own - 1) < 1.5 * max(4, resolution) / 2500
-        for found, own in zip(timeline.ghz, (ghz, ghz * 1.01) * 2, strict=True)
-    )
+    accuracy = 2 + max(8, resolution)
+    assert timeline.ghz == pytest.approx((ghz, ghz * 1.01) * 2, rel=max(4, resolution) / timeline.length)
     for number, sm in enumerate(timeline.sms):
         expected = np.array([ns for ns, _, _ in times_of(number)[0]]) - 100
         assert np.abs(np.concatenate([sm.starts[:1], sm.ends]) - expected).max() <= accuracy
         assert (sm.starts[1:] == sm.ends[:-1]).all()
         pushed = np.array([ns for ns, point, _ in times_of(number)[1] if point == 2]) - 100
         assert np.abs(sm.pushed - pushed).max() <= accuracy
+
+
+@pytest.mark.parametrize("resolution", [1, 32, 1000])
+def test_changing_frequency(resolution: int) -> None:
+    """An SM whose clock changes its frequency in the middle of the step is still in time."""
+    timeline = align(synthetic(resolution=resolution, slowdown=0.05))
+    expected = np.array([ns for ns, _, _ in times_of(1)[0]]) - 100
+    late = np.abs(timeline.sms[1].ends - expected[1:])
+    # it loses 1500 ns, and half a knot's loss where the frequency changes
+    assert late.max() <= max(130, 1.2 * resolution)
+    assert np.median(late) <= max(25, 0.6 * resolution)
 
 
 def test_owners() -> None:
@@ -77,7 +85,7 @@ def test_refused() -> None:
     still = tuple(replace(block, begin_ns=block.align_ns) for block in trace.blocks)
     with pytest.raises(TraceError, match="SM 0 stand still"):
         align(replace(trace, blocks=still))
-    row = trace.blocks[0].producer
+    row, loads = trace.blocks[0].producer, 2 * STAGES_EACH * LAYERS
     cut = replace(trace.blocks[0], producer=replace(row, clocks=row.clocks[:-1], codes=row.codes[:-1]))
-    with pytest.raises(TraceError, match="started 12 loads, saw 11 land and read 12"):
+    with pytest.raises(TraceError, match=rf"started {loads} loads, saw {loads - 1} land and read {loads}"):
         align(replace(trace, blocks=(cut, *trace.blocks[1:])))

@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...amk_ir.errors import TraceError
-from ...backends.cuda.trace_points import LANDED, POINT_BITS, PUSHED, STAGE_DONE, STAGE_READY, PointKind, TracePoint
+from ...backends.cuda.trace_points import (
+    LANDED,
+    POINT_BITS,
+    PUSHED,
+    STAGE_DONE,
+    STAGE_READY,
+    TIMER_NS,
+    PointKind,
+    TracePoint,
+)
 from ...backends.cuda.tracing import BlockTrace, TraceRow
 from .raw import RawTrace, TraceFacts
 
@@ -95,11 +104,11 @@ def align(trace: RawTrace) -> Timeline:
             raise TraceError(f"trace of {trace.facts.model}: SM {sm} noted nothing; was the step stopped?")
     # an SM that polls slower than the timer ticks sees several ticks as one
     tick = max(1, min(block.tick_ns for block in blocks))
-    ghz = [_frequency(sm, block, tick) for sm, block in enumerate(blocks)]
+    clocks = [_Clock.of(sm, block, tick) for sm, block in enumerate(blocks)]
     first = min(block.align_ns for block in blocks)
     raw = [
-        (_times(block, block.consumers, own, first), _times(block, block.producer, own, first))
-        for own, block in zip(ghz, blocks, strict=True)
+        (clock.times(block.consumers) - first, clock.times(block.producer) - first)
+        for clock, block in zip(clocks, blocks, strict=True)
     ]
     zero = min(float(consumers[0]) for consumers, _ in raw)
     owners = _Owners(trace.facts.points, trace.facts.operations)
@@ -108,34 +117,71 @@ def align(trace: RawTrace) -> Timeline:
         for block, (consumers, producer) in zip(blocks, raw, strict=True)
     )
     length = max(float(sm.ends[-1]) if len(sm.ends) else 0.0 for sm in sms)
-    return Timeline(trace.facts, tuple(owners.names), sms, length, tuple(ghz), float(tick))
+    return Timeline(trace.facts, tuple(owners.names), sms, length, tuple(clock.ghz for clock in clocks), float(tick))
 
 
 # ---- clocks ----------------------------------------------------------------------------------------------------------
 
 
-def _frequency(sm: int, block: BlockTrace, tick: int) -> float:
-    """Cycles a ns of an SM's clock: parts of a GPU have clocks of their own.
+_KNOT_NS, _KNOT_TICKS = 4000, 20
+"""What an SM's clock gains or loses is known as a mean over so many ns, or ticks of the GPU's timer if that is longer."""
 
-    At `begin` the timer is behind by up to a `tick` of ns, at `align` it has just changed.
+
+@dataclass(frozen=True)
+class _Clock:
+    """An SM's clock: parts of a GPU have frequencies of their own, and change them within a step.
+
+    cycles: from `begin`. ghz: the mean frequency. knots, gains: at some cycles, the ns by which time was ahead of them.
     """
-    cycles = (block.align_clock - block.begin_clock) % (1 << 32)
-    ns = block.align_ns - block.begin_ns
-    if ns <= 0 or cycles == 0:
-        raise TraceError(f"the clocks of SM {sm} stand still: {cycles} cycles in {ns} ns; trace again")
-    return cycles / max(ns - tick / 2, 0.5)
+
+    block: BlockTrace
+    ghz: float
+    start_ns: float
+    knots: Floats
+    gains: Floats
+
+    @staticmethod
+    def of(sm: int, block: BlockTrace, tick: int) -> _Clock:
+        """The clock of a block, from all its events that know the GPU's timer, whose tick is `tick` ns."""
+        cycles = (block.align_clock - block.begin_clock) % (1 << 32)
+        # the timer is behind by half a tick on average; at `align` it had just changed
+        start_ns, end_ns = block.begin_ns + tick / 2, block.align_ns
+        if end_ns <= block.begin_ns or cycles == 0:
+            ns = end_ns - block.begin_ns
+            raise TraceError(f"the clocks of SM {sm} stand still: {cycles} cycles in {ns} ns; trace again")
+        ghz = cycles / max(end_ns - start_ns, 0.5)
+        row = block.producer
+        landed = (row.codes & np.uint32((1 << POINT_BITS) - 1)) == LANDED
+        since = _since_begin(block, row)[landed]
+        expected = start_ns + since / ghz
+        # the timer's higher bits are those of what is nearest
+        period = TIMER_NS << (32 - POINT_BITS)
+        low = (row.codes[landed] >> np.uint32(POINT_BITS)).astype(np.float64) * TIMER_NS + max(tick, TIMER_NS) / 2
+        gains = (low - expected + period / 2) % period - period / 2
+        width = max(_KNOT_NS, _KNOT_TICKS * tick) * ghz
+        bins = np.floor(since / width).astype(np.int64)
+        knots = np.array([since[bins == b].mean() for b in np.unique(bins)])
+        means = np.array([gains[bins == b].mean() for b in np.unique(bins)])
+        # at both ends nothing is gained
+        return _Clock(
+            block, ghz, start_ns, np.concatenate([[0.0], knots, [cycles]]), np.concatenate([[0.0], means, [0.0]])
+        )
+
+    def times(self, row: TraceRow) -> Floats:
+        """The times of a row's events in ns of the GPU's timer."""
+        since = _since_begin(self.block, row)
+        times = self.start_ns + since / self.ghz + np.interp(since, self.knots, self.gains)
+        return np.maximum.accumulate(times) if len(times) else times
 
 
-def _times(block: BlockTrace, row: TraceRow, ghz: float, first_ns: int) -> Floats:
-    """The times of a row's events in ns after `first_ns`."""
+def _since_begin(block: BlockTrace, row: TraceRow) -> Floats:
+    """Cycles from `begin` to each event of a row."""
     if len(row.clocks) == 0:
         return np.zeros(0)
     steps = np.diff(row.clocks).astype(np.int64)  # modulo 2^32, as the clocks are
     # the first event may lie before or after `begin`
     start = (int(row.clocks[0]) - block.begin_clock + (1 << 31)) % (1 << 32) - (1 << 31)
-    since_begin = start + np.concatenate([[0], np.cumsum(steps)])
-    until_align = (block.align_clock - block.begin_clock) % (1 << 32)
-    return (block.align_ns - first_ns) + (since_begin - until_align) / ghz
+    return (start + np.concatenate([[0], np.cumsum(steps)])).astype(np.float64)
 
 
 # ---- intervals -------------------------------------------------------------------------------------------------------

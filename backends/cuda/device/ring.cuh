@@ -78,7 +78,7 @@ struct RingWriter {
     __device__ __forceinline__ bool await_oldest(Watch& watch, u32 operation) {
         const bool landed =
             wait_barrier(ring.full + landed_stage, landed_parity, watch, operation, WAIT_RING_FULL, landed_stage);
-        trace.mark(POINT_LANDED);
+        trace.mark_time(POINT_LANDED);
         --under_way;
         if (++landed_stage == STAGES) {
             landed_stage = 0;
@@ -108,7 +108,7 @@ struct RingWriter {
     __device__ void finish() {
         for (; under_way > 0; --under_way) {
             for (u32 polls = 0; polls < (1u << 20) && !mbarrier_poll(ring.full + landed_stage, landed_parity);) ++polls;
-            trace.mark(POINT_LANDED);
+            trace.mark_time(POINT_LANDED);
             if (++landed_stage == STAGES) {
                 landed_stage = 0;
                 landed_parity ^= 1;

@@ -20,6 +20,7 @@ constexpr int NOT_TRACING = 1 << 30;  // events are far fewer
 
 struct NoTrace {
     __device__ __forceinline__ void mark(u32) {}
+    __device__ __forceinline__ void mark_time(u32) {}
 };
 
 #ifdef AMK_TRACED
@@ -58,8 +59,16 @@ struct Trace {
         if (next < 0) store_event(end + next, code, clock_word());
         ++next;
     }
-    // The clocks of SMs have nothing to do with each other: what this one shows at a known time, to the resolution of
-    // %globaltimer, which may be a microsecond.
+    // An event whose index is the GPU's timer in units of 32 ns. The clocks of SMs have nothing to do with each other, and
+    // each GPC changes the frequency of its own within a step, by percents.
+    __device__ __forceinline__ void mark_time(u32 point) {
+        if (next < 0) {
+            const u32 time = static_cast<u32>(now_ns() >> 5);
+            store_event(end + next, time << POINT_BITS | point, clock_word());
+        }
+        ++next;
+    }
+    // What the clock shows at a known time, to the tick of %globaltimer, which may be a microsecond.
     __device__ __forceinline__ void begin(u32 capacity) {
         if (!is_tracing()) return;
         header(capacity)[1] = now_ns();
