@@ -6,12 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-from .commands import bench, compile, generate, import_, info, replay, trace, verify
+from .commands import bench, compile, generate, import_, info, replay, trace, tune, verify
 from .errors import DEBUG_VARIABLE, OneLineParser, run_tool
 
-COMMANDS = (import_, compile, generate, info, bench, trace, verify, replay)
+COMMANDS = (import_, compile, generate, info, bench, tune, trace, verify, replay)
 
 _EPILOG = f"""\
 MODEL is one of
@@ -26,6 +26,7 @@ examples:
   amk import smollm2-135m-instruct -o model.mlir
   amk compile smollm2-135m-instruct --target sm_90a -o smollm2.amk
   amk bench smollm2-135m-instruct llama-3.2-1b --context 128 1024 --json bench.json
+  amk tune llama-3.2-1b --context 128 --budget 600
   amk trace llama-3.2-1b --context 128 -o trace.html
   amk verify kernel.mlir --witness bad.json
   amk replay kernel.mlir bad.json
@@ -46,13 +47,20 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"amk {version('amk')}")
+    top.add_argument("--version", action="version", version=f"amk {_version()}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         sub = commands.add_parser(command.NAME, help=command.HELP, description=command.__doc__)
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     return top
+
+
+def _version() -> str:
+    try:
+        return version("amk")
+    except PackageNotFoundError:  # a checkout on the path, as good as an installed package otherwise
+        return "(not installed)"
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -89,7 +89,8 @@ def device_info(ordinal: int = 0) -> DeviceInfo:
 
     return DeviceInfo(
         ordinal,
-        check(driver.cuDeviceGetName(128, device), "asking").decode().split("\x00")[0].strip(),
+        # what follows the end of the text is not always NULs
+        check(driver.cuDeviceGetName(128, device), "asking").partition(b"\x00")[0].decode(),
         (attribute("COMPUTE_CAPABILITY_MAJOR"), attribute("COMPUTE_CAPABILITY_MINOR")),
         attribute("MULTIPROCESSOR_COUNT"),
         attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),

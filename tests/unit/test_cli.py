@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-COMMANDS = ["compile", "generate", "import", "info"]
+COMMANDS = ["bench", "compile", "generate", "import", "info", "tune"]
 
 
 def one_line(stderr: str, *parts: str) -> None:

@@ -148,7 +148,7 @@ def release() -> None:
     torch: Any = import_module("torch")
     torch.compiler.reset()
     gc.collect()
-    torch.cuda.empty_cache()
+    torch.cuda.empty_cache()  # nothing happens without a GPU
 
 
 def _first_line(error: Exception) -> str:

@@ -69,7 +69,9 @@ class TorchComparison:
         baselines: Sequence[str],
         compiled_contexts: Sequence[int],
         progress: Progress = no_progress,
+        device: str = "cuda",
     ):
+        self.device = device
         self.model, self.repeats, self.mode = model, repeats, mode
         self.baselines, self.compiled_contexts, self.progress = baselines, compiled_contexts, progress
         self._torch_model: Any = None  # in bf16, after `expected`
@@ -80,7 +82,7 @@ class TorchComparison:
 
         wanted = sorted(positions)
         try:
-            model = build_model(self.model, "cuda", self.progress)
+            model = build_model(self.model, self.device, self.progress)
             self.progress("torch in float32", 0, 2)
             right = prefill_logits(model, list(ids), wanted)
             self.progress("torch in bf16", 1, 2)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from .correctness import Check
 from .results import Baseline, ContextResult, Failure, ModelResult, NotRun, Report
 
 WIDTH = 80
 
 _HEAD = (
-    f"{'':>9}{'median':>9}{'min':>9}{'q1..q3':>17}{'% read':>8}{'torch.':>9}{'error':>9}{'bf16':>9}",
-    f"{'context':>9}{'us':>9}{'us':>9}{'us':>17}{'peak':>8}{'compile':>9}{'':>9}{'error':>9}",
+    f"{'':>8}{'median':>9}{'min':>9}{'q1':>9}{'q3':>9}{'% read':>8}{'torch.':>9}{'matmuls':>9}",
+    f"{'context':>8}{'us':>9}{'us':>9}{'us':>9}{'us':>9}{'peak':>8}{'compile':>9}{'alone':>9}{'logits':>9}",
 )
+_REASON = 200
+"""Characters of a reason that are shown; --json has all of it."""
 
 
 def report_lines(report: Report) -> Iterator[str]:
@@ -37,73 +40,87 @@ def model_lines(result: ModelResult | Failure, read_peak: float) -> Iterator[str
     )
     yield from _HEAD
     for context in result.contexts:
-        yield _row(context, read_peak)
+        yield _row(context, result.matmuls, read_peak)
     yield from _bullets(_notes(result, read_peak))
 
 
-def _row(c: ContextResult, read_peak: float) -> str:
+def _row(c: ContextResult, matmuls: Baseline | NotRun, read_peak: float) -> str:
     first, third = c.times.quartiles
-    compiled = f"{c.torch_compile.times.median:.1f}" if isinstance(c.torch_compile, Baseline) else "-"
-    error = bf16 = "-"
-    if not isinstance(c.check, NotRun):
-        error = f"{c.check.ours.relative_error:.1e}"
-        bf16 = f"{c.check.bf16.relative_error:.1e}" if c.check.bf16 else "-"
-    return (
-        f"{c.context:>9,}{c.times.median:>9.1f}{c.times.least:>9.1f}{f'{first:.1f}..{third:.1f}':>17}"
-        f"{100 * c.peak_share(read_peak):>8.1f}{compiled:>9}{error:>9}{bf16:>9}"
-    )
+    compiled, alone = (f"{b.times.median:.1f}" if isinstance(b, Baseline) else "-" for b in (c.torch_compile, matmuls))
+    times = "".join(f"{us:>9.1f}" for us in (c.times.median, c.times.least, first, third))
+    return f"{c.context:>8,}{times}{100 * c.peak_share(read_peak):>8.1f}{compiled:>9}{alone:>9}{_verdict(c):>9}"
+
+
+def _verdict(c: ContextResult) -> str:
+    """One word about the logits."""
+    if not c.is_deterministic:
+        return "UNSTEADY"
+    if isinstance(c.check, NotRun):
+        return "?"
+    return _word(c.check)
+
+
+def _word(check: Check) -> str:
+    """WORSE: than torch in bf16."""
+    if check.ok:
+        return "right"
+    return "WRONG" if check.bf16 is None or not check.ours.is_finite else "WORSE"
 
 
 def _notes(result: ModelResult, read_peak: float) -> Iterator[str]:
-    if isinstance(result.matmuls, Baseline):
-        median = result.matmuls.times.median
-        ratios = ", ".join(f"{median / c.times.median:.2f}x" for c in result.contexts)
-        yield f"the matrix products alone (cuBLAS, CUDA graph): {median:.1f} us; we are {ratios} as fast"
-    else:
-        yield f"the matrix products alone: not run: {result.matmuls.reason}"
-    yield from dict.fromkeys(
-        f"torch.compile at {_at(c)}: not run: {c.torch_compile.reason}"
-        if isinstance(c.torch_compile, NotRun)
-        else f"torch.compile at {_at(c)}: error {_maybe(c.torch_compile.relative_error)}"
-        for c in result.contexts
-    )
     for context in result.contexts:
-        yield _verdict(context)
-    memory = result.memory
+        yield _logits(context)
+    for context in result.contexts:
+        if isinstance(context.torch_compile, Baseline):
+            yield _speed("torch.compile", context.torch_compile, [context])
+    if isinstance(result.matmuls, Baseline):
+        yield _speed("the matrix products alone", result.matmuls, result.contexts)
+    missing: dict[str, list[str]] = {}
+    for context in result.contexts:
+        if isinstance(context.torch_compile, NotRun):
+            missing.setdefault(context.torch_compile.reason, []).append(f"torch.compile at {_at(context)}")
+    if isinstance(result.matmuls, NotRun):
+        missing.setdefault(result.matmuls.reason, []).append("the matrix products alone")
+    for reason, names in missing.items():
+        yield f"not run: {', '.join(names)}: {reason[:_REASON]}"
+    memory, first = result.memory, result.contexts[0]
     yield (
         f"device memory {memory.used / 1e6:,.0f} MB: {memory.ratio:.3f}x the {memory.weights / 1e6:,.0f} MB of weights "
-        f"and {memory.kv / 1e6:,.0f} MB of KV cache; a step reads {result.contexts[0].bytes / 1e6:,.1f} MB at context "
-        f"{result.contexts[0].context:,}, in {result.contexts[0].bytes / read_peak * 1e6:,.0f} us at the read peak"
+        f"and {memory.kv / 1e6:,.0f} MB of KV cache; a step reads {first.bytes / 1e6:,.1f} MB at {_at(first)}, in "
+        f"{first.bytes / read_peak * 1e6:,.0f} us at the read peak"
     )
     launches = result.launches
     grown = "no memory lost" if launches.grown <= 0 else f"LEAK: {launches.grown:,} bytes more in use"
     yield f"{launches.count:,} more launches: {grown}"
 
 
-def _verdict(c: ContextResult) -> str:
-    same = "" if c.is_deterministic else "; NOT REPEATABLE: logits of the same step differ"
+def _speed(name: str, baseline: Baseline, contexts: Sequence[ContextResult]) -> str:
+    ratios = ", ".join(f"{baseline.times.median / c.times.median:.2f} times at {_at(c)}" for c in contexts)
+    error = "" if baseline.relative_error is None else f"; its error is {baseline.relative_error:.1e}"
+    return f"{name}: {baseline.times.median:.1f} us, {ratios} what we take{error}"
+
+
+def _logits(c: ContextResult) -> str:
+    same = "" if c.is_deterministic else ", and NOT REPEATABLE"
     if isinstance(c.check, NotRun):
-        return f"logits at {_at(c)}: NOT CHECKED: {c.check.reason}{same}"
+        return f"logits at {_at(c)}: NOT CHECKED{same}: {c.check.reason[:_REASON]}"
     ours, half = c.check.ours, c.check.bf16
-    verdict = "right" if c.check.ok else "WRONG" if not ours.is_finite or half is None else "WORSE than torch bf16"
-
-    def beside(value: float | None) -> str:
-        return "" if value is None else f" ({value:.1e})"
-
+    word = _word(c.check)
+    parts = (
+        ("error", ours.relative_error, half and half.relative_error),
+        ("KL mean", ours.kl_mean, half and half.kl_mean),
+        ("KL worst", ours.kl_worst, half and half.kl_worst),
+        ("worst logit", ours.worst_logit, half and half.worst_logit),
+    )
+    texts = [f"{what} {value:.1e}" + ("" if other is None else f" ({other:.1e})") for what, value, other in parts]
     return (
-        f"logits at {_at(c)}: {verdict}; KL mean {ours.kl_mean:.1e}{beside(half and half.kl_mean)}, worst "
-        f"{ours.kl_worst:.1e}{beside(half and half.kl_worst)}; worst logit {ours.worst_logit:.1e}"
-        f"{beside(half and half.worst_logit)}; best token {ours.same_token}/{ours.positions}; "
-        f"against {c.check.against}{' (torch bf16)' if half else ''}{same}"
+        f"logits at {_at(c)}: {word}{same}: {', '.join(texts)}, best token {ours.same_token}/{ours.positions}; against "
+        f"{c.check.against}{' (in brackets: torch in bf16)' if half else ''}"
     )
 
 
 def _at(c: ContextResult) -> str:
     return f"context {c.context:,}"
-
-
-def _maybe(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.1e}"
 
 
 def _wrapped(text: str) -> Iterator[str]:
