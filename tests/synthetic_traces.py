@@ -13,6 +13,7 @@ from amk.backends.cuda.trace_points import (
     PUSHED,
     STAGE_DONE,
     STAGE_READY,
+    TIME,
     TIMER_NS,
     PointKind,
     TraceDetail,
@@ -37,8 +38,8 @@ POINTS = (
     TracePoint(PointKind.WORK, "products", _DOWN, _LOOPS),
     TracePoint(PointKind.WORK, "results", _DOWN, _LOOPS),
 )
-START, WORDS, ACTIVATIONS, PRODUCTS, RESULTS, SIGNAL, COUNTERS = range(4, 11)
-DOWN = 11
+START, WORDS, ACTIVATIONS, PRODUCTS, RESULTS, SIGNAL, COUNTERS = range(5, 12)
+DOWN = 12
 OPERATIONS = (
     "queue.fetch @linear_q",
     "queue.fetch @linear_down",
@@ -77,7 +78,7 @@ def times_of(sm: int) -> tuple[list[tuple[float, int, int]], list[tuple[float, i
             consumers += [(now + 300, waits, layer), (now + 350, first, layer)]
             now += 350
             for _ in range(STAGES_EACH):
-                producer += [(now - 200, PUSHED, operation), (now + 30, LANDED, -1)]
+                producer += [(now - 200, PUSHED, operation), (now + 30, LANDED, 0), (now - 190, TIME, 0)]
                 consumers += [(now + 40, STAGE_READY, 2 + operation), (now + 200, STAGE_DONE, 0)]
                 now += 200
             consumers += [(now + 20, first + 1, layer), (now + 70, first + 2, layer)]
@@ -112,7 +113,7 @@ def synthetic(
 
         def row(events: list[tuple[float, int, int]]) -> TraceRow:
             clocks = np.array([clock(ns) for ns, _, _ in events], np.uint32)
-            indices = [(timer(ns) // TIMER_NS) % (1 << 20) if point == LANDED else n for ns, point, n in events]
+            indices = [(timer(ns) // TIMER_NS) % (1 << 20) if point == TIME else n for ns, point, n in events]
             codes = [point | index << POINT_BITS for (_, point, _), index in zip(events, indices, strict=True)]
             codes = np.array(codes, np.uint32)
             return TraceRow(clocks, codes, 0)

@@ -114,6 +114,11 @@ class _StoreLoop:
         """Whether a thread has one round of elements, so that its loads can be written apart from the rest."""
         return self.loop.is_single
 
+    @property
+    def has_event(self) -> bool:
+        """Whether a traced kernel notes a wait in it."""
+        return self.loop.is_traced(self.values, is_late=self.is_single)
+
     def write(self, source: SourceWriter) -> None:
         with source.block(""):
             self.loop.write(source, self.values, self.prelude)
@@ -126,6 +131,7 @@ class _StoreLoop:
         """What follows the start of the loads of a single round."""
         self.loop.write_finish(source, self.values, is_late=True)
         self.loop.write_elements(source, self.values.lines, self.prelude)
+        self.loop.write_finished(source, self.values, is_late=True)
 
 
 def _store_loop(
@@ -294,6 +300,7 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
             source.line(f"const int i = {layout.k} + threadIdx.x;")
             source.line(f"if (i < {layout.k_blocks * 32}) x.put({at}, 0.0f);")
     source.line("}\nconsumer_barrier();")
+    context.trace.read(source)
     if (deferred := _deferred_norm(run)) is not None:
         source.line(f"const NormScales<{shape[0]}> scales(control.norm_sums, {deferred});")
     context.need_work(4 * shape[0] * activation_stride(layout.k_blocks))
@@ -335,6 +342,7 @@ def _write_row_activations(
                 loop.write_rows(source, values, f"x.put_four({row}first, row);")
             else:
                 loop.write_elements(source, [*values.lines, f"x.put({row}i, {text});"])
+            loop.write_finished(source, values)
         if norm is not None:
             source.line("put_norm_sum(control.norm_sums, t, square);")
 
@@ -356,7 +364,7 @@ def _write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pl
                 matmul.write_early(source)
         if shared is not None:
             source.line(shared.rstrip("\n"))
-            context.trace.mark(source, "activations", ", ".join(run.text for run in runs))
+            context.trace.store(source, "activations", ", ".join(run.text for run in runs))
         for matmul in matmuls:
             source.line(f"// {matmul.run.text}")
             with source.block(""):
@@ -449,7 +457,7 @@ class _Matmul:
             source.line(f"const int tile = first_{run.number};")
             source.lines(run.index_lines())
             _write_activations(source, self.context, run)
-            self.context.trace.mark(source, "activations", run.text)
+            self.context.trace.store(source, "activations", run.text)
         source.line("float* partial = partials + flip * PARTIAL_FLOATS;")
         groups, k_blocks, chunk = self.shape
         product = f"at = multiply<{groups}, {k_blocks}, {chunk}>(at, flip * PARTIAL_FLOATS"
@@ -461,13 +469,18 @@ class _Matmul:
             if trace.has_stages:
                 source.line(f"trace.next += {2 * -(-k_blocks // chunk)};  // two events a stage")
         source.line("consumer_barrier();")
-        trace.mark(source, "products", run.text)
+        trace.read(source)
+        waits = any(loop.has_event for loop in self.loops)
+        if waits:
+            trace.store(source, "products", run.text)
         source.line("flip ^= 1;")
         for loop in self.loops:
             if loop.is_single:
                 loop.write_rest(source)
             else:
                 loop.write(source)
+        if not waits:
+            trace.store(source, "products", run.text)
         trace.mark(source, "results", run.text)
 
 

@@ -16,7 +16,7 @@ TraceDetail: TypeAlias = Literal["phases", "stages"]
 POINT_BITS = 12
 """Bits of an event's code for its point; as in device/trace.cuh."""
 TIMER_NS = 32
-"""Unit of the indices of LANDED; as in device/trace.cuh."""
+"""Unit of the indices of TIME; as in device/trace.cuh."""
 TRACE_HEADER = 5
 """Words before the events of a row; as in device/trace.cuh."""
 
@@ -32,7 +32,7 @@ class PointKind(StrEnum):
     COUNTER = "counter"
     """Waited for counters."""
     PRODUCER = "producer"
-    """Of a producer's row: a stage was pushed or has landed."""
+    """Of a producer's row: a stage was pushed or has landed, or the time."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TracePoint:
 
     text: what it was. operation: the IR that it belongs to. loops: (index, extent) of the loops around it, outermost
     first; the index of an event numbers their iterations in row-major order. At STAGE_READY and PUSHED it numbers
-    `KernelPlan.operations`, at LANDED it is the GPU's timer in units of TIMER_NS, without its higher bits.
+    `KernelPlan.operations`, at TIME it is the GPU's timer in units of TIMER_NS, without its higher bits.
     """
 
     kind: PointKind
@@ -50,13 +50,14 @@ class TracePoint:
     loops: tuple[tuple[str, int], ...] = ()
 
 
-STAGE_READY, STAGE_DONE, PUSHED, LANDED = range(4)
+STAGE_READY, STAGE_DONE, PUSHED, LANDED, TIME = range(5)
 """Numbers of the points that the device library knows; as in device/trace.cuh."""
 FIXED_POINTS = (
     TracePoint(PointKind.RING, "wait for the ring"),
     TracePoint(PointKind.WORK, "products of a stage"),
     TracePoint(PointKind.PRODUCER, "load of a stage started"),
     TracePoint(PointKind.PRODUCER, "load of a stage landed"),
+    TracePoint(PointKind.PRODUCER, "the GPU's timer"),
 )
 
 
@@ -67,6 +68,10 @@ class TraceWriter:
     detail: TraceDetail | None = None
     points: list[TracePoint] = field(default_factory=lambda: list(FIXED_POINTS))
     loops: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
+
+    @property
+    def is_on(self) -> bool:
+        return self.detail is not None
 
     @property
     def has_stages(self) -> bool:
@@ -91,6 +96,17 @@ class TraceWriter:
 
     def mark(self, source: SourceWriter, text: str, operation: str = "", kind: PointKind = PointKind.WORK) -> None:
         """A timestamp of what ends here."""
+        self._point(source, "mark", text, operation, kind)
+
+    def read(self, source: SourceWriter) -> None:
+        """Reads the time of an event, which `store` names before the next one: the clock takes some cycles to answer."""
+        self.write(source, "trace.read();")
+
+    def store(self, source: SourceWriter, text: str, operation: str = "", kind: PointKind = PointKind.WORK) -> None:
+        """A timestamp of what ended where `read` was written."""
+        self._point(source, "store_as", text, operation, kind)
+
+    def _point(self, source: SourceWriter, how: str, text: str, operation: str, kind: PointKind) -> None:
         if self.detail is None:
             return
         point = TracePoint(kind, text, operation, tuple((name, stop - start) for name, start, stop in self.loops))
@@ -101,4 +117,4 @@ class TraceWriter:
             after = prod(stop - first for _, first, stop in self.loops[number + 1 :])
             index = f"static_cast<u32>({LOOP_PREFIX}{name}{f' - {start}' if start else ''})"
             terms.append(f"({index}{f' * {after}' if after > 1 else ''} << POINT_BITS)")
-        source.line(f"trace.mark({' + '.join(terms)});")
+        source.line(f"trace.{how}({' + '.join(terms)});")

@@ -238,6 +238,7 @@ class ElementLoop:
         with self.rounds(source):
             self.write_loads(source, values, prelude)
             self.write_elements(source, values.lines, prelude)
+            self.write_finished(source, values)
 
     def rounds(self, source: SourceWriter):
         """The loop over rounds; `base` is this thread's first vector of one."""
@@ -299,9 +300,21 @@ class ElementLoop:
         for leaf in values.leaves:
             if leaf.tagged:
                 source.line(f"{leaf.name}_loads.finish({leaf.name}, p.epoch, watch, {leaf.operation});")
-                trace = values.context.trace
-                if trace.has_stages or not is_late:
-                    trace.mark(source, values.context.operations[leaf.operation].text, kind=PointKind.WORDS)
+        if self.is_traced(values, is_late=is_late):
+            values.context.trace.read(source)
+
+    def write_finished(self, source: SourceWriter, values: ValueWriter, *, is_late: bool = False) -> None:
+        """Follows what was made of the words that `write_finish` has waited for."""
+        if self.is_traced(values, is_late=is_late):
+            operations = values.context.operations
+            text = ", ".join(operations[leaf.operation].text for leaf in values.leaves if leaf.tagged)
+            values.context.trace.store(source, text, kind=PointKind.WORDS)
+
+    @staticmethod
+    def is_traced(values: ValueWriter, *, is_late: bool) -> bool:
+        """Whether there is a timestamp of the wait for tagged words."""
+        trace = values.context.trace
+        return trace.is_on and any(leaf.tagged for leaf in values.leaves) and (trace.has_stages or not is_late)
 
     def _vector(self, leaf: Leaf) -> int:
         return self.vector if leaf.address.run == "i" and (leaf.tagged or leaf.is_f32) else 1

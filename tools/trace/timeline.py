@@ -18,6 +18,7 @@ from ...backends.cuda.trace_points import (
     PUSHED,
     STAGE_DONE,
     STAGE_READY,
+    TIME,
     TIMER_NS,
     PointKind,
     TracePoint,
@@ -151,12 +152,12 @@ class _Clock:
             raise TraceError(f"the clocks of SM {sm} stand still: {cycles} cycles in {ns} ns; trace again")
         ghz = cycles / max(end_ns - start_ns, 0.5)
         row = block.producer
-        landed = (row.codes & np.uint32((1 << POINT_BITS) - 1)) == LANDED
-        since = _since_begin(block, row)[landed]
+        timed = (row.codes & np.uint32((1 << POINT_BITS) - 1)) == TIME
+        since = _since_begin(block, row)[timed]
         expected = start_ns + since / ghz
         # the timer's higher bits are those of what is nearest
         period = TIMER_NS << (32 - POINT_BITS)
-        low = (row.codes[landed] >> np.uint32(POINT_BITS)).astype(np.float64) * TIMER_NS + max(tick, TIMER_NS) / 2
+        low = (row.codes[timed] >> np.uint32(POINT_BITS)).astype(np.float64) * TIMER_NS + max(tick, TIMER_NS) / 2
         gains = (low - expected + period / 2) % period - period / 2
         width = max(_KNOT_NS, _KNOT_TICKS * tick) * ghz
         bins = np.floor(since / width).astype(np.int64)

@@ -48,19 +48,21 @@ struct RingReader {
 
     __device__ __forceinline__ const u8* acquire(Watch& watch, u32 operation) {
         wait_barrier(ring.full + stage, parity, watch, operation, WAIT_RING_FULL, stage);
-        trace.mark(operation << POINT_BITS | POINT_STAGE_READY);
+        trace.read(operation << POINT_BITS | POINT_STAGE_READY);
         return ring.data + stage * STAGE_BYTES;
     }
 
     // Every thread arrives for itself. One arrival a warp after __syncwarp takes as long, and racecheck, which does not
     // follow __syncwarp into the arrival, calls the next copy a race.
     __device__ __forceinline__ void release() {
-        trace.mark(POINT_STAGE_DONE);
+        trace.store();
+        trace.read(POINT_STAGE_DONE);
         mbarrier_arrive(ring.empty + stage);
         if (++stage == STAGES) {
             stage = 0;
             parity ^= 1;
         }
+        trace.store();
     }
 };
 
@@ -78,7 +80,7 @@ struct RingWriter {
     __device__ __forceinline__ bool await_oldest(Watch& watch, u32 operation) {
         const bool landed =
             wait_barrier(ring.full + landed_stage, landed_parity, watch, operation, WAIT_RING_FULL, landed_stage);
-        trace.mark_time(POINT_LANDED);
+        trace.read(POINT_LANDED);
         --under_way;
         if (++landed_stage == STAGES) {
             landed_stage = 0;
@@ -90,12 +92,15 @@ struct RingWriter {
     // Loads `bytes` (a multiple of 16) at `source` into the next stage. Does nothing once a wait has given up.
     __device__ __forceinline__ void push(const u8* source, u32 bytes, Watch& watch, u32 operation) {
         if (stopped) return;
-        bool failed = under_way == IN_FLIGHT && !await_oldest(watch, operation);
+        const bool awaits = under_way == IN_FLIGHT;
+        bool failed = awaits && !await_oldest(watch, operation);
         failed = failed || !wait_barrier(ring.empty + stage, parity ^ 1, watch, operation, WAIT_RING_EMPTY, stage);
         stopped = any_driver(failed);
         if (stopped) return;
         start_copy(ring.data + stage * STAGE_BYTES, source, bytes, ring.full + stage);
+        if (awaits) trace.store();
         trace.mark(operation << POINT_BITS | POINT_PUSHED);
+        if (stage % 2 == 0) trace.mark_time();
         ++under_way;
         if (++stage == STAGES) {
             stage = 0;
@@ -108,7 +113,7 @@ struct RingWriter {
     __device__ void finish() {
         for (; under_way > 0; --under_way) {
             for (u32 polls = 0; polls < (1u << 20) && !mbarrier_poll(ring.full + landed_stage, landed_parity);) ++polls;
-            trace.mark_time(POINT_LANDED);
+            trace.mark(POINT_LANDED);
             if (++landed_stage == STAGES) {
                 landed_stage = 0;
                 landed_parity ^= 1;

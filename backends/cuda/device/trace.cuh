@@ -11,6 +11,7 @@ constexpr u32 POINT_STAGE_READY = 0;  // consumers: the next stage of the ring i
 constexpr u32 POINT_STAGE_DONE = 1;   // consumers: and has been read
 constexpr u32 POINT_PUSHED = 2;       // producer: the load of the next stage was started
 constexpr u32 POINT_LANDED = 3;       // producer: the oldest load under way was seen to have landed
+constexpr u32 POINT_TIME = 4;         // producer: the index is the time
 constexpr u32 POINT_BITS = 12;
 
 // Words: events; %globaltimer at `begin` and at `align`; the clock then, in the low and the high half; the timer's tick.
@@ -19,8 +20,10 @@ constexpr u32 TRACE_HEADER = 5;
 constexpr int NOT_TRACING = 1 << 30;  // events are far fewer
 
 struct NoTrace {
+    __device__ __forceinline__ void read(u32) {}
+    __device__ __forceinline__ void store() {}
     __device__ __forceinline__ void mark(u32) {}
-    __device__ __forceinline__ void mark_time(u32) {}
+    __device__ __forceinline__ void mark_time() {}
 };
 
 #ifdef AMK_TRACED
@@ -44,27 +47,42 @@ struct Trace {
     u64* end;   // of the row
     int next;   // event, counted from the end: from 0 on they are dropped. In threads that do not trace, far beyond.
     u32 begun;  // the clock at `begin`
+    u32 time, code;  // of an event that was read and not stored yet
 
     __device__ static __forceinline__ Trace of_row(u64* rows, u32 row, u32 capacity) {
         const bool is_tracing = threadIdx.x % CONSUMERS == 0;
         return {kept(rows + static_cast<u64>(blockIdx.x * 2 + row + 1) * (TRACE_HEADER + capacity)),
-                is_tracing ? -static_cast<int>(capacity) : NOT_TRACING, 0};
+                is_tracing ? -static_cast<int>(capacity) : NOT_TRACING, 0, 0, 0};
     }
     __device__ __forceinline__ bool is_tracing() const { return next < NOT_TRACING; }
     __device__ __forceinline__ u64* header(u32 capacity) const { return end - capacity - TRACE_HEADER; }
 
     // Short: phases of small models last as long as it takes to fetch their instructions. The clock is read where only one
     // warp does: by all of them, the compiler reads it into a uniform register, which takes 30 cycles more.
-    __device__ __forceinline__ void mark(u32 code) {
-        if (next < 0) store_event(end + next, code, clock_word());
+    //
+    // The clock is read where an event happens, and stored where there is time: it is there some 30 cycles later.
+    __device__ __forceinline__ void read(u32 what = 0) {
+        if (next < 0) time = clock_word();
+        code = what;
+    }
+    __device__ __forceinline__ void store() {
+        if (next < 0) store_event(end + next, code, time);
         ++next;
+    }
+    __device__ __forceinline__ void store_as(u32 what) {
+        code = what;
+        store();
+    }
+    __device__ __forceinline__ void mark(u32 what) {
+        read(what);
+        store();
     }
     // An event whose index is the GPU's timer in units of 32 ns. The clocks of SMs have nothing to do with each other, and
     // each GPC changes the frequency of its own within a step, by percents.
-    __device__ __forceinline__ void mark_time(u32 point) {
+    __device__ __forceinline__ void mark_time() {
         if (next < 0) {
-            const u32 time = static_cast<u32>(now_ns() >> 5);
-            store_event(end + next, time << POINT_BITS | point, clock_word());
+            const u32 units = static_cast<u32>(now_ns() >> 5);
+            store_event(end + next, units << POINT_BITS | POINT_TIME, clock_word());
         }
         ++next;
     }
@@ -80,7 +98,7 @@ struct Trace {
         u64* const row = header(capacity);
         const u64 before = now_ns();
         u64 now = before;
-        u32 time = clock_word();
+        time = clock_word();
         for (u32 polls = 0; now == before && polls < 4096; ++polls) {
             now = now_ns();
             time = clock_word();
