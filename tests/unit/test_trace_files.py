@@ -240,6 +240,7 @@ page.unpack(part("columns")).then((bytes) => {
     before: page.intervalAt(sms[1], sms[1].start - 1),
     ring: [...sums],
     loops: page.loopText([["layer", 3], ["part", 4]], 7),
+    views: ["#1.5-20", "#20-1", "", "#x"].map(page.viewOf),
   }));
 });
 """
@@ -269,6 +270,7 @@ def test_html_script(timeline: Timeline, tmp_path: Path) -> None:
     assert sm.starts[result["at"]] <= 450 < sm.ends[result["at"]]
     assert result["before"] == -1
     assert result["loops"] == "layer 1, part 3"
+    assert result["views"] == [[1500, 20000], None, None, None]
     titles = [hint["title"] for hint in result["hints"]]
     assert titles[0] == "wait: words, for linear_q"
     assert result["hints"][0]["lines"][-1] == "waited for the words of the read of @x[layer, 0:1, 0:64]"
@@ -282,3 +284,69 @@ def test_html_script(timeline: Timeline, tmp_path: Path) -> None:
     for channel, values in enumerate((ready, loading)):
         mean = (values[:-1] * np.diff(times)).sum() / timeline.length
         assert np.mean(result["ring"][channel::2]) == pytest.approx(mean, rel=0.02)
+
+
+_BROWSER = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+
+_ACTIONS = """
+<pre id="result"></pre>
+<script>
+async function act() {
+  while (!window.page) await new Promise((done) => setTimeout(done, 20));
+  const rows = document.getElementById("rows"), box = rows.getBoundingClientRect(), page = window.page;
+  const at = (x, row) => ({ clientX: box.left + x, clientY: box.top + 20 + (row + 0.5) * page.height(), bubbles: true });
+  const view = () => [page.from, page.to], result = { start: view() };
+  rows.dispatchEvent(new WheelEvent("wheel", { deltaY: -200, cancelable: true, ...at(300, 1) }));
+  result.closer = view();
+  rows.setPointerCapture = () => {};
+  rows.dispatchEvent(new PointerEvent("pointermove", at(300, 2)));
+  result.hint = document.getElementById("hint").textContent;
+  rows.dispatchEvent(new PointerEvent("pointerdown", at(300, 2)));
+  rows.dispatchEvent(new PointerEvent("pointerup", at(300, 2)));
+  result.chosen = page.chosen;
+  rows.dispatchEvent(new PointerEvent("pointerdown", at(300, 2)));
+  rows.dispatchEvent(new PointerEvent("pointermove", at(200, 2)));
+  rows.dispatchEvent(new PointerEvent("pointerup", at(200, 2)));
+  result.moved = view();
+  rows.dispatchEvent(new KeyboardEvent("keydown", { key: "0" }));
+  result.fit = view();
+  document.querySelector("#legend button").click();
+  result.only = page.only;
+  page.drawRows();
+  page.drawRing();
+  const data = rows.getContext("2d").getImageData(0, 0, rows.width, rows.height).data;
+  result.colours = new Set(new Uint32Array(data.buffer)).size;
+  result.table = document.querySelectorAll("#summary tr").length;
+  result.title = document.getElementById("title").textContent;
+  document.getElementById("result").textContent = JSON.stringify(result);
+}
+act().catch((error) => (document.getElementById("result").textContent = `failed: ${error.stack}`));
+</script>
+"""
+
+
+@pytest.mark.skipif(_BROWSER is None, reason="needs chromium")
+def test_html_in_a_browser(timeline: Timeline, tmp_path: Path) -> None:
+    """Zoomed, moved and pointed at: the page does what its help says."""
+    assert _BROWSER is not None
+    page = timeline_html(timeline, summarise(timeline))
+    (tmp_path / "page.html").write_text(page.replace("</body>", _ACTIONS + "</body>"))
+    command = [_BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--window-size=900,700", "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "page.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr[-2000:]
+    result = json.loads(found[1])
+    length = result["start"][1]
+    assert result["start"] == [0, length]
+    closer, moved = (view[1] - view[0] for view in (result["closer"], result["moved"]))
+    assert closer == pytest.approx(length * 2.718281828**-0.6, rel=0.01)
+    assert moved == pytest.approx(closer)
+    assert result["moved"][0] > result["closer"][0]
+    assert result["fit"] == [0, length]
+    assert "SM 2, " in result["hint"]
+    assert result["chosen"] == 2
+    assert result["only"] == {"kind": "wait: words"}
+    assert result["colours"] > 10
+    assert result["table"] == 1 + 2 + 2
+    assert result["title"] == "synthetic: one step at context 16"

@@ -127,6 +127,13 @@ function loopText(loops, index) {
   return parts.join(", ");
 }
 
+// The times in "#FROM-TO", in microseconds: a part of the step that the page shows first.
+function viewOf(hash) {
+  const match = hash.match(/^#([0-9.]+)-([0-9.]+)$/);
+  const times = match ? [1000 * match[1], 1000 * match[2]] : [];
+  return times[1] > times[0] ? times : null;
+}
+
 // What a hint says of an interval: its title, and lines.
 function describe(header, sm, number, n) {
   const point = header.points[sm.points[n]], operation = header.operations[sm.owners[n]];
@@ -153,8 +160,7 @@ class Page {
   constructor(header, sms) {
     this.header = header;
     this.sms = sms;
-    this.from = 0;
-    this.to = header.length;
+    [this.from, this.to] = viewOf(window.location.hash) || [0, header.length];
     this.rowHeight = 0; // 0: all SMs fit
     this.top = 0;
     this.chosen = 0;
@@ -650,4 +656,4 @@ async function start() {
 }
 
 if (typeof document !== "undefined") start();
-else module.exports = { unpack, smsOf, intervalAt, describe, addRing, loopText };
+else module.exports = { unpack, smsOf, intervalAt, describe, addRing, loopText, viewOf };
