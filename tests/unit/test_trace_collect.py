@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -99,13 +100,18 @@ def amk(*args: str | Path) -> int:
 def test_from(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outputs = [tmp_path / name for name in ("a.html", "a.json", "a.json.gz", "a.npz")]
     flags = [text for path in outputs for text in ("-o", path)]
-    assert amk("trace", "--from", raw, *flags, "--html", tmp_path / "page", "--perfetto", tmp_path / "events") == 0
+    flags += ["--html", tmp_path / "page", "--perfetto", tmp_path / "events", "--json", tmp_path / "sums"]
+    assert amk("trace", "--from", raw, *flags) == 0
     out = capsys.readouterr().out
     assert "linear_q" in out
     assert all(str(path) in out for path in outputs)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "page").read_bytes()
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "events").read_bytes()
     assert read_raw(tmp_path / "a.npz").facts == read_raw(raw).facts
+    sums = json.loads((tmp_path / "sums").read_text())
+    assert sums["overhead"] == pytest.approx(0.01)
+    assert sum(sums["shares"].values()) == pytest.approx(1)
+    assert sums["operations"]["other"]["median_us"] is None
 
 
 @pytest.mark.parametrize(

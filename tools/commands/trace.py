@@ -7,6 +7,7 @@ needs no GPU."""
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--perfetto", metavar="FILE", type=Path, default=argparse.SUPPRESS, help="write trace events, whatever the name"
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, default=argparse.SUPPRESS, help="write the summary, with all timed steps"
     )
     parser.add_argument(
         "--from",
@@ -160,6 +164,7 @@ def _write(args: argparse.Namespace, trace: RawTrace, timeline: Timeline, summar
     from ..trace.html import timeline_html
     from ..trace.perfetto import perfetto_json
     from ..trace.raw import write_raw
+    from ..trace.summary import summary_json
 
     paths: list[Path] = []
 
@@ -169,6 +174,10 @@ def _write(args: argparse.Namespace, trace: RawTrace, timeline: Timeline, summar
     def write_perfetto(path: Path) -> None:
         write_atomically(path, perfetto_json(timeline, compress=path.suffix == ".gz"))
 
+    def write_json(path: Path) -> None:
+        content = json.dumps(summary_json(timeline, summary), indent=1, allow_nan=False)
+        write_atomically(path, f"{content}\n".encode())
+
     for path in args.output:
         if path.suffix == ".npz":
             write_raw(path, trace)
@@ -177,7 +186,7 @@ def _write(args: argparse.Namespace, trace: RawTrace, timeline: Timeline, summar
         else:
             write_perfetto(path)
         paths.append(path)
-    for name, write in (("html", write_html), ("perfetto", write_perfetto)):
+    for name, write in (("html", write_html), ("perfetto", write_perfetto), ("json", write_json)):
         if (path := getattr(args, name, None)) is not None:
             write(path)
             paths.append(path)

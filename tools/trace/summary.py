@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -102,6 +104,42 @@ def _ring(timeline: Timeline) -> tuple[float, float]:
             sums += ((ready[:-1] * steps).sum(), (loading[:-1] * steps).sum())
             time += float(times[-1] - times[0])
     return (float(sums[0] / time), float(sums[1] / time)) if time > 0 else (0.0, 0.0)
+
+
+def summary_json(timeline: Timeline, summary: TraceSummary) -> dict[str, Any]:
+    """The summary for JSON, with each timed step; NaN becomes None."""
+    facts = timeline.facts
+    return {
+        "model": facts.model,
+        "device": facts.device,
+        "target": facts.target,
+        "sms": facts.sms,
+        "context": facts.context,
+        "detail": facts.detail,
+        "untraced_us": facts.untraced_us,
+        "traced_us": facts.traced_us,
+        "median_untraced_us": _number(summary.untraced_us),
+        "median_traced_us": _number(summary.traced_us),
+        "overhead": _number(summary.overhead),
+        "shown_us": summary.length_us,
+        "events": sum(len(sm.ends) + 1 for sm in timeline.sms),
+        "ghz": {"least": min(timeline.ghz), "greatest": max(timeline.ghz)},
+        "ring": {"stages": facts.stages, "ready": summary.ready, "loading": summary.loading},
+        "shares": {kind.value: share for kind, share in summary.shares.items()},
+        "operations": {
+            operation.name: {
+                "runs": operation.runs,
+                "median_us": _number(operation.median_us),
+                "p90_us": _number(operation.p90_us),
+                "shares": {kind.value: share for kind, share in operation.shares.items()},
+            }
+            for operation in summary.operations
+        },
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if isfinite(value) else None
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------
