@@ -11,6 +11,7 @@ from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.errors import TargetError
 from ..amk_ir.targets import get_target
+from .drop_outputs import DropOutputsPass
 from .graph_to_task import GraphToTaskPass
 from .insert_sync import Handoff
 from .pipeline import run_passes
@@ -23,7 +24,8 @@ class GraphToQueuePass(ModulePass):
     """graph-to-task and task-to-queue, with their options.
 
     With tasks=0, targets that run on virtual SMs (`reference`) get one task an SM and family, because each task costs
-    their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows.
+    their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows. outputs=false: drop-outputs, all of
+    them, between the two.
     """
 
     name = "graph-to-queue"
@@ -38,6 +40,7 @@ class GraphToQueuePass(ModulePass):
     stages: int = TaskToQueuePass.stages
     bytes: int = TaskToQueuePass.bytes
     in_flight: int = TaskToQueuePass.in_flight
+    outputs: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         try:
@@ -51,6 +54,7 @@ class GraphToQueuePass(ModulePass):
             op,
             (
                 GraphToTaskPass(self.rows, tasks, self.columns, self.widest, 0 if tasks else sms),
+                *(() if self.outputs else (DropOutputsPass(),)),
                 TaskToQueuePass(self.target, self.sms, self.handoff, self.stages, self.bytes, self.in_flight),
             ),
         )

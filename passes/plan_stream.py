@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
@@ -15,12 +14,13 @@ from xdsl.utils.exceptions import PassFailedException
 from ..amk_ir.attrs import Ring, RingAttr
 from ..amk_ir.targets import Target, get_target
 from ..dialects import queue, task
+from .activation_memory import activation_bytes, partial_bytes
 from .kernel_size import check_size
 
 _MAX_STAGES = 10
 """More stages than this were not measured to help."""
 _FIXED_RESERVE = 8192
-"""Shared memory in bytes for mbarriers, reductions over warps and phase tables."""
+"""Shared memory in bytes for mbarriers, reductions over warps, partial sums and phase tables."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class PlanStreamPass(ModulePass):
         target = get_target(kernel.target.data)
         if not target.is_cuda:
             return self.stages or 4  # a ring of a few stages, so that its limit is exercised
-        working = max(activation_bytes(kernel), attention_bytes(kernel))
+        held = max((activation_bytes(kernel, name, self.bytes) for name in kernel.families), default=0)
+        working = max(held, attention_bytes(kernel)) + partial_bytes(kernel)
         room = target.shared_memory_per_block - working - _FIXED_RESERVE
         fitting = room // self.bytes
         stages = self.stages or min(_MAX_STAGES, fitting)
@@ -71,15 +72,6 @@ class PlanStreamPass(ModulePass):
 
 def _room(target: Target, room: int) -> str:
     return f"{max(room, 0)} of {target.shared_memory_per_block} bytes are left beside what one task holds"
-
-
-def activation_bytes(kernel: queue.KernelOp) -> int:
-    """Shared memory for what a task holds of the vectors that its matmuls read, 4 bytes an element: the most of all."""
-    most = 0
-    for family in kernel.families.values():
-        inputs = {op.x: task.shape_of(op.x) for op in family.body.block.ops if isinstance(op, task.MatmulOp)}
-        most = max(most, sum(4 * prod(shape) for shape in inputs.values() if DYNAMIC_INDEX not in shape))
-    return most
 
 
 def attention_bytes(kernel: queue.KernelOp) -> int:

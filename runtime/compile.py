@@ -30,10 +30,17 @@ def new_context() -> Context:
     return context
 
 
-def plan(model: ModuleOp, target: Target, sms: int | None = None, options: PassOptions | None = None) -> VerifiedKernel:
+def plan(
+    model: ModuleOp,
+    target: Target,
+    sms: int | None = None,
+    options: PassOptions | None = None,
+    *,
+    outputs: bool = True,
+) -> VerifiedKernel:
     """Lowers a module with one graph.model to a schedule for `target` on `sms` SMs (None: all), and verifies it.
 
-    options: of the passes. `model` is left as it is.
+    options: of the passes. `model` is left as it is. Without `outputs`, the kernel only leaves its KV cache behind.
 
     Raises:
         UsageError: options that the pipeline does not have.
@@ -47,7 +54,7 @@ def plan(model: ModuleOp, target: Target, sms: int | None = None, options: PassO
         )
     module = model.clone()
     chosen = check_options(options or {}, "options")
-    lowering = GraphToQueuePass(target=target.name, sms=sms or target.num_sms, **chosen)
+    lowering = GraphToQueuePass(target=target.name, sms=sms or target.num_sms, outputs=outputs, **chosen)
     try:
         PassPipeline((lowering,), _verify).apply(new_context(), module)
     except PassFailedException as e:

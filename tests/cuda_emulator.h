@@ -137,6 +137,8 @@ static inline uint4 load_words(const unsigned* p) {
 static inline uint4 load_shared_if(const unsigned short* p, bool wanted) {
     return wanted ? *reinterpret_cast<const uint4*>(p) : uint4{0, 0, 0, 0};
 }
+static inline unsigned thread_number() { return threadIdx.x; }
+static inline void send_token(unsigned long long* to, unsigned long long word) { __atomic_store_n(to, word, __ATOMIC_RELAXED); }
 static inline void store_word(unsigned* p, unsigned word) { __atomic_store_n(p, word, __ATOMIC_RELAXED); }
 static inline unsigned short to_bf16(float value) {
     const unsigned bits = __float_as_uint(value);

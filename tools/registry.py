@@ -53,6 +53,11 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
         return ConvertGraphToTaskPass
 
+    def get_drop_outputs():
+        from ..passes.drop_outputs import DropOutputsPass
+
+        return DropOutputsPass
+
     def get_expand_queues():
         from ..passes.expand_queues import ExpandQueuesPass
 
@@ -120,6 +125,7 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
     return {
         "convert-graph-to-task": get_convert_graph_to_task,
+        "drop-outputs": get_drop_outputs,
         "expand-queues": get_expand_queues,
         "fuse-into-consumer": get_fuse_into_consumer,
         "fuse-into-producer": get_fuse_into_producer,

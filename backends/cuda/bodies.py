@@ -10,6 +10,7 @@ from xdsl.ir import SSAValue
 
 from ...amk_ir.errors import CompileError
 from ...amk_ir.linear import POSITION
+from ...amk_ir.segments import Segments
 from ...dialects.task import (
     AttentionOp,
     FamilyOp,
@@ -24,6 +25,7 @@ from .argmax import ARGMAX_OPS, argmaxes_of, write_argmax
 from .context import EmitContext
 from .coordinates import INDEX_PREFIX, Coordinates, Segment, linear_text, row_major_strides, sum_text
 from .placement import PlacedTasks
+from .rows import write_rows
 from .source import SourceWriter
 from .values import (
     ElementLoop,
@@ -59,12 +61,14 @@ def write_run_group(source: SourceWriter, context: EmitContext, runs: Sequence[P
             _write_single(source, context, run)
             position += 1
             continue
-        shared = _prologue_text(context, run)
+        segments = context.segments(run)
+        shared = _prologue_text(context, run) if segments is None else ""
         last = position + 1
-        if shared is not None:
+        if shared is not None and segments is None:
             while (
                 last < len(runs)
                 and ops_of(runs[last].family, MatmulOp)
+                and context.segments(runs[last]) is None
                 and shared == _prologue_text(context, runs[last])
             ):
                 last += 1
@@ -322,6 +326,9 @@ def _write_row_activations(
 ) -> None:
     """Activations that are known element by element; of a norm, all but its scale, and its sums of squares."""
     shape = shape_of(x)
+    if shape[0] > 1:
+        write_rows(source, context, run, x, norm, row.removeprefix("t * ").removesuffix(" + "))
+        return
     tokens, width = shape[0], prod(shape[1:])
     where = Coordinates((Segment("t", (tokens,)), Segment("i", shape[1:])))
     values = ValueWriter(context, run.task, {})
@@ -376,6 +383,7 @@ class _Matmul:
     """A run of tasks that multiply; `batch` of them, neighbours on their SM, between two barriers.
 
     shape: groups of 8 rows, k blocks, k blocks of a ring stage. slot: floats of partial sums a task. loops: what the tasks of a batch store.
+    segments: of the activations, if they are not held at once.
     """
 
     context: EmitContext
@@ -386,6 +394,7 @@ class _Matmul:
     shape: tuple[int, int, int]
     operation: int
     loops: list[_StoreLoop]
+    segments: Segments | None
 
     @staticmethod
     def of(context: EmitContext, run: PlacedTasks, is_shared: bool) -> _Matmul:
@@ -398,7 +407,11 @@ class _Matmul:
                 f"family @{run.name}: a task has {layout.rows} weight rows, at most {MAX_GROUPS * 8} fit the registers"
             )
         slot = 8 * tokens * layout.groups * 8
+        segments = context.segments(run)
         batch = max(1, min(run.most, context.partial_bytes // (4 * slot))) if is_shared else 1
+        if segments is not None:
+            batch = segments.batch
+            context.need_work(segments.bytes)
         context.partial_floats = max(context.partial_floats, batch * slot)
         given: dict[SSAValue, Given] = {
             matmul.result: _product(run, layout.groups, tokens, slot if batch > 1 else 0, part.first_row)
@@ -411,7 +424,7 @@ class _Matmul:
         ]
         operation = context.operation(f"task.stream in @{run.name}, consumed")
         shape = layout.groups, layout.k_blocks, layout.chunk_blocks
-        return _Matmul(context, run, is_shared, batch, slot, shape, operation, loops)
+        return _Matmul(context, run, is_shared, batch, slot, shape, operation, loops, segments)
 
     @property
     def is_once(self) -> bool:
@@ -459,15 +472,11 @@ class _Matmul:
             _write_activations(source, self.context, run)
             self.context.trace.store(source, "activations", run.text)
         source.line("float* partial = partials + flip * PARTIAL_FLOATS;")
-        groups, k_blocks, chunk = self.shape
-        product = f"at = multiply<{groups}, {k_blocks}, {chunk}>(at, flip * PARTIAL_FLOATS"
+        if self.segments is not None:
+            self._write_segments(source, self.segments)
+        else:
+            self._write_products(source)
         trace = self.context.trace
-        traced = ", trace" if trace.has_stages else ""
-        slots = "" if self.batch == 1 else f" + slot * {self.slot}"
-        with source.block("" if self.batch == 1 else f"for (int slot = 0; slot < count_{run.number}; ++slot)"):
-            source.line(f"{product}{slots}, {self.operation}{traced});")
-            if trace.has_stages:
-                source.line(f"trace.next += {2 * -(-k_blocks // chunk)};  // two events a stage")
         source.line("consumer_barrier();")
         trace.read(source)
         waits = any(loop.has_event for loop in self.loops)
@@ -482,6 +491,66 @@ class _Matmul:
         if not waits:
             trace.store(source, "products", run.text)
         trace.mark(source, "results", run.text)
+
+    def _write_products(self, source: SourceWriter) -> None:
+        run = self.run
+        groups, k_blocks, chunk = self.shape
+        product = f"at = multiply<{groups}, {k_blocks}, {chunk}>(at, flip * PARTIAL_FLOATS"
+        trace = self.context.trace
+        traced = ", trace" if trace.has_stages else ""
+        slots = "" if self.batch == 1 else f" + slot * {self.slot}"
+        with source.block("" if self.batch == 1 else f"for (int slot = 0; slot < count_{run.number}; ++slot)"):
+            source.line(f"{product}{slots}, {self.operation}{traced});")
+            self._skip_stages(source, k_blocks)
+
+    def _skip_stages(self, source: SourceWriter, blocks: int) -> None:
+        """After a call that has noted the stages of `blocks` k blocks."""
+        if self.context.trace.has_stages:
+            source.line(f"trace.next += {2 * -(-blocks // self.shape[2])};  // two events a stage")
+
+    def _write_segments(self, source: SourceWriter, segments: Segments) -> None:
+        """All products of a batch: with the first segment of the activations, then with the next one."""
+        run = self.run
+        x = _matmuls(run.family)[0].x
+        if ops_of(run.family, RmsNormOp):
+            raise CompileError(
+                f"family @{run.name}: the activations of a task.rms_norm do not fit into shared memory; use fewer tokens "
+                "a step"
+            )
+        width, last = prod(shape_of(x)[1:]), segments.count - 1
+        groups, _, chunk = self.shape
+        stride = f"activation_stride({segments.blocks})"
+        source.line("#pragma unroll 1")
+        with source.block(f"for (int segment = 0; segment < {segments.count}; ++segment)"):
+            source.line("if (segment > 0) consumer_barrier();  // else others still multiply with the one before")
+            if width % (segments.blocks * 32):
+                source.line(
+                    f"const int size = segment < {last} ? {segments.blocks * 32} : {width - last * segments.blocks * 32};"
+                )
+            source.line("const Activations x = activations(work);")
+            write_rows(source, self.context, run, x, None, stride, segments)
+            if width % 32:
+                with source.block(f"if (segment == {last})"):
+                    source.line(f"const int i = {width - last * segments.blocks * 32} + threadIdx.x;")
+                    with source.block(f"for (int t = 0; t < {segments.tokens}; ++t)"):
+                        source.line(f"if (i < {segments.last_blocks * 32}) x.put(t * {stride} + i, 0.0f);")
+            source.line("consumer_barrier();")
+            self.context.trace.mark(source, "activations", run.text)
+            with source.block(f"for (int slot = 0; slot < count_{run.number}; ++slot)"):
+                traced = ", trace" if self.context.trace.has_stages else ""
+                tail = f"{segments.blocks}, {chunk}>(at, slot, segment, {last}, partial_at, {self.operation}{traced});"
+                source.line(f"const int partial_at = flip * PARTIAL_FLOATS + slot * {self.slot};")
+                if segments.last_blocks == segments.blocks:
+                    source.line(f"at = multiply_segment<{groups}, {segments.blocks}, {tail}")
+                    self._skip_stages(source, segments.blocks)
+                else:
+                    for condition, blocks in (
+                        (f"if (segment < {last})", segments.blocks),
+                        ("else", segments.last_blocks),
+                    ):
+                        with source.block(condition):
+                            source.line(f"at = multiply_segment<{groups}, {blocks}, {tail}")
+                            self._skip_stages(source, blocks)
 
 
 def _product(run: PlacedTasks, groups: int, tokens: int, slot: int, first_row: int) -> Given:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...amk_ir.attrs import BufferKind, Ring
 from ...amk_ir.errors import CompileError
+from ...amk_ir.segments import Segments, plan_segments
+from ...amk_ir.targets import get_target
 from ...dialects.queue import KernelOp
 from ...dialects.task import FamilyOp, MatmulOp, StreamOp, op_of, shape_of
-from .plan import Operation
+from .placement import PlacedTasks
+from .plan import KernelPlan, Operation, TokenLoop
 from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
 from .trace_points import TraceDetail, TraceWriter
 
@@ -29,7 +33,9 @@ class EmitContext:
     """State of one emission.
 
     loads: how many a thread issues together. partial_bytes: wanted for the partial sums of one batch of tasks.
-    started: numbers of the runs whose first loads are issued before their waits; asked: those whose queries, too, are
+    resident: plan of the kernel whose weights and state this one will use. token_loop: what a launch of several steps hands on, if the kernel can do that.
+    borrowed: streams that only the resident
+    kernel fetches, and this one reads rows of. started: numbers of the runs whose first loads are issued before their waits; asked: those whose queries, too, are
     ready before. trace: writes timestamps, if any.
     """
 
@@ -40,6 +46,9 @@ class EmitContext:
     loads: Loads
     partial_bytes: int
     trace: TraceWriter = field(default_factory=TraceWriter)
+    token_loop: TokenLoop | None = None
+    resident: KernelPlan | None = None
+    borrowed: dict[str, StreamStorage] = field(default_factory=dict[str, StreamStorage])
     used: set[str] = field(default_factory=set[str])
     operations: list[Operation] = field(default_factory=list[Operation])
     started: set[int] = field(default_factory=set[int])
@@ -48,8 +57,17 @@ class EmitContext:
     partial_floats: int = 0
 
     @staticmethod
-    def of(kernel: KernelOp, loads: Loads, partial_bytes: int, trace: TraceDetail | None = None) -> EmitContext:
-        """The context of `kernel`; CompileError if it has no ring or a family that cannot be packed."""
+    def of(
+        kernel: KernelOp,
+        loads: Loads,
+        partial_bytes: int,
+        trace: TraceDetail | None = None,
+        has_token_loop: bool = False,
+    ) -> EmitContext:
+        """The context of `kernel`.
+
+        Raises CompileError: no ring, a family that cannot be packed, or a token loop where no token leads to the next.
+        """
         if kernel.ring is None:
             raise CompileError(
                 f"kernel @{kernel.sym_name.data} has no ring: run the pass plan-stream before emitting CUDA"
@@ -68,7 +86,8 @@ class EmitContext:
                         f"weight @{part.access.buffer} of family @{stream.family} is {element}, the CUDA backend streams "
                         "bf16: import the model with bf16 weights"
                     )
-        context = EmitContext(kernel, ring, buffers, streams, loads, partial_bytes, TraceWriter(trace))
+        loop = find_token_loop(kernel.sym_name.data, kernel.tokens.value.data, buffers) if has_token_loop else None
+        context = EmitContext(kernel, ring, buffers, streams, loads, partial_bytes, TraceWriter(trace), loop)
         for storage in buffers.values():
             if storage.kind in (BufferKind.INPUT.value, BufferKind.OUTPUT.value, BufferKind.STATE.value):
                 context.used.add(storage.name)
@@ -77,6 +96,14 @@ class EmitContext:
     @property
     def tokens(self) -> int:
         return self.kernel.tokens.value.data
+
+    def pointer(self, storage: BufferStorage) -> str:
+        """C++ pointer to the ids of a buffer: those that a step hands to the next one are not where the others are."""
+        if self.token_loop is not None and storage.name == self.token_loop.token:
+            return "(&control.end.token)"
+        if self.token_loop is not None and storage.name == self.token_loop.chosen:
+            return f"(p.{storage.parameter} + watch.step % 2)"
+        return f"p.{storage.parameter}"
 
     def use_buffer(self, name: str) -> None:
         """Notes that the kernel accesses a buffer directly: weights that are only streamed are not stored twice."""
@@ -89,18 +116,42 @@ class EmitContext:
             self.operations.append(operation)
         return self.operations.index(operation)
 
+    def segments(self, run: PlacedTasks) -> Segments | None:
+        """The segments in which the activations of a run are held; None if all are held at once."""
+        layout = self.streams[run.name].layout
+        shared = get_target(self.kernel.target.data).shared_memory_per_block
+        return plan_segments(self.tokens, layout.k_blocks, layout.chunk_blocks, layout.groups, run.most, shared)
+
     def packed_rows(self, buffer: str) -> tuple[StreamStorage, int, int] | None:
         """(stream, rows a task, first row) where whole rows of a weight can be read from a packed stream."""
-        for stream in self.streams.values():
+        known = dict(self.streams)
+        if self.resident is not None:
+            known |= {stream.family: stream for stream in self.resident.streams}
+        for stream in known.values():
             if any(part.access.buffer == buffer for part in stream.parts):
                 layout = packed_row_layout(stream, buffer, self.buffers[buffer].shape)
                 if layout is not None:
+                    if stream.family not in self.streams:
+                        self.borrowed[stream.family] = stream
                     return stream, *layout
         return None
 
     def need_work(self, size: int) -> None:
         """Asks for `size` bytes of the work area, which one run uses at a time."""
         self.work_bytes = max(self.work_bytes, size)
+
+
+def find_token_loop(kernel: str, tokens: int, buffers: Mapping[str, BufferStorage]) -> TokenLoop:
+    """How a step's chosen token becomes the input of the next one; CompileError if a step is not from one id to one."""
+    inputs = [b for b in buffers.values() if b.kind == BufferKind.INPUT.value]
+    chosen = [b for b in buffers.values() if b.kind == BufferKind.OUTPUT.value and b.element == "i32"]
+    ids = [b.elements for b in (*inputs, *chosen) if b.element == "i32"]
+    if tokens != 1 or len(inputs) != 1 or len(chosen) != 1 or ids != [1, 1]:
+        raise CompileError(
+            f"kernel @{kernel} cannot run several steps a launch: that takes one i32 input and one i32 output of one "
+            f"element, found {tokens} tokens a step, {len(inputs)} inputs and {len(chosen)} i32 outputs"
+        )
+    return TokenLoop(inputs[0].name, chosen[0].name)
 
 
 def contracted_dimensions(family: FamilyOp) -> list[int]:

@@ -6,7 +6,8 @@ its producer warp walks the stream regions and keeps the weight ring full, its e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -14,6 +15,7 @@ from xdsl.ir import Block, Operation
 
 from ...amk_ir.errors import CompileError
 from ...amk_ir.linear import Linear
+from ...amk_ir.segments import Segments
 from ...amk_ir.targets import get_target
 from ...dialects.queue import FetchOp, KernelOp, PhaseOp, PlacedOp, ProgramOp, RunOp, SignalOp, WaitOp
 from ...dialects.schedule import Schedule
@@ -24,6 +26,7 @@ from .coordinates import LOOP_PREFIX, linear_text
 from .hazards import check_hazards
 from .placement import PlacedTasks
 from .plan import CounterStorage, KernelPlan
+from .sharing import check_shared
 from .source import SourceWriter
 from .trace_points import PointKind, TraceDetail
 
@@ -31,6 +34,8 @@ BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
 LOADS = (Loads(6, 8), Loads(4, 8), Loads(4, 4), Loads(2, 2))
 """To be tried in this order, until no registers are spilled."""
+LOADS_OF_ROWS = (Loads(4, 8), Loads(3, 8), Loads(2, 8), Loads(2, 4), Loads(2, 2))
+"""The same for steps of several tokens. Rows have the bits of single tokens as long as the loads of attention are equal."""
 PARTIAL_BYTES = 3072
 """Shared memory for the partial sums of one batch of tasks; there are two such buffers."""
 CONTROL_BYTES = 1024
@@ -43,10 +48,12 @@ MAX_EVENTS = 1000
 
 @dataclass(frozen=True)
 class DroppedSignal:
-    """A fault for tests: SM `sm` never signals `counter`. A wait for it then runs out of time."""
+    """A fault for tests: SM `sm` does not signal `counter` from step `step` of a launch on. A wait for it then runs out of
+    time."""
 
     counter: str
     sm: int
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,19 +69,25 @@ def emit_kernel(
     drop_signal: DroppedSignal | None = None,
     loads: Loads = LOADS[0],
     trace: TraceDetail | None = None,
+    token_loop: bool = False,
+    resident: KernelPlan | None = None,
 ) -> EmittedKernel:
     """CUDA C++ of `kernel`, which the caller has verified. `loads`: those that a thread issues together.
-    `trace`: the timestamps that each block takes.
+    `trace`: the timestamps that each block takes. `token_loop`: whether a launch can run several steps.
+    `resident`: plan of another kernel of the model, whose packed weights and state this one is to use.
 
-    Raises CompileError: not a CUDA target, no ring, the explicit form, or a body that cannot be expressed.
+    Raises CompileError: weights or state that the resident kernel stores otherwise, not a CUDA target, no ring, the explicit form, a body that cannot be expressed, or a token loop
+    of steps that are not from one token id to one.
     """
     check_hazards(kernel)
-    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace).emit()
+    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace, token_loop, resident).emit()
     limit = get_target(kernel.target.data).shared_memory_per_block
-    if emitted.plan.dynamic_shared <= limit:
-        return emitted
-    # more barriers, less memory: the sums of one task at a time
-    return _Emitter(kernel, drop_signal, loads, 0, trace).emit()
+    if emitted.plan.dynamic_shared > limit:
+        # more barriers, less memory: the sums of one task at a time
+        emitted = _Emitter(kernel, drop_signal, loads, 0, trace, token_loop, resident).emit()
+    if resident is not None:
+        check_shared(emitted.plan, resident)
+    return emitted
 
 
 class _Emitter:
@@ -87,6 +100,8 @@ class _Emitter:
         loads: Loads,
         partial_bytes: int,
         trace: TraceDetail | None,
+        token_loop: bool,
+        resident: KernelPlan | None,
     ):
         self.kernel = kernel
         self.drop = drop_signal
@@ -96,7 +111,8 @@ class _Emitter:
             raise CompileError(
                 f"kernel @{self.name} is for target '{self.target.name}', the CUDA backend needs one of the sm_* targets"
             )
-        self.context = EmitContext.of(kernel, loads, partial_bytes, trace)
+        self.context = EmitContext.of(kernel, loads, partial_bytes, trace, token_loop)
+        self.context.resident = resident
         self.trace = self.context.trace
         self.counters = self._count_signals()
         self.placed: dict[Operation, PlacedTasks] = {}
@@ -130,11 +146,12 @@ class _Emitter:
             dynamic_shared=shared,
             buffers=tuple(b for b in context.buffers.values() if b.name in context.used),
             weights=tuple(b for b in context.buffers.values() if b.source is not None),
-            streams=tuple(context.streams.values()),
+            streams=(*context.streams.values(), *context.borrowed.values()),
             counters=tuple(self.counters.values()),
             operations=tuple(context.operations),
             trace=self.trace.detail,
             trace_points=tuple(self.trace.points) if self.trace.detail else (),
+            token_loop=context.token_loop,
         )
         source = SourceWriter()
         source.line(f"// @{self.name} for {self.target.name}: {plan.grid} blocks of {plan.threads} threads, one an SM.")
@@ -148,6 +165,9 @@ class _Emitter:
             "matvec.cuh",
             "attention.cuh",
             "gather.cuh",
+            *(("matvec_segment.cuh",) if context.tokens > 1 else ()),
+            *(("thread_number.cuh",) if self._is_crowded else ()),
+            *(("token_loop.cuh",) if context.token_loop is not None else ()),
         ):
             source.line(f'#include "{name}"')
         source.line()
@@ -163,6 +183,8 @@ class _Emitter:
             source.line(f"u64 full[{ring.stages}], empty[{ring.stages}];")
             source.line("Watch watch;")
             source.line(f"float norm_sums[{context.tokens} * CONSUMER_WARPS];\nBest best[CONSUMER_WARPS];")
+            if context.token_loop is not None:
+                source.line("StepEnd end;")
         source.line("extern __shared__ __align__(1024) u8 shared[];")
         source.line(f'static_assert(sizeof(Control) <= {CONTROL_BYTES}, "as planned");')
         source.line()
@@ -176,6 +198,8 @@ class _Emitter:
             source.line("u32* counters;\nStuckRecord* records;\nu32* abort;")
             self.trace.write(source, "u64* trace;\nu64 trace_events;")
             source.line("u64 limit_ns;\nint pos;\nu32 epoch;")
+            if context.token_loop is not None:
+                source.line("TokenLoop loop;")
         source.line()
         for counter in plan.counters:
             if len(set(counter.totals)) > 1:
@@ -191,21 +215,35 @@ class _Emitter:
         with source.block(f"{head}const __grid_constant__ Parameters p)"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
             source.line("Watch& watch = control.watch;")
-            source.line("const int pos = p.pos;")
             source.line("const WeightRing ring = {shared, control.full, control.empty};")
             with source.block("if (threadIdx.x == 0)"):
-                for line in ("records = p.records", "abort = p.abort", "limit_ns = p.limit_ns", "phase = 0"):
+                for line in (
+                    "records = p.records",
+                    "abort = p.abort",
+                    "limit_ns = p.limit_ns",
+                    "phase = watch.step = 0",
+                    "ended = 0",
+                ):
                     source.line(f"watch.{line};")
                 source.line("watch.block_abort = 0;\nWeightRing(ring).init();")
+                if (loop := self.context.token_loop) is not None:
+                    source.line(f"control.end.token = *p.b_{loop.token};")
             source.line("__syncthreads();")
             with source.block("if (threadIdx.x >= CONSUMERS)"):
                 source.line("if (!drives_ring()) return;")
                 source.line("WeightWriter writer = {ring};")
                 self.trace.write_begin(source, 1, "writer.trace")
                 self.trace.write(source, "writer.trace.begin(p.trace_events);")
-                for program in programs:
-                    with self._program(source, program):
-                        self._write_stream(source, program, program.stream.block)
+                loops = self.context.token_loop is not None
+                if loops:
+                    # ahead of the consumers, into the next step's weights
+                    source.line("#pragma unroll 1")
+                with source.block(
+                    "for (int step = 0; step < p.loop.steps && !writer.stopped; ++step)" if loops else ""
+                ):
+                    for program in programs:
+                        with self._program(source, program):
+                            self._write_stream(source, program, program.stream.block)
                 source.line("writer.finish();")
                 self.trace.write(source, "writer.trace.align(p.trace_events);\nwriter.trace.finish(p.trace_events);")
                 source.line("return;")
@@ -215,13 +253,46 @@ class _Emitter:
             self.trace.write_begin(source, 0, "Trace trace")
             self.trace.mark(source, "start of the step")
             source.line("int flip = 0;  // which half of the partial sums the next batch uses")
-            for program in programs:
-                with self._program(source, program):
-                    self.synced = True
-                    self.read, self.written = set(), set()
-                    self._write_body(source, program, program.body.block)
+            with self._steps(source):
+                for program in programs:
+                    with self._program(source, program):
+                        self.synced = True
+                        self.read, self.written = set(), set()
+                        self._write_body(source, program, program.body.block)
             self.trace.write(source, "trace.finish(p.trace_events);")
         return source.text
+
+    @contextmanager
+    def _steps(self, source: SourceWriter) -> Generator[None]:
+        """What is written inside is a step: of one a launch, or of several, each of which begins after the one before."""
+        loop = self.context.token_loop
+        if loop is None:
+            source.line("const int pos = p.pos;\nconst u32 epoch = p.epoch;")
+            yield
+            return
+        source.line("#pragma unroll 1")
+        with source.block("while (true)"):
+            # what is used rarely is read from shared memory: registers are scarce
+            self._write_thread_number(source)
+            source.line("const int pos = p.pos + watch.step;\nconst u32 epoch = p.epoch + watch.step;")
+            yield
+            number = self.context.operation("the end of a step")
+            arguments = f"p.loop, p.epoch, p.b_{loop.chosen}, control.end, watch, {number}"
+            source.line("if (p.loop.steps == 1) break;")
+            source.line(f"end_step<{self.kernel.num_sms}>({arguments});")
+            with source.block("if (!control.end.goes_on)"):
+                source.line("if (watch.ended) wake_producer(control.empty, at & 0xffff);\nbreak;")
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether registers are scarce: in kernels of several steps a launch, or several tokens a step."""
+        return self.context.token_loop is not None or self.context.tokens > 1
+
+    def _write_thread_number(self, source: SourceWriter) -> None:
+        """In a loop of a crowded kernel: what depends on the thread is computed anew in each iteration. Kept in registers
+        for all of them, it would leave too few for the rest."""
+        if self._is_crowded:
+            source.line("const ThreadNumber threadIdx = {thread_number()};")
 
     def _write_multiply(self, source: SourceWriter) -> None:
         """One copy of the code for the matrix products of one size, out of line, so that it has registers of its own."""
@@ -238,6 +309,32 @@ class _Emitter:
             source.line(
                 f"matvec<GROUPS, K_BLOCKS, CHUNK, {self.context.tokens}>(reader, activations(shared + WORK_AT), partial, "
                 "control.watch, operation);"
+            )
+            source.line("return reader.stage | reader.parity << 16;")
+        source.line()
+        if self.context.tokens > 1:
+            self._write_multiply_segment(source)
+
+    def _write_multiply_segment(self, source: SourceWriter) -> None:
+        source.line(
+            "// A task's product with one segment of the activations; the sums of a batch are kept behind the segment."
+        )
+        source.line("template <int GROUPS, int BLOCKS, int SEGMENT, int CHUNK>")
+        trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
+        head = f"u32 at, int slot, int segment, int last, int partial_at, u32 operation{trace}"
+        with source.block(f"__device__ __noinline__ u32 multiply_segment({head})"):
+            tokens = self.context.tokens
+            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
+            source.line(
+                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
+            )
+            source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
+            source.line("constexpr int SUMS = GROUPS * (GROUPS < 4 ? 2 : 1) * CONSUMERS;")
+            source.line(f"constexpr int KEPT_AT = WORK_AT + 4 * {tokens} * activation_stride(SEGMENT);")
+            source.line("float4* kept = reinterpret_cast<float4*>(shared + KEPT_AT) + slot * SUMS;")
+            source.line(
+                f"matvec_segment<GROUPS, BLOCKS, SEGMENT, CHUNK, {tokens}>(reader, activations(shared + WORK_AT), kept, "
+                "segment == 0, segment == last, partial, control.watch, operation);"
             )
             source.line("return reader.stage | reader.parity << 16;")
         source.line()
@@ -269,6 +366,9 @@ class _Emitter:
         source.line(f"// {fetch.text}")
         with source.block(""):
             source.lines(fetch.range_lines())
+            if (segments := self.context.segments(fetch)) is not None:
+                self._write_segmented_fetch(source, fetch, segments, operation)
+                return
             with source.block(f"for (int tile = {fetch.begin}; tile < {fetch.end}; tile += {fetch.step})"):
                 source.line(
                     f"const u8* task = p.{stream.parameter} + static_cast<u64>({fetch.base} + tile) * {layout.task_bytes};"
@@ -282,6 +382,36 @@ class _Emitter:
                     )
                 at = (layout.chunks - 1) * layout.chunk_bytes
                 source.line(f"writer.push(task + {at}, {last}, watch, {operation});")
+
+    def _write_segmented_fetch(
+        self, source: SourceWriter, fetch: PlacedTasks, segments: Segments, operation: int
+    ) -> None:
+        """The tiles of a batch of tasks, segment by segment: the order in which they are multiplied."""
+        stream = self.context.streams[fetch.name]
+        layout = stream.layout
+        stages = segments.blocks // layout.chunk_blocks  # of a segment
+        last = layout.task_bytes - (layout.chunks - 1) * layout.chunk_bytes
+        step = fetch.step * segments.batch
+        source.line("#pragma unroll 1")
+        with source.block(f"for (int first = {fetch.begin}; first < {fetch.end}; first += {step})"):
+            source.line("#pragma unroll 1")
+            with source.block(f"for (int from = 0; from < {layout.chunks}; from += {stages})"):
+                source.line(f"const int to = from + {stages} < {layout.chunks} ? from + {stages} : {layout.chunks};")
+                batch = f"tile < {fetch.end} && tile < first + {step}"
+                source.line("#pragma unroll 1")
+                with source.block(f"for (int tile = first; {batch}; tile += {fetch.step})"):
+                    source.line(
+                        f"const u8* task = p.{stream.parameter} + "
+                        f"static_cast<u64>({fetch.base} + tile) * {layout.task_bytes};"
+                    )
+                    size = str(last)
+                    if last != layout.chunk_bytes:
+                        size = f"chunk < {layout.chunks - 1} ? {layout.chunk_bytes} : {last}"
+                    source.line("#pragma unroll 1")
+                    source.line(
+                        "for (int chunk = from; chunk < to; ++chunk)\n"
+                        f"    writer.push(task + chunk * {layout.chunk_bytes}, {size}, watch, {operation});"
+                    )
 
     # ---- bodies ------------------------------------------------------------------------------------------------------
 
@@ -316,6 +446,7 @@ class _Emitter:
             self.written |= written
             with self._loop(text, op):
                 self.trace.loops.append((op.index.data, op.range.start, op.range.stop))
+                self._write_thread_number(text)
                 self._write_body(text, program, op.body.block)
                 self.trace.loops.pop()
         self.synced = False
@@ -410,9 +541,9 @@ class _Emitter:
             index = linear_text(op.index.data + counter.offset)
             total = self._total(counter, op.index.data)
             if op.threshold is None:
-                threshold = f"p.epoch * {total}"
+                threshold = f"epoch * {total}"
             else:
-                threshold = f"(p.epoch - 1) * {total} + ({linear_text(op.threshold.data)})"
+                threshold = f"(epoch - 1) * {total} + ({linear_text(op.threshold.data)})"
             condition = "all" if op.threshold is None else f">= {op.threshold.data}"
             text = f"queue.wait @{op.counter_name}[{op.index.data}] {condition}"
             source.line(f"// {text}")
@@ -432,6 +563,8 @@ class _Emitter:
             index = linear_text(op.index.data + counter.offset)
             dropped = self.drop is not None and self.drop.counter == op.counter_name
             condition = f" && blockIdx.x != {self.drop.sm}" if dropped and self.drop is not None else ""
+            if condition and self.drop is not None and self.drop.step:
+                condition = f" && (blockIdx.x != {self.drop.sm} || watch.step < {self.drop.step})"
             source.line(f"// queue.signal @{op.counter_name}[{op.index.data}]")
             source.line(f"if (threadIdx.x == 0{condition}) signal_counter(p.counters + ({index}) * COUNTER_STRIDE);")
         names = dict.fromkeys(f"queue.signal @{op.counter_name}[{op.index.data}]" for op in signals)

@@ -105,7 +105,7 @@ class TracedKernel:
         Raises StuckWaitError and DeviceError as `LoadedKernel.finish`.
         """
         self.loaded.activate()
-        self.loaded.launch(pos, self.variant)
+        self.loaded.launch(pos, variant=self.variant)
         self.loaded.finish()
         data = np.zeros(self._bytes, np.uint8)
         check(self._driver.cuMemcpyDtoH(data.ctypes.data, self._memory, data.nbytes), "copying the trace")
@@ -118,7 +118,7 @@ class TracedKernel:
         for _ in range(rounds):
             for times, variant in ((untraced, None), (traced, self.variant)):
                 # one launch more, which follows the other kernel: it is not counted
-                each = self.loaded.time_steps(pos, -(-repeats // rounds) + 1, variant)
+                each = self.loaded.time_steps(pos, -(-repeats // rounds) + 1, variant=variant)
                 times += [milliseconds * 1e3 for milliseconds in each[1:]]
         return untraced, traced
 

@@ -158,7 +158,7 @@ class ValueWriter:
         self.context.use_buffer(ids.region.buffer)
         storage = self.storage(op.region)
         id_at = self.address(ids.region, at.select([0]))
-        row = f"clamp_row(p.{self.storage(ids.region).parameter}[{id_at.offset}], {op.region.dims[0].extent})"
+        row = f"clamp_row({self.context.pointer(self.storage(ids.region))}[{id_at.offset}], {op.region.dims[0].extent})"
         rest = at.select(range(1, len(at.shape)))
         packed = self.context.packed_rows(storage.name)
         if packed is None:
@@ -192,7 +192,7 @@ class ValueWriter:
         self.context.use_buffer(storage.name)
         address = self.address(op.region, at)
         target = f"p.{storage.parameter} + ({address.offset})"
-        write = f"store_tagged({target}, {value}, p.epoch);" if storage.tagged else f"store_value({target}, {value});"
+        write = f"store_tagged({target}, {value}, epoch);" if storage.tagged else f"store_value({target}, {value});"
         self.lines.append(f"if ({address.inside}) {write}" if address.inside else write)
 
 
@@ -299,7 +299,7 @@ class ElementLoop:
         """Waits for the tagged words among the leaves. is_late: they were loaded long ago, and rarely take time."""
         for leaf in values.leaves:
             if leaf.tagged:
-                source.line(f"{leaf.name}_loads.finish({leaf.name}, p.epoch, watch, {leaf.operation});")
+                source.line(f"{leaf.name}_loads.finish({leaf.name}, epoch, watch, {leaf.operation});")
         if self.is_traced(values, is_late=is_late):
             values.context.trace.read(source)
 

@@ -252,6 +252,12 @@ def test_generate(tool, tiny_model: Path):
     assert generate(tool, tiny_model, "--prompt", "-", "--max-tokens", "8", stdin="Hello").stdout == first.stdout
 
 
+def test_generate_several_steps_a_launch(tool, tiny_model: Path):
+    args = ("--prompt", "Hello", "--max-tokens", "8")
+    first = generate(tool, tiny_model, *args)
+    assert generate(tool, tiny_model, *args, "--steps-per-launch", "3").stdout == first.stdout
+
+
 def test_generate_nothing(tool, tiny_model: Path):
     """--max-tokens 0 is what the API's max_tokens=0 is: no text."""
     run = generate(tool, tiny_model, "--prompt", "Hello", "--max-tokens", "0")
@@ -292,6 +298,11 @@ def test_generate_samples(tool, tiny_model: Path):
                 ("--kv", "bf16"),
                 ("--max-seq", "8"),
             )
+        ),
+        (["--prompt", "x", "--steps-per-launch", "0"], ["--steps-per-launch", "at least 1"]),
+        (
+            ["--prompt", "x", "--steps-per-launch", "4", "--temperature", "1"],
+            ["steps-per-launch", "temperature is 1.0"],
         ),
         (["--prompt", "x", "--max-tokens", "-1"], ["--max-tokens", "see `amk generate --help`"]),
         (["--prompt", "x", "--sms", "1000000000"], ["at most 1024 SMs, found 1000000000"]),

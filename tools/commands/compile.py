@@ -18,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target(parser, "sm_90a")
     add_pass_options(parser)
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to make or replace")
+    parser.add_argument(
+        "--token-loop", action="store_true", help="make a kernel for `amk generate --steps-per-launch K`"
+    )
     parser.add_argument("--no-weights", action="store_true", help="leave the packed weights out")
 
 
@@ -35,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
             sms=getattr(args, "sms", None),
             options=options,
             with_weights=not args.no_weights,
+            token_loop=args.token_loop,
             progress=progress,
         )
     manifest = result.artifact.manifest

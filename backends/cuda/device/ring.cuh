@@ -89,12 +89,21 @@ struct RingWriter {
         return landed;
     }
 
-    // Loads `bytes` (a multiple of 16) at `source` into the next stage. Does nothing once a wait has given up.
+    // Waits for room in the next stage; false if there will be none, because the launch has ended or the wait gave up.
+    __device__ __forceinline__ bool await_room(Watch& watch, u32 operation) {
+        Spin spin;
+        while (watch.ended == 0 && !mbarrier_poll(ring.empty + stage, parity ^ 1))
+            if (spin.give_up(watch, operation, WAIT_RING_EMPTY, stage, parity ^ 1, parity)) return false;
+        return watch.ended == 0;
+    }
+
+    // Loads `bytes` (a multiple of 16) at `source` into the next stage. Does nothing once a wait has given up, or when no
+    // step follows that would use it.
     __device__ __forceinline__ void push(const u8* source, u32 bytes, Watch& watch, u32 operation) {
         if (stopped) return;
         const bool awaits = under_way == IN_FLIGHT;
         bool failed = awaits && !await_oldest(watch, operation);
-        failed = failed || !wait_barrier(ring.empty + stage, parity ^ 1, watch, operation, WAIT_RING_EMPTY, stage);
+        failed = failed || !await_room(watch, operation);
         stopped = any_driver(failed);
         if (stopped) return;
         start_copy(ring.data + stage * STAGE_BYTES, source, bytes, ring.full + stage);
