@@ -36,6 +36,8 @@ class GraphToQueuePass(ModulePass):
     tasks: int = GraphToTaskPass.tasks
     columns: int = GraphToTaskPass.columns
     widest: int = GraphToTaskPass.widest
+    parts: int = TaskToQueuePass.parts
+    block: int = TaskToQueuePass.block
     handoff: Handoff = TaskToQueuePass.handoff
     stages: int = TaskToQueuePass.stages
     bytes: int = TaskToQueuePass.bytes
@@ -55,6 +57,15 @@ class GraphToQueuePass(ModulePass):
             (
                 GraphToTaskPass(self.rows, tasks, self.columns, self.widest, 0 if tasks else sms),
                 *(() if self.outputs else (DropOutputsPass(),)),
-                TaskToQueuePass(self.target, self.sms, self.handoff, self.stages, self.bytes, self.in_flight),
+                TaskToQueuePass(
+                    self.target,
+                    self.sms,
+                    self.parts,
+                    self.block,
+                    self.handoff,
+                    self.stages,
+                    self.bytes,
+                    self.in_flight,
+                ),
             ),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -35,7 +36,7 @@ class PlanStreamPass(ModulePass):
 
     stages: int = 0
     bytes: int = 16384
-    in_flight: int = 3
+    in_flight: int = 2
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         if self.bytes < 512 or self.bytes % 512:
@@ -75,14 +76,29 @@ def _room(target: Target, room: int) -> str:
 
 
 def attention_bytes(kernel: queue.KernelOp) -> int:
-    """Shared memory for what an attention task holds: queries, results, and partial results of up to eight warps."""
+    """Shared memory for what an attention task holds, at most: see backends/cuda/device/attention.cuh.
+
+    Queries, the last keys and values, the weights of up to 256 positions for each eight queries, and results; or all parts
+    of what is merged.
+    """
     most = 0
     for family in kernel.families.values():
         for op in family.body.block.ops:
-            if isinstance(op, task.AttentionOp):
+            if isinstance(op, task.AttentionOp | task.AttentionPartOp):
                 tokens, heads, _, half = task.shape_of(op.q)
-                queries = min(8, tokens * heads // task.shape_of(op.k)[1])
-                most = max(most, 4 * (2 * tokens * heads * (2 * half + 32) + 8 * queries * (2 * half + 2)))
+                kv_heads, row = task.shape_of(op.k)[1], -(-2 * half // 32) * 32
+                rows, batches = tokens * heads, -(-tokens * heads // kv_heads // 8)
+                tail = 1 if tokens == 1 else 2
+                span = max(8, 16 // batches) + tail
+                most = max(
+                    most,
+                    4 * rows * (row + 4)
+                    + kv_heads * tail * 16 * 2 * row * 4
+                    + batches * (span + 1) * 512
+                    + 4 * rows * (max(128, 2 * half) + 4),
+                )
+            elif isinstance(op, task.AttentionMergeOp):
+                most = max(most, 4 * (prod(task.shape_of(op.sums)) + prod(task.shape_of(op.stats))))
     return most
 
 

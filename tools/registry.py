@@ -108,6 +108,11 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
         return SplitArgmaxPass
 
+    def get_split_attention():
+        from ..passes.split_attention import SplitAttentionPass
+
+        return SplitAttentionPass
+
     def get_task_to_queue():
         from ..passes.task_to_queue import TaskToQueuePass
 
@@ -136,6 +141,7 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
         "place-tasks": get_place_tasks,
         "plan-stream": get_plan_stream,
         "split-argmax": get_split_argmax,
+        "split-attention": get_split_attention,
         "task-to-queue": get_task_to_queue,
         "tile-tasks": get_tile_tasks,
         "verify-schedule": get_verify_schedule,

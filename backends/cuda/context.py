@@ -10,7 +10,8 @@ from ...amk_ir.errors import CompileError
 from ...amk_ir.segments import Segments, plan_segments
 from ...amk_ir.targets import get_target
 from ...dialects.queue import KernelOp
-from ...dialects.task import FamilyOp, MatmulOp, StreamOp, op_of, shape_of
+from ...dialects.task import AttentionOp, AttentionPartOp, FamilyOp, MatmulOp, StreamOp, op_of, shape_of
+from .caches import CacheLayout
 from .placement import PlacedTasks
 from .plan import KernelPlan, Operation, TokenLoop
 from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
@@ -21,11 +22,10 @@ from .trace_points import TraceDetail, TraceWriter
 class Loads:
     """Loads that a thread issues together: enough to cover their latency, few enough for the registers.
 
-    elements: vectors of up to 16 bytes in loops over elements. attention: 16 bytes each, of keys and values.
+    elements: vectors of up to 16 bytes in loops over elements.
     """
 
     elements: int
-    attention: int
 
 
 @dataclass
@@ -33,10 +33,9 @@ class EmitContext:
     """State of one emission.
 
     loads: how many a thread issues together. partial_bytes: wanted for the partial sums of one batch of tasks.
-    resident: plan of the kernel whose weights and state this one will use. token_loop: what a launch of several steps hands on, if the kernel can do that.
-    borrowed: streams that only the resident
-    kernel fetches, and this one reads rows of. started: numbers of the runs whose first loads are issued before their waits; asked: those whose queries, too, are
-    ready before. trace: writes timestamps, if any.
+    resident: plan of the kernel whose weights and state this one will use. token_loop: what a launch of several steps
+    hands on, if the kernel can do that. borrowed: streams that only the resident kernel fetches, and this one reads rows of.
+    trace: writes timestamps, if any.
     """
 
     kernel: KernelOp
@@ -51,8 +50,6 @@ class EmitContext:
     borrowed: dict[str, StreamStorage] = field(default_factory=dict[str, StreamStorage])
     used: set[str] = field(default_factory=set[str])
     operations: list[Operation] = field(default_factory=list[Operation])
-    started: set[int] = field(default_factory=set[int])
-    asked: set[int] = field(default_factory=set[int])
     work_bytes: int = 0
     partial_floats: int = 0
 
@@ -76,9 +73,10 @@ class EmitContext:
         streams = {
             name: stream_storage(family, contracted_dimensions(family), ring.stage_bytes)
             for name, family in kernel.families.items()
-            if family.streams
+            if family.streams and not attentions_of(family)
         }
-        buffers = {name: buffer_storage(op) for name, op in kernel.buffers.items()}
+        caches = cache_layouts(kernel)
+        buffers = {name: buffer_storage(op, caches.get(name)) for name, op in kernel.buffers.items()}
         for stream in streams.values():
             for part in stream.parts:
                 if (element := buffers[part.access.buffer].element) != "bf16":
@@ -139,6 +137,34 @@ class EmitContext:
     def need_work(self, size: int) -> None:
         """Asks for `size` bytes of the work area, which one run uses at a time."""
         self.work_bytes = max(self.work_bytes, size)
+
+
+def attentions_of(family: FamilyOp) -> list[AttentionOp | AttentionPartOp]:
+    """The ops of a family that attend."""
+    return [op for op in family.body.block.ops if isinstance(op, AttentionOp | AttentionPartOp)]
+
+
+def cache_layouts(kernel: KernelOp) -> dict[str, CacheLayout]:
+    """The buffers that attention streams its keys and values from; CompileError if it does not, or if one is both."""
+    result: dict[str, CacheLayout] = {}
+    for name, family in kernel.families.items():
+        for op in attentions_of(family):
+            for value, kind in ((op.k, "keys"), (op.v, "values")):
+                stream = op_of(value)
+                if not isinstance(stream, StreamOp):
+                    raise CompileError(f"family @{name}: keys and values of an attention must be streamed")
+                access, shape = stream.region, kernel.buffers[stream.region.buffer].shape
+                *outer, positions, heads, second, element = access.dims
+                kept = [d.kept for d in (positions, heads, second, element)]
+                dim = 2 * shape[-1]
+                if not all(kept) or any(d.kept for d in outer) or second.extent != 2 or element.extent != shape[-1]:
+                    raise CompileError(
+                        f"family @{name}: {access} is not [0 : pos, kv heads, 0 : 2, 0 : {shape[-1]}] of whole heads"
+                    )
+                layout = CacheLayout(kind, tuple(shape[: len(outer)]), shape[-4], shape[-3], dim)
+                if result.setdefault(access.buffer, layout) != layout:
+                    raise CompileError(f"family @{name}: @{access.buffer} holds keys, and values too")
+    return result
 
 
 def find_token_loop(kernel: str, tokens: int, buffers: Mapping[str, BufferStorage]) -> TokenLoop:

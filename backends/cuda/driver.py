@@ -323,9 +323,9 @@ class LoadedKernel:
         self._activate()
         buffer = next(b for b in self.plan.buffers if b.name == name)
         kind = {"f32": np.float32, "bf16": np.uint16, "i32": np.int32}[buffer.element]
-        data = np.zeros(buffer.shape, kind)
+        data = np.zeros(buffer.elements, kind)
         self._copy_out(self._where[buffer.parameter], data)
-        return data
+        return data.reshape(buffer.shape) if buffer.cache is None else buffer.cache.rows(data)
 
     def launch(self, pos: int, steps: int = 1, stops: Sequence[int] = (), *, variant: Variant | None = None) -> None:
         """Starts the step at position `pos` with the inputs written before; does not wait for its end.

@@ -6,10 +6,9 @@ its producer warp walks the stream regions and keeps the weight ring full, its e
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
 
 from xdsl.ir import Block, Operation
 
@@ -20,8 +19,9 @@ from ...amk_ir.targets import get_target
 from ...dialects.queue import FetchOp, KernelOp, PhaseOp, PlacedOp, ProgramOp, RunOp, SignalOp, WaitOp
 from ...dialects.schedule import Schedule
 from ...dialects.task import ForOp
-from .bodies import has_barrier_before_stores, write_early_loads, write_run_group
-from .context import EmitContext, Loads
+from .attention import write_history_fetch
+from .bodies import has_barrier_before_stores, write_run_group
+from .context import EmitContext, Loads, attentions_of
 from .coordinates import LOOP_PREFIX, linear_text
 from .hazards import check_hazards
 from .placement import PlacedTasks
@@ -32,10 +32,10 @@ from .trace_points import PointKind, TraceDetail
 
 BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
-LOADS = (Loads(6, 8), Loads(4, 8), Loads(4, 4), Loads(2, 2))
+LOADS = (Loads(6), Loads(4), Loads(2))
 """To be tried in this order, until no registers are spilled."""
-LOADS_OF_ROWS = (Loads(4, 8), Loads(3, 8), Loads(2, 8), Loads(2, 4), Loads(2, 2))
-"""The same for steps of several tokens. Rows have the bits of single tokens as long as the loads of attention are equal."""
+LOADS_OF_ROWS = (Loads(4), Loads(3), Loads(2))
+"""The same for steps of several tokens."""
 PARTIAL_BYTES = 3072
 """Shared memory for the partial sums of one batch of tasks; there are two such buffers."""
 CONTROL_BYTES = 1024
@@ -163,6 +163,7 @@ class _Emitter:
             "counters.cuh",
             "tagged.cuh",
             "matvec.cuh",
+            "cache.cuh",
             "attention.cuh",
             "gather.cuh",
             *(("matvec_segment.cuh",) if context.tokens > 1 else ()),
@@ -182,7 +183,10 @@ class _Emitter:
         with source.block("struct Control", "};"):
             source.line(f"u64 full[{ring.stages}], empty[{ring.stages}];")
             source.line("Watch watch;")
-            source.line(f"float norm_sums[{context.tokens} * CONSUMER_WARPS];\nBest best[CONSUMER_WARPS];")
+            source.line(
+                f"float norm_sums[3][{context.tokens} * CONSUMER_WARPS];  // of a group of runs, of the next one, of a norm alone"
+            )
+            source.line("Best best[CONSUMER_WARPS];")
             if context.token_loop is not None:
                 source.line("StepEnd end;")
         source.line("extern __shared__ __align__(1024) u8 shared[];")
@@ -241,6 +245,7 @@ class _Emitter:
                 with source.block(
                     "for (int step = 0; step < p.loop.steps && !writer.stopped; ++step)" if loops else ""
                 ):
+                    source.line(f"const int pos = p.pos{' + step' if loops else ''};")
                     for program in programs:
                         with self._program(source, program):
                             self._write_stream(source, program, program.stream.block)
@@ -253,6 +258,7 @@ class _Emitter:
             self.trace.write_begin(source, 0, "Trace trace")
             self.trace.mark(source, "start of the step")
             source.line("int flip = 0;  // which half of the partial sums the next batch uses")
+            source.line("int norm_flip = 0;  // which norm sums the next group of runs uses")
             with self._steps(source):
                 for program in programs:
                     with self._program(source, program):
@@ -295,11 +301,11 @@ class _Emitter:
             source.line("const ThreadNumber threadIdx = {thread_number()};")
 
     def _write_multiply(self, source: SourceWriter) -> None:
-        """One copy of the code for the matrix products of one size, out of line, so that it has registers of its own."""
+        """The matrix product of one task."""
         source.line("// A task's product with the activations in the work area; returns where the ring is read next.")
         source.line("template <int GROUPS, int K_BLOCKS, int CHUNK>")
         trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
-        head = f"__device__ __noinline__ u32 multiply(u32 at, int partial_at, u32 operation{trace})"
+        head = f"__device__ __forceinline__ u32 multiply(u32 at, int partial_at, u32 operation{trace})"
         with source.block(head):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
             source.line(
@@ -310,6 +316,21 @@ class _Emitter:
                 f"matvec<GROUPS, K_BLOCKS, CHUNK, {self.context.tokens}>(reader, activations(shared + WORK_AT), partial, "
                 "control.watch, operation);"
             )
+            source.line("return reader.stage | reader.parity << 16;")
+        source.line(
+            "// All of an attention task but its operands, likewise; out of line, so that it has registers of its own."
+        )
+        source.line("template <typename Attention>")
+        trace, traced = (", Trace& trace", ", trace") if self.trace.has_stages else ("", "")
+        head = f"__device__ __noinline__ u32 attend(u32 at, int pos, int part, u32 operation{trace})"
+        with source.block(head):
+            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
+            source.line(
+                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
+            )
+            source.line("Attention::run(shared + WORK_AT, reader, pos, part, control.watch, operation);")
+            if traced:
+                source.line("trace.next = reader.trace.next;")
             source.line("return reader.stage | reader.parity << 16;")
         source.line()
         if self.context.tokens > 1:
@@ -360,6 +381,12 @@ class _Emitter:
                 self._write_fetch(source, self._place(op, program))
 
     def _write_fetch(self, source: SourceWriter, fetch: PlacedTasks) -> None:
+        if attentions_of(fetch.family):
+            source.line(f"// {fetch.text}")
+            with source.block(""):
+                source.lines(fetch.range_lines())
+                write_history_fetch(source, self.context, fetch)
+            return
         stream = self.context.streams[fetch.name]
         layout = stream.layout
         operation = self.context.operation(f"queue.fetch @{fetch.name}")
@@ -481,20 +508,12 @@ class _Emitter:
             group = events[position:last]
             position = last
             if kind is WaitOp:
-                if ranges_written:
-                    self._write_early_loads(source, program, events[last:])
                 self._write_waits(source, [op for op in group if isinstance(op, WaitOp)])
             elif kind is SignalOp:
                 self._write_signals(source, [op for op in group if isinstance(op, SignalOp)])
             else:
                 runs = [self._place(op, program) for op in group if isinstance(op, RunOp)]
                 self._write_runs(source, runs, ranges_written)
-
-    def _write_early_loads(self, source: SourceWriter, program: ProgramOp, events: Sequence[Operation]) -> None:
-        """For the runs that follow waits: what does not depend on them is under way meanwhile."""
-        for op in takewhile(lambda op: isinstance(op, RunOp), events):
-            assert isinstance(op, RunOp)
-            write_early_loads(source, self.context, self._place(op, program))
 
     def _write_runs(self, source: SourceWriter, runs: list[PlacedTasks], ranges_written: bool) -> None:
         if not ranges_written:

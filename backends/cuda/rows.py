@@ -103,7 +103,7 @@ class _Row:
                 self._write_elements(source, at)
                 self.loop.write_finished(source, self.values)
             if self.is_normed:
-                source.line(f"put_norm_sum(control.norm_sums, {self.number}, square);")
+                source.line(f"put_norm_sum(norm_sums, {self.number}, square);")
 
     def _write_elements(self, source: SourceWriter, at: str) -> None:
         lines = self.values.lines

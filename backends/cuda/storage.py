@@ -13,6 +13,7 @@ from ...amk_ir.access import Access
 from ...amk_ir.attrs import BufferKind, CheckpointAttr, RopeFrequenciesAttr
 from ...amk_ir.errors import CompileError
 from ...dialects.task import BufferOp, FamilyOp
+from .caches import CacheLayout
 from .fragments import BLOCK_K, GROUP_ROWS, FragmentLayout
 
 
@@ -21,7 +22,7 @@ class BufferStorage:
     """A buffer in device memory: row-major elements, or tagged words (device/tagged.cuh), 4 bytes each.
 
     element: "f32", "bf16" or "i32". source: where a weight comes from. layered: one checkpoint entry for each value of
-    the first dimension.
+    the first dimension. cache: the order of the elements of keys or values.
     """
 
     name: str
@@ -31,10 +32,11 @@ class BufferStorage:
     tagged: bool
     layered: bool = False
     source: CheckpointAttr | RopeFrequenciesAttr | None = None
+    cache: CacheLayout | None = None
 
     @property
     def elements(self) -> int:
-        return prod(self.shape)
+        return prod(self.shape) if self.cache is None else self.cache.elements
 
     @property
     def element_bytes(self) -> int:
@@ -95,8 +97,8 @@ def element_name(type: Attribute, what: str) -> str:
     raise CompileError(f"buffer @{what} has elements of type {type}; the CUDA backend stores f32, bf16 and i32")
 
 
-def buffer_storage(op: BufferOp) -> BufferStorage:
-    """The storage of a buffer."""
+def buffer_storage(op: BufferOp, cache: CacheLayout | None = None) -> BufferStorage:
+    """The storage of a buffer, of keys or values with the layout `cache`."""
     return BufferStorage(
         name=op.sym_name.data,
         kind=op.kind.data.value,
@@ -105,6 +107,7 @@ def buffer_storage(op: BufferOp) -> BufferStorage:
         tagged=op.tagged is not None,
         layered=op.kind.data is BufferKind.WEIGHT and op.is_layered,
         source=op.source,
+        cache=cache,
     )
 
 

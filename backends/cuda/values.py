@@ -22,7 +22,7 @@ from ...dialects.task import (
     StoreOp,
     op_of,
 )
-from .coordinates import Address, Coordinates, Segment, address_of
+from .coordinates import Address, Coordinates, Segment, address_of, index_texts, inside_text
 from .source import SourceWriter
 from .storage import BufferStorage, packed_offset
 from .trace_points import PointKind
@@ -142,7 +142,11 @@ class ValueWriter:
 
     def address(self, access: Access, at: Coordinates) -> Address:
         """Where an element of a tile lies in its buffer."""
-        return address_of(access.substitute(self.task.bound), self.storage(access).shape, at, self.task.own)
+        storage, access = self.storage(access), access.substitute(self.task.bound)
+        if storage.cache is not None:
+            where = index_texts(access, at, self.task.own)
+            return Address(storage.cache.offset_text(where), inside_text(access, at, self.task.own))
+        return address_of(access, storage.shape, at, self.task.own)
 
     def _load(self, op: LoadOp, at: Coordinates) -> str:
         storage = self.storage(op.region)

@@ -81,3 +81,24 @@ def test_several_steps_a_launch_on_the_reference_backend(tiny_model: Path):
         expected = list(session.generate([1, 2, 3], 12))
     with amk.open_session(tiny_model, steps_per_launch=5) as session:
         assert list(session.generate([1, 2, 3], 12)) == expected
+
+
+def test_prompts_in_chunks_on_the_reference_backend(tiny_model: Path):
+    prompt = list(range(1, 30))
+    with amk.open_session(tiny_model) as session:
+        expected = list(session.generate(prompt, 8))
+    for chunk in (2, 8, 28, 40):
+        with amk.open_session(tiny_model, chunk=chunk) as session:
+            assert session.executable.chunk == chunk
+            assert list(session.generate(prompt, 8)) == expected
+    with pytest.raises(amk.AmkError, match="chunk: expected 1 token or more, found 0"):
+        amk.open_session(tiny_model, chunk=0)
+
+
+def test_chunks_share_weights_and_cache(tiny_model: Path):
+    """The second kernel has arrays of its own for activations only."""
+    with amk.open_session(tiny_model, chunk=4) as session:
+        first, second = session.executable.interpreter.memory, session.executable._chunk.memory
+        shared = {name for name, array in second.arrays.items() if array is first.arrays.get(name)}
+        kept = {name for name, b in second.buffers.items() if b.kind.data.value in ("weight", "state")}
+        assert shared == kept > {"k_cache", "v_cache", "q_proj", "embed"}

@@ -277,7 +277,7 @@ def test_html_script(timeline: Timeline, tmp_path: Path) -> None:
     assert titles[1] == "linear_q: activations"
     assert "wait: counters, for linear_down" in titles
     if timeline.facts.detail == "stages":
-        weights = next(h for h in result["hints"] if h["title"] == "wait: weights, for linear_q")
+        weights = next(h for h in result["hints"] if h["title"] == "wait: ring, for linear_q")
         assert weights["lines"][-1].endswith("(task.stream in @linear_q, consumed)")
     # the mean over a lane's pixels is the mean over time
     times, loading, ready = occupancy(sm)

@@ -148,7 +148,7 @@ function describe(header, sm, number, n) {
 }
 
 function waitedFor(header, point, kind, index) {
-  if (kind === "wait: weights") return `the next stage of the ring (${header.texts[index]})`;
+  if (kind === "wait: ring") return `the next stage of the ring (${header.texts[index]})`;
   return kind === "wait: words" ? `the words of ${point.text}` : point.operation;
 }
 
@@ -194,7 +194,7 @@ class Page {
     this.writeTable();
     document.getElementById("notes").textContent =
       "One thread of each SM is observed. Work ends at barriers, so it includes waiting for the SM's other warps" +
-      (h.facts.detail === "stages" ? ". " : ", and products include waiting for weights (--detail stages tells them apart). ") +
+      (h.facts.detail === "stages" ? ". " : ", and products include waiting for the ring (--detail stages tells them apart). ") +
       "Waiting for words includes the latency of loading them.";
   }
 
@@ -217,7 +217,7 @@ class Page {
       item.append(button);
       legend.append(item);
     };
-    for (const kind of ["wait: words", "wait: counters", "wait: weights"])
+    for (const kind of ["wait: words", "wait: counters", "wait: ring"])
       if (this.header.shares[kind] > 0) add(kind, css(this.waits[kind]), this.header.shares[kind], { kind });
     this.header.summary.forEach((row) => {
       if (row.shares.work > 0) add(row.name, css(this.works[row.owner]), row.shares.work, { owner: row.owner });
@@ -236,8 +236,8 @@ class Page {
       return line;
     };
     const percent = (share) => (share >= 0.0005 ? `${(100 * share).toFixed(1)}%` : "");
-    row(["operation", "runs per SM", "median µs", "p90 µs", "work", "words", "counters", "weights", ""], "th");
-    const kinds = ["work", "wait: words", "wait: counters", "wait: weights"];
+    row(["operation", "runs per SM", "median µs", "p90 µs", "work", "words", "counters", "ring", ""], "th");
+    const kinds = ["work", "wait: words", "wait: counters", "wait: ring"];
     const widest = Math.max(...this.header.summary.map((r) => kinds.reduce((sum, kind) => sum + r.shares[kind], 0)));
     this.bars = [];
     for (const r of this.header.summary) {
@@ -267,7 +267,7 @@ class Page {
     this.waits = {
       "wait: words": rgb(get("--words")),
       "wait: counters": rgb(get("--counter")),
-      "wait: weights": rgb(get("--weights")),
+      "wait: ring": rgb(get("--wait-ring")),
       idle: rgb(get("--idle")),
     };
     this.empty = rgb(get("--empty"));

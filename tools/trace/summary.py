@@ -156,7 +156,7 @@ def summary_text(timeline: Timeline, summary: TraceSummary) -> str:
         f"{_percent(summary.overhead)} slower; shown: {summary.length_us:.1f} us",
         f"ring: {summary.ready:.1f} stages ready and {summary.loading:.1f} loading of {facts.stages}, on average",
         "",
-        f"{'operation':<{NAME_WIDTH}}{'per SM':>7}{'median':>8}{'p90':>8}{'work':>7}{'words':>7}{'count':>6}{'weights':>8}",
+        f"{'operation':<{NAME_WIDTH}}{'per SM':>7}{'median':>8}{'p90':>8}{'work':>7}{'words':>7}{'count':>6}{'ring':>8}",
         f"{'':<{NAME_WIDTH}}{'':>7}{'us':>8}{'us':>8}{'% of the time of all SMs':>28}",
     ]
     for operation in summary.operations:

@@ -36,7 +36,7 @@ class Spent(StrEnum):
     WORK = "work"
     WORDS = "wait: words"
     COUNTER = "wait: counters"
-    RING = "wait: weights"
+    RING = "wait: ring"
     IDLE = "idle"
 
 
@@ -258,12 +258,12 @@ def _interpolated(
 ) -> Floats:
     """When the stages were read, as if each operation's products had equally many, one after the other."""
     of_stage = np.array([owners.of_operation[int(f)] for f in fetches], np.int64)
-    is_product = np.array([p.text == "products" for p in facts.points])[points]
+    is_product = np.array([p.text in ("products", "attention") for p in facts.points])[points]
     read = np.zeros(len(fetches))
     for owner in np.unique(of_stage):
         stages, products = np.flatnonzero(of_stage == owner), np.flatnonzero(is_product & (owned == owner))
         if len(products) == 0:
-            raise TraceError(f"trace of {facts.model}: @{owners.names[owner]} loads weights and multiplies none")
+            raise TraceError(f"trace of {facts.model}: @{owners.names[owner]} loads stages and reads none")
         part = np.arange(len(stages)) * len(products) / len(stages)
         number = part.astype(np.int64)
         start, end = times[:-1][products[number]], times[1:][products[number]]

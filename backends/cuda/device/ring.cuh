@@ -30,13 +30,20 @@ struct Ring {
     }
 };
 
-// Waits until `barrier` has completed the phase of the given parity; false if it gave up.
-__device__ __forceinline__ bool wait_barrier(u64* barrier, u32 parity, Watch& watch, u32 operation, u32 kind,
-                                             u32 stage) {
+// Polls until `barrier` has completed the phase of the given parity; false if it gave up. Out of line: a poll lasts as long
+// as most waits do.
+__device__ __noinline__ bool poll_barrier(u64* barrier, u32 parity, Watch& watch, u32 operation, u32 kind, u32 stage) {
     Spin spin;
     while (!mbarrier_poll(barrier, parity))
         if (spin.give_up(watch, operation, kind, stage, parity, parity ^ 1)) return false;
     return true;
+}
+
+// Waits until `barrier` has completed the phase of the given parity; false if it gave up.
+__device__ __forceinline__ bool wait_barrier(u64* barrier, u32 parity, Watch& watch, u32 operation, u32 kind,
+                                             u32 stage) {
+    if (mbarrier_poll(barrier, parity)) return true;
+    return poll_barrier(barrier, parity, watch, operation, kind, stage);
 }
 
 // Consumer side; every consumer thread keeps its own copy of the position.

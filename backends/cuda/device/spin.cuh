@@ -75,9 +75,9 @@ struct Spin {
     u64 started = 0;
     u32 polls = 0;
 
-    // True when the wait must end: out of time, or another one was.
+    // True when the wait must end: out of time, or another one was. Asked after each poll, so it has to be short.
     __device__ __forceinline__ bool give_up(Watch& watch, u32 operation, u32 kind, u32 index, u32 expected, u32 seen) {
-        if ((++polls & 63u) != 0 && watch.block_abort == 0) return false;
+        if ((++polls & 63u) != 0) return false;
         started = check_time(watch, started, operation, kind, index, expected, seen);
         return started == OUT_OF_TIME;
     }

@@ -3,7 +3,7 @@
 // A step ends on a block when its consumers have done all their work. `end_step` signals that, and waits until all blocks
 // have: one release and one acquire at gpu scope, so whatever a step wrote is there for the next one, and no block is
 // still in an earlier one. The producer of the weight ring does not wait: weights are constants, and it runs ahead into
-// the next step's as far as the ring has room.
+// the next step's as far as the ring has room. Only before it copies what earlier steps wrote does it wait for their end.
 #pragma once
 #include "counters.cuh"
 
@@ -58,9 +58,25 @@ __device__ __forceinline__ void end_step(const TokenLoop& loop, u32 first_epoch,
         end.goes_on = !stops && step + 1 < static_cast<u32>(loop.steps);
         if (stops) watch.ended = 1;
         watch.phase = 0;
-        watch.step = step + 1;
+        __threadfence_block();
+        *static_cast<volatile u32*>(&watch.step) = step + 1;
     }
     consumer_barrier();
+}
+
+// By the threads that drive the ring: waits until step `step` of the launch has begun on this block, so that what earlier
+// ones wrote can be copied. False if it never does.
+__device__ __forceinline__ bool await_step(Watch& watch, u32 step, u32 operation) {
+    if (step == 0) return true;
+    Spin spin;
+    u32 seen = *static_cast<volatile u32*>(&watch.step);
+    while (seen < step) {
+        if (spin.give_up(watch, operation, WAIT_STEP, 0, step, seen)) return false;
+        seen = *static_cast<volatile u32*>(&watch.step);
+    }
+    __threadfence_block();
+    order_copies();
+    return *static_cast<volatile u32*>(&watch.ended) == 0;
 }
 
 // After a step that stopped the launch early: the producer may wait for room for weights of a step that never comes.
