@@ -99,7 +99,7 @@ def synthetic(
 ) -> RawTrace:
     """A trace whose SMs started their clocks at different times, every other one 1% faster, and whose timer ticks every
     `resolution` ns. slowdown: share by which SM 1 is slower for the first 30 us."""
-    rng, epoch = np.random.default_rng(0), 1_000_000_000 // resolution * resolution
+    rng, epoch = np.random.default_rng(0), 1_763_781_600_000_000_777 // resolution * resolution
     blocks: list[BlockTrace] = []
     for sm in range(sms):
         offset = first_clock + int(rng.integers(0, 2000)) * sm

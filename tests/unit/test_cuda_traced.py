@@ -25,6 +25,10 @@ from amk.backends.cuda.trace_points import (
     TraceDetail,
 )
 from amk.backends.cuda.tracing import BlockTrace, comparable, read_rows
+from amk.tools.trace.collect import TraceOptions, facts_of
+from amk.tools.trace.raw import RawTrace
+from amk.tools.trace.summary import summarise
+from amk.tools.trace.timeline import align
 
 needs_emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -139,3 +143,22 @@ def test_points_are_told_apart() -> None:
         assert sum(f"@{family}[" in operation for operation in work) == 1
     assert any(p.kind is PointKind.COUNTER and "queue.wait @" in p.operation for p in points)
     assert any(p.kind is PointKind.WORDS and p.text.startswith("the read of @") for p in points)
+
+
+@needs_emulator
+@pytest.mark.parametrize("detail", get_args(TraceDetail))
+def test_timeline_of_a_step(detail: TraceDetail, tmp_path: Path) -> None:
+    """What the device notes becomes a timeline in which every operation has its time and every stage is followed."""
+    emitted, _, blocks = run(tmp_path, detail)
+    facts = facts_of("emulated", "a CPU", emitted.plan, TraceOptions(POSITION, detail))
+    timeline = align(RawTrace(facts, tuple(blocks)))
+    summary = summarise(timeline)
+    assert sum(summary.shares.values()) == pytest.approx(1)
+    runs = {operation.name: operation.runs for operation in summary.operations}
+    layers = CONFIGS["gqa"]["num_hidden_layers"]
+    assert runs["attention_mixed"] * SMS >= layers
+    assert runs["argmax_next"] == pytest.approx(1 / SMS)
+    assert all(count > 0 for name, count in runs.items() if name != "other")
+    for sm in timeline.sms:
+        assert len(sm.pushed) == len(sm.read)
+        assert (np.diff(sm.pushed) >= 0).all()

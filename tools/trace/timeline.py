@@ -105,11 +105,11 @@ def align(trace: RawTrace) -> Timeline:
             raise TraceError(f"trace of {trace.facts.model}: SM {sm} noted nothing; was the step stopped?")
     # an SM that polls slower than the timer ticks sees several ticks as one
     tick = max(1, min(block.tick_ns for block in blocks))
-    clocks = [_Clock.of(sm, block, tick) for sm, block in enumerate(blocks)]
-    first = min(block.align_ns for block in blocks)
+    # the timer counts from 1970: as floats, its ns would be wrong by hundreds
+    first = min(block.begin_ns for block in blocks)
+    clocks = [_Clock.of(sm, block, first, tick) for sm, block in enumerate(blocks)]
     raw = [
-        (clock.times(block.consumers) - first, clock.times(block.producer) - first)
-        for clock, block in zip(clocks, blocks, strict=True)
+        (clock.times(block.consumers), clock.times(block.producer)) for clock, block in zip(clocks, blocks, strict=True)
     ]
     zero = min(float(consumers[0]) for consumers, _ in raw)
     owners = _Owners(trace.facts.points, trace.facts.operations)
@@ -142,13 +142,15 @@ class _Clock:
     gains: Floats
 
     @staticmethod
-    def of(sm: int, block: BlockTrace, tick: int) -> _Clock:
-        """The clock of a block, from all its events that know the GPU's timer, whose tick is `tick` ns."""
+    def of(sm: int, block: BlockTrace, first_ns: int, tick: int) -> _Clock:
+        """The clock of a block, from all its events that know the GPU's timer, whose tick is `tick` ns.
+
+        first_ns: of the timer, what times count from.
+        """
         cycles = (block.align_clock - block.begin_clock) % (1 << 32)
         # the timer is behind by half a tick on average; at `align` it had just changed
-        start_ns, end_ns = block.begin_ns + tick / 2, block.align_ns
-        if end_ns <= block.begin_ns or cycles == 0:
-            ns = end_ns - block.begin_ns
+        start_ns, end_ns = block.begin_ns - first_ns + tick / 2, block.align_ns - first_ns
+        if (ns := block.align_ns - block.begin_ns) <= 0 or cycles == 0:
             raise TraceError(f"the clocks of SM {sm} stand still: {cycles} cycles in {ns} ns; trace again")
         ghz = cycles / max(end_ns - start_ns, 0.5)
         row = block.producer
@@ -157,7 +159,11 @@ class _Clock:
         expected = start_ns + since / ghz
         # the timer's higher bits are those of what is nearest
         period = TIMER_NS << (32 - POINT_BITS)
-        low = (row.codes[timed] >> np.uint32(POINT_BITS)).astype(np.float64) * TIMER_NS + max(tick, TIMER_NS) / 2
+        low = (
+            (row.codes[timed] >> np.uint32(POINT_BITS)).astype(np.float64) * TIMER_NS
+            + max(tick, TIMER_NS) / 2
+            - first_ns % period
+        )
         gains = (low - expected + period / 2) % period - period / 2
         width = max(_KNOT_NS, _KNOT_TICKS * tick) * ghz
         bins = np.floor(since / width).astype(np.int64)
@@ -169,7 +175,7 @@ class _Clock:
         )
 
     def times(self, row: TraceRow) -> Floats:
-        """The times of a row's events in ns of the GPU's timer."""
+        """The times of a row's events in ns."""
         since = _since_begin(self.block, row)
         times = self.start_ns + since / self.ghz + np.interp(since, self.knots, self.gains)
         return np.maximum.accumulate(times) if len(times) else times
