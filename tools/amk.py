@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from .commands import bench, compile, eval_, generate, import_, info, replay, tune, verify
+from .commands import bench, compile, eval_, generate, import_, info, replay, trace, tune, verify
 from .errors import DEBUG_VARIABLE, OneLineParser, run_tool
 
-COMMANDS = (import_, compile, generate, eval_, info, bench, tune, verify, replay)
+COMMANDS = (import_, compile, generate, eval_, info, bench, tune, trace, verify, replay)
 
 _EPILOG = f"""\
 MODEL is one of
@@ -29,6 +29,7 @@ examples:
   amk compile smollm2-135m-instruct --target sm_90a -o smollm2.amk
   amk bench smollm2-135m-instruct llama-3.2-1b --context 128 1024 --json bench.json
   amk tune llama-3.2-1b --context 128 --budget 600
+  amk trace llama-3.2-1b --context 128 -o trace.html
   amk verify kernel.mlir --witness bad.json
   amk replay kernel.mlir bad.json
 

@@ -17,6 +17,7 @@ from .nvrtc import compile_cubin
 from .pack import Progress, WeightProvider, no_progress, packed_weights
 from .plan import KernelPlan
 from .storage import BufferStorage
+from .trace_points import TraceDetail
 
 
 def detect_target(ordinal: int = 0) -> Target:
@@ -48,15 +49,15 @@ class CudaBackend:
         self.compiler = compiler
         self.token_loop = token_loop
 
-    def compile(self, kernel: VerifiedKernel) -> CompiledKernel:
-        """The kernel as a cubin with its plan.
+    def compile(self, kernel: VerifiedKernel, trace: TraceDetail | None = None) -> CompiledKernel:
+        """The kernel as a cubin with its plan. trace: the timestamps that it takes, for `TracedKernel`.
 
         Raises ScheduleError if `kernel` did not come from the verifier or was changed since, CompileError as `compile_kernel`.
         """
         # not only a type: a kernel that nobody has verified must not run
         if not isinstance(kernel, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ScheduleError(f"only verified kernels are compiled, found {type(kernel).__name__}; verify it first")
-        return compile_kernel(kernel, self.drop_signal, self.compiler, token_loop=self.token_loop)
+        return compile_kernel(kernel, self.drop_signal, self.compiler, token_loop=self.token_loop, trace=trace)
 
     def compile_beside(self, kernel: VerifiedKernel, resident: KernelPlan, token_loop: bool = False) -> CompiledKernel:
         """Another kernel of a model, which uses the packed weights and the state of the one with plan `resident`.

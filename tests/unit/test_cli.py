@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-COMMANDS = ["bench", "compile", "eval", "generate", "import", "info", "tune"]
+COMMANDS = ["bench", "compile", "eval", "generate", "import", "info", "trace", "tune"]
 
 
 def one_line(stderr: str, *parts: str) -> None:
