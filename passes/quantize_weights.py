@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
+from typing import cast
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, SymbolRefAttr, TensorType
+from xdsl.ir import Attribute, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.traits import SymbolTable
 from xdsl.utils.exceptions import PassFailedException
@@ -97,10 +99,10 @@ def matrices(model: graph.ModelOp) -> dict[str, tuple[str, int]]:
     for op in model.step.walk():
         match op:
             case graph.LinearOp():
-                name, columns = op.weight.string_value(), prod(op.x.type.get_shape()[1:])
+                name, columns = op.weight.string_value(), prod(_shape(op.x)[1:])
                 kind = "head" if graph.enclosing_layers(op) is None else "linear"
             case graph.EmbeddingOp():
-                name, columns = op.table.string_value(), op.result.type.get_shape()[-1]
+                name, columns = op.table.string_value(), _shape(op.result)[-1]
                 kind = "embedding"
             case _:
                 continue
@@ -111,6 +113,10 @@ def matrices(model: graph.ModelOp) -> dict[str, tuple[str, int]]:
             )
         found[name] = (min(kind, known[0], key=KINDS.index), columns)
     return found
+
+
+def _shape(value: SSAValue) -> tuple[int, ...]:
+    return cast(TensorType[Attribute], value.type).get_shape()
 
 
 def _weights(model: graph.ModelOp) -> Iterator[graph.WeightOp]:

@@ -608,7 +608,7 @@ class LoadOp(_ReadOp):
 
     def verify_(self) -> None:
         super().verify_()
-        if isinstance(cast(AnyTensor, self.result.type).get_element_type(), QuantizedType):
+        if isinstance(self.result.type.get_element_type(), QuantizedType):
             raise VerifyException(
                 f"a quantised weight is streamed or gathered, '{self.name}' loads @{self.region.buffer}"
             )
