@@ -24,6 +24,7 @@ from .argmax import ARGMAX_OPS, argmaxes_of, write_argmax
 from .context import EmitContext
 from .coordinates import INDEX_PREFIX, Coordinates, Segment, linear_text, row_major_strides, sum_text
 from .placement import PlacedTasks
+from .quantized_text import activations_text, finish_activations, multiply_text, put_four
 from .source import SourceWriter
 from .values import (
     ElementLoop,
@@ -270,12 +271,12 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
     assert norm is None or isinstance(norm, RmsNormOp)
     if norm is not None and shape_of(norm.x) != shape:
         raise CompileError(f"family @{run.name}: task.rms_norm of {shape_of(norm.x)} for activations of {shape}")
-    stride = f"activation_stride({layout.k_blocks})"
-    row = "" if shape[0] == 1 else f"t * {stride} + "
+    row = "" if shape[0] == 1 else f"t * {layout.activations} + "
     at = f"{row}i"
-    source.line("const Activations x = activations(work);\n{")
+    source.line(f"{activations_text(layout)}\n{{")
+    by_fours = False
     if norm is None or norm.result is x:
-        _write_row_activations(source, context, run, x, norm, row)
+        by_fours = _write_row_activations(source, context, run, x, norm, row)
     else:
 
         def put(values: ValueWriter, where: Coordinates) -> None:
@@ -288,15 +289,15 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
             return f"x.get_raw({at})"
 
         _write_norm_rows(source, context, run, norm, (put_raw, get_raw), [put])
-    if layout.k % 32:
+    if layout.zeroed_k > layout.k:
         with source.block(f"for (int t = 0; t < {shape[0]}; ++t)"):
             source.line(f"const int i = {layout.k} + threadIdx.x;")
-            source.line(f"if (i < {layout.k_blocks * 32}) x.put({at}, 0.0f);")
-    source.line("}\nconsumer_barrier();")
+            source.line(f"if (i < {layout.zeroed_k}) x.put({at}, 0.0f);")
+    source.line(f"}}\n{finish_activations(layout, shape[0], by_fours)}")
     context.mark(source, "activations")
     if (deferred := _deferred_norm(run)) is not None:
         source.line(f"const NormScales<{shape[0]}> scales(control.norm_sums, {deferred});")
-    context.need_work(4 * shape[0] * activation_stride(layout.k_blocks))
+    context.need_work(4 * shape[0] * layout.activations)
 
 
 def _deferred_norm(run: PlacedTasks) -> str | None:
@@ -312,8 +313,11 @@ def _deferred_norm(run: PlacedTasks) -> str | None:
 
 def _write_row_activations(
     source: SourceWriter, context: EmitContext, run: PlacedTasks, x: SSAValue, norm: RmsNormOp | None, row: str
-) -> None:
-    """Activations that are known element by element; of a norm, all but its scale, and its sums of squares."""
+) -> bool:
+    """Activations that are known element by element; of a norm, all but its scale, and its sums of squares.
+
+    Returns whether they are put by fours.
+    """
     shape = shape_of(x)
     tokens, width = shape[0], prod(shape[1:])
     where = Coordinates((Segment("t", (tokens,)), Segment("i", shape[1:])))
@@ -332,11 +336,12 @@ def _write_row_activations(
             loop.write_loads(source, values)
             if loop.vector > 1:
                 values.lines.append(f"row[v] = {text};")
-                loop.write_rows(source, values, f"x.put_four({row}first, row);")
+                loop.write_rows(source, values, f"x.{put_four(context.streams[run.name].layout)}({row}first, row);")
             else:
                 loop.write_elements(source, [*values.lines, f"x.put({row}i, {text});"])
         if norm is not None:
             source.line("put_norm_sum(control.norm_sums, t, square);")
+    return loop.vector > 1
 
 
 def _depends_on(value: SSAValue, on: SSAValue) -> bool:
@@ -366,7 +371,7 @@ def _write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pl
 class _Matmul:
     """A run of tasks that multiply; `batch` of them, neighbours on their SM, between two barriers.
 
-    shape: groups of 8 rows, k blocks, k blocks of a ring stage. slot: floats of partial sums a task. loops: what the tasks of a batch store.
+    function: what multiplies. slot: floats of partial sums a task. loops: what the tasks of a batch store.
     """
 
     context: EmitContext
@@ -374,7 +379,7 @@ class _Matmul:
     is_shared: bool
     batch: int
     slot: int
-    shape: tuple[int, int, int]
+    function: str
     operation: int
     loops: list[_StoreLoop]
 
@@ -401,8 +406,7 @@ class _Matmul:
             for number, store in enumerate(run.family.stores)
         ]
         operation = context.operation(f"task.stream in @{run.name}, consumed")
-        shape = layout.groups, layout.k_blocks, layout.chunk_blocks
-        return _Matmul(context, run, is_shared, batch, slot, shape, operation, loops)
+        return _Matmul(context, run, is_shared, batch, slot, multiply_text(layout), operation, loops)
 
     @property
     def is_once(self) -> bool:
@@ -449,8 +453,7 @@ class _Matmul:
             source.lines(run.index_lines())
             _write_activations(source, self.context, run)
         source.line("float* partial = partials + flip * PARTIAL_FLOATS;")
-        groups, k_blocks, chunk = self.shape
-        product = f"at = multiply<{groups}, {k_blocks}, {chunk}>(at, flip * PARTIAL_FLOATS"
+        product = f"at = {self.function}(at, flip * PARTIAL_FLOATS"
         if self.batch == 1:
             source.line(f"{product}, {self.operation});")
         else:

@@ -64,10 +64,10 @@ class EmitContext:
         buffers = {name: buffer_storage(op) for name, op in kernel.buffers.items()}
         for stream in streams.values():
             for part in stream.parts:
-                if (element := buffers[part.access.buffer].element) != "bf16":
+                if (element := buffers[part.access.buffer].element) not in ("bf16", "quantized"):
                     raise CompileError(
                         f"weight @{part.access.buffer} of family @{stream.family} is {element}, the CUDA backend streams "
-                        "bf16: import the model with bf16 weights"
+                        "bf16 and quantised weights: import the model with bf16 weights"
                     )
         context = EmitContext(kernel, ring, buffers, streams, loads, partial_bytes, is_traced)
         for storage in buffers.values():

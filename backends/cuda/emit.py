@@ -24,6 +24,7 @@ from .coordinates import LOOP_PREFIX, linear_text
 from .hazards import check_hazards
 from .placement import PlacedTasks
 from .plan import CounterStorage, KernelPlan
+from .quantized_text import MULTIPLY, MULTIPLY_QUANTIZED
 from .source import SourceWriter
 
 BLOCK_THREADS = 288
@@ -132,12 +133,13 @@ class _Emitter:
         ring_file = "ring_bulk.cuh" if self.target.has_bulk_copy else "ring_async.cuh"
         if self.trace_events:
             source.line("#define AMK_TRACED")
+        is_quantized = any(b.quantized is not None for b in context.buffers.values())
         for name in (
             ring_file,
             "ring.cuh",
             "counters.cuh",
             "tagged.cuh",
-            "matvec.cuh",
+            "quantized_matvec.cuh" if is_quantized else "matvec.cuh",
             "attention.cuh",
             "gather.cuh",
         ):
@@ -158,7 +160,7 @@ class _Emitter:
         source.line("extern __shared__ __align__(1024) u8 shared[];")
         source.line(f'static_assert(sizeof(Control) <= {CONTROL_BYTES}, "as planned");')
         source.line()
-        self._write_multiply(source)
+        self._write_multiply(source, is_quantized)
         with source.block("struct Parameters", "};"):
             for buffer in plan.buffers:
                 kind = f"{'tagged ' if buffer.tagged else ''}{buffer.element}"
@@ -214,17 +216,22 @@ class _Emitter:
                     self._write_body(source, program, program.body.block)
         return source.text
 
-    def _write_multiply(self, source: SourceWriter) -> None:
+    def _write_multiply(self, source: SourceWriter, is_quantized: bool) -> None:
         """One copy of the code for the matrix products of one size, out of line, so that it has registers of its own."""
         source.line("// A task's product with the activations in the work area; returns where the ring is read next.")
-        source.line("template <int GROUPS, int K_BLOCKS, int CHUNK>")
-        head = "__device__ __noinline__ u32 multiply(u32 at, int partial_at, u32 operation)"
-        with source.block(head):
+        self._write_product(source, "template <int GROUPS, int K_BLOCKS, int CHUNK>", MULTIPLY, "matvec<")
+        if is_quantized:
+            template = "template <typename Q, int GROUPS, int K_BLOCKS, int CHUNK>"
+            self._write_product(source, template, MULTIPLY_QUANTIZED, "quantized_matvec<Q, ")
+
+    def _write_product(self, source: SourceWriter, template: str, name: str, function: str) -> None:
+        source.line(template)
+        with source.block(f"__device__ __noinline__ u32 {name}(u32 at, int partial_at, u32 operation)"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
             source.line("WeightReader reader = {{shared, control.full, control.empty}, at & 0xffff, at >> 16};")
             source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
             source.line(
-                f"matvec<GROUPS, K_BLOCKS, CHUNK, {self.context.tokens}>(reader, activations(shared + WORK_AT), partial, "
+                f"{function}GROUPS, K_BLOCKS, CHUNK, {self.context.tokens}>(reader, activations(shared + WORK_AT), partial, "
                 "control.watch, operation);"
             )
             source.line("return reader.stage | reader.parity << 16;")
