@@ -88,8 +88,9 @@ def check_access(access: Access, shape: tuple[int, ...], extents: Mapping[str, i
     for axis, (dim, extent) in enumerate(zip(access.dims, shape, strict=True)):
         if not dim.size.names <= {POSITION}:
             return f"size {dim.size} of dimension {axis} of {access} may depend on '{POSITION}' only"
-        if dim.size.bounds(ranges)[0] < 1:
-            return f"size {dim.size} of dimension {axis} of {access} can be less than 1"
+        least = 1 if dim.size.is_constant else 0  # a tile that grows with the position may begin empty
+        if dim.size.bounds(ranges)[0] < least:
+            return f"size {dim.size} of dimension {axis} of {access} can be less than {least}"
         if dim.limit is not None and not 0 < dim.limit <= extent:
             return f"limit {dim.limit} of dimension {axis} of {access} must lie in [1, {extent}]"
         low, last = dim.start.bounds(ranges)

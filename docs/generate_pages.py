@@ -49,7 +49,9 @@ def passes_page() -> str:
 
 
 def _default(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def dialect_page(name: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -37,8 +37,9 @@ class ImportedModel:
 
     module: holds one `graph.model`, verified. checkpoint: where its weights are, by the names in the module; None after
     `import_config`. config: the checked settings. raw_config: all of them as transformers would write them. path: the
-    directory or file it came from, None for a dictionary. quantization: how matrices that are not of `weight_dtype` were
-    chosen.
+    directory or file it came from, None for a dictionary.
+    tokens: of a step. with_tokens: makes the same model with another number of them. quantization: how matrices that are
+    not of `weight_dtype` were chosen.
     """
 
     name: str
@@ -50,6 +51,8 @@ class ImportedModel:
     max_seq: int
     weight_dtype: FloatType
     kv_dtype: FloatType
+    tokens: int
+    with_tokens: Callable[[int], ImportedModel] = field(repr=False, compare=False)
     quantization: WeightChoice = WeightChoice()
 
     def load_tokenizer(self) -> Tokenizer:
@@ -71,11 +74,13 @@ def import_model(
     max_seq: int | None = None,
     weight_dtype: FloatType = "f32",
     kv_dtype: FloatType = "f32",
+    tokens: int = 1,
 ) -> ImportedModel:
     """Imports a model by directory, GGUF file, bundled name or hub id (see `locate_model`).
 
     max_seq: positions to serve, at most what the model was made for; by default that, up to `DEFAULT_MAX_SEQ`.
-    weight_dtype: element type of the matrices; norm weights and biases stay float32. No weight is read yet.
+    weight_dtype: element type of the matrices; norm weights and biases stay float32. tokens: of a step. No weight is
+    read yet.
 
     Raises:
         CheckpointError: files or tensors that are missing, damaged, or not what the configuration says.
@@ -84,7 +89,7 @@ def import_model(
     """
     path = locate_model(model)
     source = _open_directory(path) if path.is_dir() else _open_gguf(path)
-    return _build(source, max_seq, weight_dtype, kv_dtype)
+    return _build(source, max_seq, weight_dtype, kv_dtype, tokens)
 
 
 def import_config(
@@ -94,6 +99,7 @@ def import_config(
     max_seq: int | None = None,
     weight_dtype: FloatType = "f32",
     kv_dtype: FloatType = "f32",
+    tokens: int = 1,
 ) -> ImportedModel:
     """Imports the shape of a model from its configuration alone: a dictionary, a config.json, or a directory with one.
 
@@ -108,7 +114,7 @@ def import_config(
         raw, path, source = read_json_object(file, ConfigError), file.parent, str(file)
     recipe = _directory_recipe(raw, source)
     decoder = _read_config(recipe, ConfigReader(raw, source))
-    return _build(_Source(name, path, recipe, decoder, raw, None), max_seq, weight_dtype, kv_dtype)
+    return _build(_Source(name, path, recipe, decoder, raw, None), max_seq, weight_dtype, kv_dtype, tokens)
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,9 @@ def _read_config(recipe: Recipe, reader: ConfigReader) -> DecoderConfig:
     return result
 
 
-def _build(source: _Source, max_seq: int | None, weight_dtype: FloatType, kv_dtype: FloatType) -> ImportedModel:
+def _build(
+    source: _Source, max_seq: int | None, weight_dtype: FloatType, kv_dtype: FloatType, tokens: int
+) -> ImportedModel:
     for what, value in (("weight_dtype", weight_dtype), ("kv_dtype", kv_dtype)):
         if value not in get_args(FloatType):
             raise UsageError(f"{what}: expected {' or '.join(get_args(FloatType))}, found {value!r}")
@@ -195,10 +203,23 @@ def _build(source: _Source, max_seq: int | None, weight_dtype: FloatType, kv_dty
         raise UsageError(f"max_seq: expected 1 to {config.max_position}, the model's maximum position, found {max_seq}")
     if max_seq * config.kv_heads * config.head_dim * config.layers > MAX_ELEMENTS:
         raise UsageError(f"max_seq: a cache of {max_seq} positions would have more than {MAX_ELEMENTS} elements")
+    if not 1 <= tokens <= max_seq:
+        raise UsageError(f"tokens: a step takes 1 to max_seq = {max_seq} tokens, found {tokens}")
     symbol = re.sub(r"\W+", "_", source.name.lower()).strip("_")
     symbol = symbol if symbol[:1].isalpha() else f"model_{symbol}".rstrip("_")
-    module = source.recipe.build(config, ImportOptions(symbol, max_seq, weight_dtype, kv_dtype, source.rope_tensor))
+    options = ImportOptions(symbol, max_seq, weight_dtype, kv_dtype, source.rope_tensor, tokens)
+    module = source.recipe.build(config, options)
     module.verify()
     return ImportedModel(
-        symbol, module, source.checkpoint, config, source.raw_config, source.path, max_seq, weight_dtype, kv_dtype
+        symbol,
+        module,
+        source.checkpoint,
+        config,
+        source.raw_config,
+        source.path,
+        max_seq,
+        weight_dtype,
+        kv_dtype,
+        tokens,
+        lambda tokens: _build(source, max_seq, weight_dtype, kv_dtype, tokens),
     )

@@ -111,11 +111,11 @@ WEIGHTS = (
 
 
 def build(config: DecoderConfig, options: ImportOptions) -> ModuleOp:
-    """The module with the one `graph.model` of `config`; a step is one token."""
+    """The module with the one `graph.model` of `config`; a step is `options.tokens` tokens."""
     element: dict[str, Float32Type | BFloat16Type] = {"f32": f32, "bf16": bf16}
 
     def activation(*dims: int) -> TensorType[Float32Type]:
-        return TensorType(f32, (1, *dims))
+        return TensorType(f32, (options.tokens, *dims))
 
     q_type = activation(config.heads, config.head_dim)
     kv_type = activation(config.kv_heads, config.head_dim)
@@ -143,7 +143,7 @@ def build(config: DecoderConfig, options: ImportOptions) -> ModuleOp:
         CacheOp("v_cache", cache_type, config.layers)
 
     layer = Block(arg_types=[hidden])
-    step = Block(arg_types=[TensorType(i32, (1,)), IndexType()])
+    step = Block(arg_types=[TensorType(i32, (options.tokens,)), IndexType()])
     token, pos = step.args
 
     with ImplicitBuilder(layer):

@@ -91,7 +91,7 @@ class ImportOptions:
 
     max_seq: positions of the KV cache. weight_dtype: element type of the matrices (norm weights, biases and rotary
     frequencies stay f32). kv_dtype: element type of the caches. rope_tensor: the checkpoint entry with the rotary
-    frequencies, where they are not computed from the configuration.
+    frequencies, where they are not computed from the configuration. tokens: of a step.
     """
 
     name: str
@@ -99,6 +99,7 @@ class ImportOptions:
     weight_dtype: FloatType
     kv_dtype: FloatType
     rope_tensor: str | None = None
+    tokens: int = 1
 
 
 @dataclass(frozen=True)

@@ -302,12 +302,13 @@ class _Conversion:
         load = self._load(op.rows)
         return self._add_family(f"append_{cache}", [load, task.StoreOp(load.result, region)])
 
-    def _load_cache(self, value: SSAValue, tokens: int) -> task.LoadOp:
+    def _load_cache(self, value: SSAValue) -> tuple[task.StreamOp, task.LoadOp]:
+        """The rows of a cache that earlier steps appended, and those that this one does."""
         if not isinstance(value.owner, graph.CacheAppendOp):
             raise _fail("attention reads keys and values from graph.cache_append only")
         access, element_type = self._cache(value.owner.cache)
-        visible = Dim(Linear(), Linear.of(POSITION) + tokens)
-        return task.LoadOp(_with_positions(access, visible, self.layers), element_type)
+        earlier = Dim(Linear(), Linear.of(POSITION))
+        return task.StreamOp(_with_positions(access, earlier, self.layers), element_type), self._load(value.owner.rows)
 
     def _body(self, op: Operation) -> list[Operation]:
         """The loads of `op` and, last, the op that computes its result."""
@@ -327,9 +328,9 @@ class _Conversion:
                 x, frequencies = self._load(op.x), task.LoadOp(access, element_type)
                 return [x, frequencies, task.RopeOp(x.result, frequencies.result)]
             case graph.AttentionOp():
-                tokens = _shape(op.q)[0]
-                q, k, v = self._load(op.q), self._load_cache(op.k, tokens), self._load_cache(op.v, tokens)
-                return [q, k, v, task.AttentionOp(q.result, k.result, v.result, op.scale.value.data)]
+                q, (k, k_new), (v, v_new) = self._load(op.q), self._load_cache(op.k), self._load_cache(op.v)
+                loads = (q, k, v, k_new, v_new)
+                return [*loads, task.AttentionOp(*(op.result for op in loads), op.scale.value.data)]
             case graph.AddOp() | graph.SiluMulOp():
                 lhs, rhs = self._load(op.lhs), self._load(op.rhs)
                 kind = task.AddOp if isinstance(op, graph.AddOp) else task.SiluMulOp

@@ -24,8 +24,8 @@ class FuseIntoProducerPass(ModulePass):
 
     The value is forwarded instead of stored and loaded, task by task: both have the same domain, and the consumer reads
     what the task of the same indices writes, and is the only one that does. With two producers (gate and up), all three
-    become one family. `store` stands for families that only move data, such as the append to a KV cache. The merged
-    family is called where the consumer was; where that would not be sound, nothing changes.
+    become one family. `store` stands for families that only move data, such as the append to a KV cache:
+    what they move may have other readers, and is stored for them all the same. The merged family is called where the consumer was; where that would not be sound, nothing changes.
     """
 
     name = "fuse-into-producer"
@@ -63,7 +63,7 @@ def _is_sound(index: ProgramIndex, first: str, last: str, buffer: str) -> bool:
     call, consumer_call = index.only_call(first), index.only_call(last)
     if (
         index.buffers[buffer].kind.data is not BufferKind.SCRATCH
-        or index.readers[buffer] != [last]
+        or not (index.readers[buffer] == [last] or (last in index.readers[buffer] and _is_copy(consumer)))
         or first == last
         or producer.domain != consumer.domain
         or call is None
@@ -91,6 +91,11 @@ def _is_sound(index: ProgramIndex, first: str, last: str, buffer: str) -> bool:
     return not others.conflicts(ours, ranges)
 
 
+def _is_copy(family: task.FamilyOp) -> bool:
+    """Whether a family only moves data."""
+    return all(isinstance(op, _ACCESS_OPS) for op in family.body.block.ops)
+
+
 def _share_activations(producer: task.FamilyOp, consumer: task.FamilyOp) -> bool:
     """Whether the matmuls of both multiply the same vector, so that the merged task needs to hold only one."""
     ours, theirs = (
@@ -101,13 +106,17 @@ def _share_activations(producer: task.FamilyOp, consumer: task.FamilyOp) -> bool
 
 
 def _merge(index: ProgramIndex, first: str, last: str, buffer: str, name: str) -> None:
-    """Puts the body of `first` before that of `last`, forwards what was stored to `buffer`, and removes both."""
+    """Puts the body of `first` before that of `last`, forwards what was stored to `buffer`, and removes `first`.
+
+    The buffer and the store to it go as well, unless others read it.
+    """
     producer, consumer = index.families[first], index.families[last]
     call, consumer_call = index.only_call(first), index.only_call(last)
     assert call is not None and consumer_call is not None
     block = consumer.body.block
     start = block.first_op
     assert start is not None
+    is_read = index.readers[buffer] != [last]
     for op in tuple(producer.body.block.ops):
         op.detach()
         block.insert_op_before(op, start)
@@ -118,9 +127,10 @@ def _merge(index: ProgramIndex, first: str, last: str, buffer: str, name: str) -
                         start = load.next_op
                         assert start is not None
                     Rewriter.replace_op(load, [], [op.value])
-            op.detach()
-            op.erase()
-    for op in (index.buffers[buffer], call, producer):
+            if not is_read:
+                op.detach()
+                op.erase()
+    for op in (call, producer) if is_read else (index.buffers[buffer], call, producer):
         op.detach()
         op.erase()
     names = NameTable(set(index.buffers) | set(index.families) - {first, last})

@@ -11,6 +11,7 @@ from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.errors import TargetError
 from ..amk_ir.targets import get_target
+from .drop_outputs import DropOutputsPass
 from .graph_to_task import GraphToTaskPass
 from .insert_sync import Handoff
 from .pipeline import run_passes
@@ -26,7 +27,8 @@ class GraphToQueuePass(ModulePass):
     weights, head, embedding: as `format`, `head` and `embedding` of quantize-weights; `none` leaves them as they are.
 
     With tasks=0, targets that run on virtual SMs (`reference`) get one task an SM and family, because each task costs
-    their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows.
+    their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows. outputs=false: drop-outputs, all of
+    them, between the two.
     """
 
     name = "graph-to-queue"
@@ -37,10 +39,13 @@ class GraphToQueuePass(ModulePass):
     tasks: int = GraphToTaskPass.tasks
     columns: int = GraphToTaskPass.columns
     widest: int = GraphToTaskPass.widest
+    parts: int = TaskToQueuePass.parts
+    block: int = TaskToQueuePass.block
     handoff: Handoff = TaskToQueuePass.handoff
     stages: int = TaskToQueuePass.stages
     bytes: int = TaskToQueuePass.bytes
     in_flight: int = TaskToQueuePass.in_flight
+    outputs: bool = True
     weights: str = "none"
     head: str = QuantizeWeightsPass.head
     embedding: str = QuantizeWeightsPass.embedding
@@ -60,6 +65,16 @@ class GraphToQueuePass(ModulePass):
             (
                 *quantize,
                 GraphToTaskPass(self.rows, tasks, self.columns, self.widest, 0 if tasks else sms),
-                TaskToQueuePass(self.target, self.sms, self.handoff, self.stages, self.bytes, self.in_flight),
+                *(() if self.outputs else (DropOutputsPass(),)),
+                TaskToQueuePass(
+                    self.target,
+                    self.sms,
+                    self.parts,
+                    self.block,
+                    self.handoff,
+                    self.stages,
+                    self.bytes,
+                    self.in_flight,
+                ),
             ),
         )

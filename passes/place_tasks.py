@@ -30,7 +30,8 @@ class PlaceTasksPass(ModulePass):
     """Converts each `task.program` to a compact `queue.kernel` of `sms` SMs (0: as many as the target has).
 
     Adjacent calls that do not depend on each other share a phase. Placement is cyclic, and each family starts where
-    the one before it ended, across layers too, so that all SMs get about the same number of tasks at any time.
+    the one before it ended, across layers too, so that all SMs get about the same number of tasks at any time. Not
+    attention: that starts at the first SM in all layers, because fetching its code takes long where it has not run lately.
     """
 
     name = "place-tasks"
@@ -104,9 +105,11 @@ class _Placer:
             else:
                 runs: list[Operation] = []
                 for call in item.calls:
-                    placement = Placement("cyclic", start)
+                    stays = self._attends(call)
+                    placement = Placement("cyclic", Linear() if stays else start)
                     runs.append(queue.RunOp(call.family, call.indices.data, placement))
-                    start = self._wrapped(start + self._count(call))
+                    if not stays:
+                        start = self._wrapped(start + self._count(call))
                 result.append(queue.PhaseOp(Region(Block(runs))))
         return result, start
 
@@ -131,6 +134,10 @@ class _Placer:
         """Number of tasks of a call."""
         family = self.table.families[call.family.string_value()]
         return prod(family.domain.shape[len(call.indices.data) :])
+
+    def _attends(self, call: task.CallOp) -> bool:
+        body = self.table.families[call.family.string_value()].body.block
+        return any(isinstance(op, task.AttentionOp | task.AttentionPartOp | task.AttentionMergeOp) for op in body.ops)
 
     def _wrapped(self, sm: Linear) -> Linear:
         return Linear.make({n: c % self.sms for n, c in sm.terms}, sm.constant % self.sms)

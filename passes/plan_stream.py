@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
@@ -15,13 +15,14 @@ from xdsl.utils.exceptions import PassFailedException
 from ..amk_ir.attrs import Ring, RingAttr
 from ..amk_ir.targets import Target, get_target
 from ..dialects import queue, task
+from .activation_memory import activation_bytes, partial_bytes
 from .kernel_size import check_size
 from .scale_room import scale_room
 
 _MAX_STAGES = 10
 """More stages than this were not measured to help."""
 _FIXED_RESERVE = 8192
-"""Shared memory in bytes for mbarriers, reductions over warps and phase tables."""
+"""Shared memory in bytes for mbarriers, reductions over warps, partial sums and phase tables."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class PlanStreamPass(ModulePass):
 
     stages: int = 0
     bytes: int = 16384
-    in_flight: int = 3
+    in_flight: int = 2
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         if self.bytes < 512 or self.bytes % 512:
@@ -59,7 +60,8 @@ class PlanStreamPass(ModulePass):
         target = get_target(kernel.target.data)
         if not target.is_cuda:
             return self.stages or 4  # a ring of a few stages, so that its limit is exercised
-        working = max(activation_bytes(kernel), attention_bytes(kernel))
+        held = max((activation_bytes(kernel, name, self.bytes) for name in kernel.families), default=0)
+        working = max(held, attention_bytes(kernel)) + partial_bytes(kernel)
         room = target.shared_memory_per_block - working - _FIXED_RESERVE
         fitting = room // stage_bytes
         stages = self.stages or min(_MAX_STAGES, fitting)
@@ -75,24 +77,30 @@ def _room(target: Target, room: int) -> str:
     return f"{max(room, 0)} of {target.shared_memory_per_block} bytes are left beside what one task holds"
 
 
-def activation_bytes(kernel: queue.KernelOp) -> int:
-    """Shared memory for what a task holds of the vectors that its matmuls read, 4 bytes an element: the most of all."""
-    most = 0
-    for family in kernel.families.values():
-        inputs = {op.x: task.shape_of(op.x) for op in family.body.block.ops if isinstance(op, task.MatmulOp)}
-        most = max(most, sum(4 * prod(shape) for shape in inputs.values() if DYNAMIC_INDEX not in shape))
-    return most
-
-
 def attention_bytes(kernel: queue.KernelOp) -> int:
-    """Shared memory for what an attention task holds: queries, results, and partial results of up to eight warps."""
+    """Shared memory for what an attention task holds, at most: see backends/cuda/device/attention.cuh.
+
+    Queries, the last keys and values, the weights of up to 256 positions for each eight queries, and results; or all parts
+    of what is merged.
+    """
     most = 0
     for family in kernel.families.values():
         for op in family.body.block.ops:
-            if isinstance(op, task.AttentionOp):
+            if isinstance(op, task.AttentionOp | task.AttentionPartOp):
                 tokens, heads, _, half = task.shape_of(op.q)
-                queries = min(8, tokens * heads // task.shape_of(op.k)[1])
-                most = max(most, 4 * (2 * tokens * heads * (2 * half + 32) + 8 * queries * (2 * half + 2)))
+                kv_heads, row = task.shape_of(op.k)[1], -(-2 * half // 32) * 32
+                rows, batches = tokens * heads, -(-tokens * heads // kv_heads // 8)
+                tail = 1 if tokens == 1 else 2
+                span = max(8, 16 // batches) + tail
+                most = max(
+                    most,
+                    4 * rows * (row + 4)
+                    + kv_heads * tail * 16 * 2 * row * 4
+                    + batches * (span + 1) * 512
+                    + 4 * rows * (max(128, 2 * half) + 4),
+                )
+            elif isinstance(op, task.AttentionMergeOp):
+                most = max(most, 4 * (prod(task.shape_of(op.sums)) + prod(task.shape_of(op.stats))))
     return most
 
 

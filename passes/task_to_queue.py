@@ -16,16 +16,22 @@ from .pipeline import run_passes
 from .place_tasks import PlaceTasksPass, grid_size
 from .plan_stream import PlanStreamPass
 from .split_argmax import SplitArgmaxPass
+from .split_attention import SplitAttentionPass
 
 
 @dataclass(frozen=True)
 class TaskToQueuePass(ModulePass):
-    """split-argmax into as many parts as there are SMs, then place-tasks, insert-sync, plan-stream, with their options."""
+    """split-argmax into as many parts as there are SMs, then split-attention, place-tasks, insert-sync, plan-stream.
+
+    parts, block: of split-attention, 0 parts as many as the SMs can have at once. The others: options of these passes.
+    """
 
     name = "task-to-queue"
 
     target: str = PlaceTasksPass.target
     sms: int = PlaceTasksPass.sms
+    parts: int = 1
+    block: int = SplitAttentionPass.block
     handoff: Handoff = InsertSyncPass.handoff
     stages: int = PlanStreamPass.stages
     bytes: int = PlanStreamPass.bytes
@@ -36,11 +42,13 @@ class TaskToQueuePass(ModulePass):
             target = get_target(self.target)
         except TargetError as e:
             raise PassFailedException(f"task-to-queue: {e}") from e
+        sms = grid_size(self.name, target, self.sms)
         run_passes(
             ctx,
             op,
             (
-                SplitArgmaxPass(parts=grid_size(self.name, target, self.sms)),
+                SplitArgmaxPass(parts=sms),
+                SplitAttentionPass(self.parts, self.block, sms),
                 PlaceTasksPass(self.target, self.sms),
                 InsertSyncPass(self.handoff),
                 PlanStreamPass(self.stages, self.bytes, self.in_flight),

@@ -22,6 +22,8 @@ from .tiling import NotTileableError, Tile, tiled_body
 
 Domain = tuple[tuple[str, int], ...]
 
+_QUERIES = 8
+"""Queries that the attention of one task computes at a time."""
 _WEIGHT_BITS = 2**21
 """Bits of the weights of a widened tile, at most: SMs that differ by a task should not differ by much."""
 _UNEVEN = 33 / 32
@@ -36,7 +38,8 @@ class TileTasksPass(ModulePass):
       up: half each). Of [heads, 2, half] outputs, a task takes `rows / 2` pairs of one head, or whole heads.
       With `sms` > 0, tiles are widened, in steps of `rows` up to `widest`, where the SM with the
       most tasks gets hardly more rows than before: wider tiles cost less a row.
-    - attention: one KV head a task. Other families (embedding, elementwise): `columns` columns.
+    - attention: one KV head a task; with several tokens, of the heads that share it as many as have 8 queries.
+      Other families (embedding, elementwise): `columns` columns.
     - `tasks` > 0: instead, tile sizes such that a family has at most (and about) that many tasks.
     - argmax, norms and what cannot be tiled stay one task. The last tile of a ragged dimension is cut by a limit.
     """
@@ -79,10 +82,17 @@ class TileTasksPass(ModulePass):
         else:
             size = self._rows(family, shape[1:]) if family.streams else self.columns
             tile, indices = self._output_tile(shape[1:], size)
+        queries, query_indices = ((), ()) if attention is None else self._query_tile(attention)
+        indices = (*indices, *query_indices)
         if not indices or {n for n, _ in indices} & {*family.domain.names, POSITION}:
             return
         try:
-            body = tiled_body(family.body.block, dict.fromkeys(family.stores, (None, *tile)))
+            body = family.body.block
+            if tile:
+                body = tiled_body(body, dict.fromkeys(family.stores, (None, *tile)))
+            if queries:
+                stores = [op for op in body.ops if isinstance(op, task.StoreOp)]
+                body = tiled_body(body, dict.fromkeys(stores, (None, *queries)))
         except NotTileableError:
             return
         domain = DomainAttr((*family.domain.data, *indices))
@@ -133,6 +143,16 @@ class TileTasksPass(ModulePass):
         group = heads // kv_heads * size
         tile = (Dim(Linear.of("kv_head") * group, Linear(constant=group)), None, None)
         return tile, (("kv_head", kv_heads // size),)
+
+    def _query_tile(self, op: task.AttentionOp) -> tuple[Tile, Domain]:
+        """Of the heads of one KV head, as many as have at most `_QUERIES` queries."""
+        tokens, heads, _, _ = task.shape_of(op.q)
+        group = heads // task.shape_of(op.k)[1]
+        if self.tasks or tokens == 1 or tokens * group <= _QUERIES:
+            return (), ()
+        size = next(d for d in range(max(1, _QUERIES // tokens), 0, -1) if group % d == 0)
+        heads_tile, indices = _slice("query", group, size)
+        return (() if heads_tile is None else (heads_tile, None, None)), indices
 
 
 def _bits(element: Attribute) -> int:

@@ -57,7 +57,9 @@ def _attention(op: task.AttentionOp, tile: Tile) -> tuple[Tile, ...]:
     _untiled(tile, 0, 2, 3)
     heads = tile[1]
     if heads is None:
-        return tile, (None,) * 4, (None,) * 4
+        return tile, *((None,) * 4 for _ in range(4))
+    if task.shape_of(op.k)[1] == 1 and heads.kept:
+        return tile, *((None,) * 4 for _ in range(4))  # any heads share the one KV head
     group = task.shape_of(op.q)[1] // task.shape_of(op.k)[1]
     coefficients = [heads.start.constant, heads.size.constant, heads.limit or 0, *(c for _, c in heads.start.terms)]
     if not heads.kept or any(c % group for c in coefficients):
@@ -65,7 +67,11 @@ def _attention(op: task.AttentionOp, tile: Tile) -> tuple[Tile, ...]:
     limit = None if heads.limit is None else heads.limit // group
     start = Linear.make({n: c // group for n, c in heads.start.terms}, heads.start.constant // group)
     cached = (None, Dim(start, Linear(constant=heads.size.constant // group), limit), None, None)
-    return tile, cached, cached
+    return tile, cached, cached, cached, cached
+
+
+def _attention_merge(op: task.AttentionMergeOp, tile: Tile) -> tuple[Tile, ...]:
+    return (None, *tile), (None, *tile[:2], None)
 
 
 def _bias_add(op: task.BiasAddOp, tile: Tile) -> tuple[Tile, ...]:
@@ -93,6 +99,7 @@ RULES: dict[type[Operation], Callable[[Operation, Tile], tuple[Tile, ...]]] = {
     for op, rule in (
         (task.AddOp, _elementwise),
         (task.ArgmaxOp, _argmax),
+        (task.AttentionMergeOp, _attention_merge),
         (task.AttentionOp, _attention),
         (task.BiasAddOp, _bias_add),
         (task.GatherOp, _gather),
@@ -138,8 +145,16 @@ def _rebuild(op: Operation, operands: list[SSAValue], tile: Tile) -> Operation:
         case task.RmsNormOp():
             return task.RmsNormOp(operands[0], operands[1], _number(op.eps))
         case task.AttentionOp():
-            return task.AttentionOp(operands[0], operands[1], operands[2], _number(op.scale))
-        case task.MatmulOp() | task.AddOp() | task.SiluMulOp() | task.BiasAddOp() | task.RopeOp():
+            q, k, v, k_new, v_new = operands
+            return task.AttentionOp(q, k, v, k_new, v_new, _number(op.scale))
+        case (
+            task.MatmulOp()
+            | task.AddOp()
+            | task.SiluMulOp()
+            | task.BiasAddOp()
+            | task.RopeOp()
+            | task.AttentionMergeOp()
+        ):
             return type(op)(operands[0], operands[1])
         case task.ArgmaxOp():
             return task.ArgmaxOp(operands[0])

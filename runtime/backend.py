@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -33,6 +33,23 @@ class Executable(Protocol):
         """
         ...
 
+    @property
+    def chunk(self) -> int:
+        """Tokens that `feed` takes at most: 1 if they are run one by one."""
+        ...
+
+    def feed(self, tokens: Sequence[int], pos: int) -> None:
+        """Runs `tokens`, 1 to `chunk` of them, at positions from `pos` on, for the KV cache alone. Raises like `step`."""
+        ...
+
+    def steps(self, token: int, pos: int, count: int, stops: Collection[int] = ()) -> Iterator[int]:
+        """Runs up to `count` steps in one launch: `token` at `pos`, then each chosen token at the position after it.
+
+        Yields the chosen tokens as they are made, the argmax of each step's logits. The last one may be of `stops`, and
+        then no further step is run. Who takes only the first of them may go on from there. Raises like `step`.
+        """
+        ...
+
     def reset(self) -> None:
         """Forgets the KV cache: the next step is at position 0."""
         ...
@@ -58,8 +75,18 @@ class Backend(Protocol):
         """What `--backend` calls it."""
         ...
 
-    def load(self, kernel: VerifiedKernel, weights: Weights, progress: Progress = no_progress) -> Executable:
+    def load(
+        self,
+        kernel: VerifiedKernel,
+        weights: Weights,
+        progress: Progress = no_progress,
+        *,
+        chunk: VerifiedKernel | None = None,
+    ) -> Executable:
         """The kernel with its weights, ready for the step at position 0.
+
+        chunk: another kernel of the same model, of several tokens a step and without outputs, for prompts. Both use one
+        copy of the weights and one KV cache.
 
         Raises an AmkError: not a verified kernel, weights that do not fit it, no device, or no room on it.
         """

@@ -29,10 +29,10 @@ def new_context() -> Context:
     return context
 
 
-def plan(model: ModuleOp, target: Target, sms: int | None = None) -> VerifiedKernel:
+def plan(model: ModuleOp, target: Target, sms: int | None = None, *, outputs: bool = True) -> VerifiedKernel:
     """Lowers a module with one graph.model to a schedule for `target` on `sms` SMs (None: all), and verifies it.
 
-    `model` is left as it is.
+    `model` is left as it is. Without `outputs`, the kernel only leaves its KV cache behind.
 
     Raises:
         TargetError: the target has fewer SMs.
@@ -44,7 +44,7 @@ def plan(model: ModuleOp, target: Target, sms: int | None = None) -> VerifiedKer
             f"sms: {target.name} has {target.num_sms} SMs, found {sms}; all blocks must be resident at once"
         )
     module = model.clone()
-    lowering = GraphToQueuePass(target=target.name, sms=sms or target.num_sms)
+    lowering = GraphToQueuePass(target=target.name, sms=sms or target.num_sms, outputs=outputs)
     try:
         PassPipeline((lowering,), _verify).apply(new_context(), module)
     except PassFailedException as e:

@@ -41,17 +41,34 @@ def check_request(
         )
 
 
+def check_steps_per_launch(steps: int, sampling: Sampling | None = None) -> None:
+    """Whether so many steps can be run a launch, with tokens chosen by `sampling`.
+
+    Raises UsageError: less than one, or several steps with sampling that is not greedy: the kernel takes the best token.
+    """
+    if steps < 1:
+        raise UsageError(f"steps-per-launch: expected 1 or more, found {steps}")
+    if steps > 1 and sampling is not None and not sampling.greedy:
+        raise UsageError(
+            f"steps-per-launch: {steps} steps in one launch take the best token each, and temperature is "
+            f"{sampling.temperature}; leave one of the two out"
+        )
+
+
 class Session:
     """Feeds tokens to an executable, keeps the position, and chooses the next tokens.
 
     A session goes on where it stopped: the next prompt follows the tokens so far. `reset` starts anew.
-    Use it as a context manager, or call `close`.
+    Use it as a context manager, or call `close`. steps_per_launch: tokens that a launch may generate one after the other;
+    more than one needs an executable that can do that, and the best token is always taken.
     """
 
-    def __init__(self, executable: Executable, *, vocab_size: int, max_seq: int):
+    def __init__(self, executable: Executable, *, vocab_size: int, max_seq: int, steps_per_launch: int = 1):
+        check_steps_per_launch(steps_per_launch)
         self.executable = executable
         self.vocab_size = vocab_size
         self.max_seq = max_seq
+        self.steps_per_launch = steps_per_launch
         self._position = 0
         self._unfed: list[int] = []  # the last chosen token: part of the text, not yet of the KV cache
 
@@ -73,9 +90,11 @@ class Session:
         yielded as well. The prompt is checked now, not when the first token is asked for.
 
         Raises:
-            UsageError: an empty prompt, a token id outside the vocabulary, or more tokens than max_seq.
+            UsageError: an empty prompt, a token id outside the vocabulary, more tokens than max_seq, or sampling that is
+                not greedy with several steps a launch.
         """
         check_request(prompt, max_tokens, self.vocab_size, self.max_seq, self.position)
+        check_steps_per_launch(self.steps_per_launch, sampling)
         room = self.max_seq - self.position - len(prompt)
         return self._generate(
             prompt, room if max_tokens is None else max_tokens, Sampler(sampling or Sampling()), frozenset(stop)
@@ -83,6 +102,9 @@ class Session:
 
     def _generate(self, prompt: Sequence[int], count: int, sampler: Sampler, stop: frozenset[int]) -> Iterator[int]:
         self._unfed.extend(prompt)
+        if self.steps_per_launch > 1:
+            yield from self._generate_by_launches(count, stop)
+            return
         for _ in range(count):
             token = sampler.choose(*self._feed())
             self._unfed.append(token)
@@ -90,15 +112,37 @@ class Session:
             if token in stop:
                 return
 
+    def _generate_by_launches(self, count: int, stop: frozenset[int]) -> Iterator[int]:
+        left = count
+        while left > 0:
+            self._feed_all_but_last()
+            for token in self.executable.steps(self._unfed[0], self._position, min(left, self.steps_per_launch), stop):
+                # Whoever stops here leaves the launch running on: what it writes beyond this position, nobody reads.
+                self._unfed[0] = token
+                self._position += 1
+                left -= 1
+                yield token
+                if token in stop:
+                    return
+
     def _feed(self) -> tuple[int, Logits]:
         """Runs all tokens that were not run yet, of which there is at least one; what the last step returned."""
-        while True:
-            result = self.executable.step(self._unfed[0], self._position)
-            # Only now: a step that was interrupted is run again, which writes the same KV entries.
-            del self._unfed[0]
-            self._position += 1
-            if not self._unfed:
-                return result
+        self._feed_all_but_last()
+        result = self.executable.step(self._unfed[0], self._position)
+        self._fed(1)
+        return result
+
+    def _feed_all_but_last(self) -> None:
+        """Runs the tokens that were not run yet, all but one."""
+        while (left := len(self._unfed) - 1) > 0:
+            count = min(left, self.executable.chunk)
+            self.executable.feed(self._unfed[:count], self._position)
+            self._fed(count)
+
+    def _fed(self, count: int) -> None:
+        # Only now: a step that was interrupted is run again, which writes the same KV entries.
+        del self._unfed[:count]
+        self._position += count
 
     def reset(self) -> None:
         """Forgets the text."""

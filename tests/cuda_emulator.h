@@ -140,7 +140,12 @@ static inline uint4 load_words(const unsigned* p) {
 static inline uint4 load_shared_if(const unsigned short* p, bool wanted) {
     return wanted ? *reinterpret_cast<const uint4*>(p) : uint4{0, 0, 0, 0};
 }
+static inline unsigned thread_number() { return threadIdx.x; }
+static inline void send_token(unsigned long long* to, unsigned long long word) { __atomic_store_n(to, word, __ATOMIC_RELAXED); }
 static inline void store_word(unsigned* p, unsigned word) { __atomic_store_n(p, word, __ATOMIC_RELAXED); }
+static inline float power_of_two(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
+static inline float __fdividef(float x, float y) { return x / y; }
+static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 static inline unsigned short to_bf16(float value) {
     const unsigned bits = __float_as_uint(value);
     return value != value ? 0x7fff : static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
@@ -187,6 +192,8 @@ static inline bool mbarrier_poll(unsigned long long* p, unsigned parity) {
     return mbarrier_at(p)->phase != parity;
 }
 static inline void publish_barriers() {}
+static inline void order_copies() {}
+static inline void __threadfence_block() {}
 static inline void start_copy(unsigned char* to, const unsigned char* from, unsigned bytes, unsigned long long* full) {
     if (bytes % 16 || reinterpret_cast<uintptr_t>(from) % 16) abort();
     mbarrier_at(full)->bytes += bytes;

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 
 from amk.backends.cuda.emit import EmittedKernel
 from amk.backends.cuda.nvrtc import inline_headers
+from amk.backends.cuda.parameters import Launch, parameter_bytes
 from amk.backends.cuda.plan import KernelPlan
+from amk.backends.cuda.sent_tokens import count_sent, sent_token
+from amk.backends.cuda.sharing import check_shared, states
 from amk.backends.cuda.stuck import RECORD_WORDS, stuck_error
 
 _HEADER = Path(__file__).with_name("cuda_emulator.h")
@@ -56,7 +59,12 @@ class EmulatedKernel:
     """The interface of `LoadedKernel` as far as tests need it."""
 
     def __init__(
-        self, emitted: EmittedKernel, weights: Iterable[NDArray[np.uint8]], folder: Path, time_limit_s: float = 60.0
+        self,
+        emitted: EmittedKernel,
+        weights: Iterable[NDArray[np.uint8]],
+        folder: Path,
+        time_limit_s: float = 60.0,
+        beside: EmulatedKernel | None = None,
     ):
         self.plan: KernelPlan = emitted.plan
         self.time_limit_s = time_limit_s
@@ -66,36 +74,66 @@ class EmulatedKernel:
             ["g++", "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-pthread", source, "-o", library], check=True
         )
         self._step: Any = ctypes.CDLL(str(library)).emu_step
-        self._weights = _aligned_bytes(self.plan.weight_bytes)
-        self._weights[:] = np.concatenate(list(weights))
+        self._weights = _aligned_bytes(self.plan.weight_bytes if beside is None else 0)
+        self._regions = {r.parameter: self._weights.ctypes.data + r.offset for r in self.plan.weight_regions}
+        if beside is None:
+            self._weights[:] = np.concatenate(list(weights))
+        else:
+            check_shared(self.plan, beside.plan)
+            self._regions = {name: beside._regions[name] for name in self._regions}
         self.arrays: dict[str, NDArray[Any]] = {
-            b.parameter: _aligned_bytes(b.bytes) for b in self.plan.buffers if b.kind != "weight"
+            b.parameter: _aligned_bytes(self.plan.stored_bytes(b)) for b in self.plan.buffers if b.kind != "weight"
         }
+        if beside is not None:
+            self.arrays |= {b.parameter: beside.arrays[b.parameter] for b in states(self.plan)}
         self.arrays["counters"] = _aligned_bytes(4 * self.plan.counter_words)
         self.arrays["records"] = _aligned_bytes(2 * self.plan.grid * RECORD_WORDS * 4)
         self.arrays["abort"] = _aligned_bytes(4)
         self.arrays["trace"] = _aligned_bytes(8 * self.plan.grid * self.plan.trace_events)
-        self.epoch = 0
+        self.arrays["arrivals"], self.arrays["sent"] = _aligned_bytes(32), _aligned_bytes(8 * self.plan.max_seq)
+        self.epoch = self.arrived = 0
 
     def step(self, inputs: dict[str, NDArray[Any]], pos: int, seed: int = 0) -> dict[str, NDArray[Any]]:
         """Runs one step and returns the outputs; raises StuckWaitError."""
+        self._launch(inputs, Launch(pos, self.epoch + 1), seed)
         self.epoch += 1
-        for name, values in inputs.items():
-            self.arrays[f"b_{name}"][:] = values.view(np.uint8)
-        regions = {r.parameter: self._weights.ctypes.data + r.offset for r in self.plan.weight_regions}
-        where = regions | {name: array.ctypes.data for name, array in self.arrays.items()}
-        traces = ("trace",) if self.plan.trace_events else ()
-        words = [where[name] for name in (*self.plan.pointers, "counters", "records", "abort", *traces)]
-        content = np.array([*words, int(self.time_limit_s * 1e9), pos | self.epoch << 32], np.uint64)
-        self._step(ctypes.c_void_p(content.ctypes.data), self.plan.grid, self.plan.dynamic_shared, seed)
-        if self.arrays["abort"].view(np.uint32)[0]:
-            records = self.arrays["records"].view(np.uint32).reshape(self.plan.grid, 2, RECORD_WORDS)
-            raise stuck_error(self.plan, records, self.epoch, pos, self.time_limit_s)
         return {
-            b.name: self.arrays[b.parameter].view(np.int32 if b.element == "i32" else np.float32).reshape(b.shape)
+            b.name: self.arrays[b.parameter][: b.bytes]
+            .view(np.int32 if b.element == "i32" else np.float32)
+            .reshape(b.shape)
             for b in self.plan.buffers
             if b.kind == "output"
         }
+
+    def steps(
+        self, inputs: dict[str, NDArray[Any]], pos: int, count: int, stops: Sequence[int] = (), seed: int = 0
+    ) -> list[int]:
+        """Runs up to `count` steps in one launch and returns the tokens that it sent; raises StuckWaitError."""
+        launch = Launch(pos, self.epoch + 1, count, tuple(stops), self.arrived)
+        self._launch(inputs, launch, seed)
+        done = count_sent(self.sent, count, launch.epoch)
+        self.epoch += done
+        self.arrived += done * self.plan.grid
+        return [token for n in range(done) if (token := sent_token(self.sent, n, launch.epoch)) is not None]
+
+    @property
+    def sent(self) -> NDArray[np.uint64]:
+        """What launches of several steps told the host."""
+        return self.arrays["sent"].view(np.uint64)
+
+    def _launch(self, inputs: dict[str, NDArray[Any]], launch: Launch, seed: int) -> None:
+        for name, values in inputs.items():
+            self.arrays[f"b_{name}"][:] = values.view(np.uint8)
+        where = self._regions | {name: array.ctypes.data for name, array in self.arrays.items()}
+        traces = ("trace",) if self.plan.trace_events else ()
+        pointers = [where[name] for name in (*self.plan.pointers, "counters", "records", "abort", *traces)]
+        loop = (where["arrivals"], where["sent"])
+        content = parameter_bytes(self.plan, pointers, self.time_limit_s, launch, loop)
+        words = np.frombuffer(content, np.uint64)
+        self._step(ctypes.c_void_p(words.ctypes.data), self.plan.grid, self.plan.dynamic_shared, seed)
+        if self.arrays["abort"].view(np.uint32)[0]:
+            records = self.arrays["records"].view(np.uint32).reshape(self.plan.grid, 2, RECORD_WORDS)
+            raise stuck_error(self.plan, records, launch.epoch, launch.pos, self.time_limit_s)
 
 
 def _aligned_bytes(size: int) -> NDArray[np.uint8]:

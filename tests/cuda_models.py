@@ -77,9 +77,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
 """Configurations that cover the branches of the Llama family and widths that no tile divides."""
 
 
-def lower(config: dict[str, Any], target: str = "sm_90a", kv_dtype: FloatType = "bf16", **options: Any) -> KernelOp:
+def lower(
+    config: dict[str, Any], target: str = "sm_90a", kv_dtype: FloatType = "bf16", tokens: int = 1, **options: Any
+) -> KernelOp:
     """The kernel of a configuration; `options` are those of graph-to-queue."""
-    model = import_config(config, weight_dtype="bf16", kv_dtype=kv_dtype)
+    model = import_config(config, weight_dtype="bf16", kv_dtype=kv_dtype, tokens=tokens)
     module = model.module.clone()
     GraphToQueuePass(target=target, **options).apply(new_context(), module)
     return find_kernel(module)

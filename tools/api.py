@@ -13,7 +13,7 @@ from ..frontends.import_model import ImportedModel, import_model
 from ..runtime.backend import Backend, Progress, no_progress
 from ..runtime.compile import plan
 from ..runtime.sampling import Sampling
-from ..runtime.session import Session
+from ..runtime.session import Session, check_steps_per_launch
 
 if TYPE_CHECKING:
     from ..frontends.tokenizer import Tokenizer
@@ -37,8 +37,8 @@ def encode_prompt(tokenizer: Tokenizer, text: str, *, chat: bool = False, system
     return tokenizer.apply_chat(messages)
 
 
-def make_backend(name: BackendName) -> Backend:
-    """The backend called `name`."""
+def make_backend(name: BackendName, steps_per_launch: int = 1) -> Backend:
+    """The backend called `name`, for kernels that can run so many steps a launch."""
     if name == "reference":
         from ..backends.reference.backend import ReferenceBackend
 
@@ -46,7 +46,7 @@ def make_backend(name: BackendName) -> Backend:
     from ..backends.cuda.backend import CudaBackend
     from .compiled import CachedCompiler
 
-    return CudaBackend(compiler=CachedCompiler())
+    return CudaBackend(compiler=CachedCompiler(), token_loop=steps_per_launch > 1)
 
 
 def choose_target(backend: BackendName, name: str | None = None) -> Target:
@@ -73,11 +73,13 @@ def compile(
     *,
     sms: int | None = None,
     with_weights: bool = True,
+    token_loop: bool = False,
     progress: Progress = no_progress,
 ) -> CompileResult:
     """Compiles `model` for a GPU into `directory`: plan, kernel, packed weights, manifest. Needs no GPU.
 
-    sms: size of the grid (default: all SMs of the target). with_weights: pack them too.
+    sms: size of the grid (default: all SMs of the target). with_weights: pack them too. token_loop: make a kernel that
+    can run several steps a launch.
     """
     from .compiled import compile_model
 
@@ -85,20 +87,39 @@ def compile(
         model = import_model(model, weight_dtype="bf16", kv_dtype="bf16")
     if not isinstance(target, Target):
         target = choose_target("cuda", target)
-    return compile_model(model, target, Path(directory), sms=sms, with_weights=with_weights, progress=progress)
+    return compile_model(
+        model,
+        target,
+        Path(directory),
+        sms=sms,
+        with_weights=with_weights,
+        token_loop=token_loop,
+        progress=progress,
+    )
 
 
 def open_compiled(
-    directory: str | Path, model: ImportedModel | None = None, *, progress: Progress = no_progress
+    directory: str | Path,
+    model: ImportedModel | None = None,
+    *,
+    steps_per_launch: int = 1,
+    progress: Progress = no_progress,
 ) -> Session:
     """Loads on this machine's GPU what `compile` wrote, and returns a session.
 
-    model: what it must have been compiled from; ArtifactError says what differs.
+    model: what it must have been compiled from; ArtifactError says what differs. steps_per_launch: as in `open_session`;
+    more than one needs a model that was compiled with the token loop.
     """
+    check_steps_per_launch(steps_per_launch)
     from .compiled import load_compiled
 
-    executable, artifact = load_compiled(Path(directory), progress, model)
-    return Session(executable, vocab_size=artifact.manifest["vocab"], max_seq=artifact.manifest["max_seq"])
+    executable, artifact = load_compiled(Path(directory), progress, model, steps_per_launch > 1)
+    return Session(
+        executable,
+        vocab_size=artifact.manifest["vocab"],
+        max_seq=artifact.manifest["max_seq"],
+        steps_per_launch=steps_per_launch,
+    )
 
 
 def open_session(
@@ -107,12 +128,19 @@ def open_session(
     *,
     target: Target | str | None = None,
     sms: int | None = None,
+    steps_per_launch: int = 1,
+    chunk: int = 1,
     progress: Progress = no_progress,
 ) -> Session:
     """Compiles `model`, loads its weights and returns a session: token ids in, token ids out.
 
     target: what to compile for (default: what the backend runs on). sms: size of the grid (default: all SMs).
+    steps_per_launch: tokens that one launch generates at most; more than one takes the best token always.
+    chunk: tokens of a prompt that are run at once; more than one takes a second kernel.
     """
+    check_steps_per_launch(steps_per_launch)
+    if chunk < 1:
+        raise UsageError(f"chunk: expected 1 token or more, found {chunk}")
     if not isinstance(model, ImportedModel):
         dtype = default_dtype(backend)
         model = import_model(model, weight_dtype=dtype, kv_dtype=dtype)
@@ -120,8 +148,10 @@ def open_session(
         raise UsageError(f"{model.name}: was imported from a configuration alone and has no weights to run")
     if not isinstance(target, Target):
         target = choose_target(backend, target)
-    executable = make_backend(backend).load(plan(model.module, target, sms), model.checkpoint, progress)
-    return Session(executable, vocab_size=model.config.vocab, max_seq=model.max_seq)
+    kernel = plan(model.module, target, sms)
+    several = plan(model.with_tokens(chunk).module, target, sms, outputs=False) if chunk > 1 else None
+    executable = make_backend(backend, steps_per_launch).load(kernel, model.checkpoint, progress, chunk=several)
+    return Session(executable, vocab_size=model.config.vocab, max_seq=model.max_seq, steps_per_launch=steps_per_launch)
 
 
 def generate(

@@ -73,11 +73,12 @@ def compile_model(
     *,
     sms: int | None = None,
     with_weights: bool = True,
+    token_loop: bool = False,
     progress: Progress = no_progress,
 ) -> CompileResult:
     """Compiles `model` into `folder`, which appears whole or not at all; needs no GPU.
 
-    A folder that already holds exactly this is checked and left as it is; a damaged one is replaced.
+    token_loop: make a kernel that can run several steps a launch. A folder that already holds exactly this is checked and left as it is; a damaged one is replaced.
 
     Raises:
         CompileError, ScheduleError, StorageError, ArtifactError, CheckpointError: see the modules below.
@@ -86,7 +87,7 @@ def compile_model(
     kernel = plan(model.module, target, sms)
     progress("compiling", 1, 2)
     compiler = CachedCompiler()
-    compiled = CudaBackend(compiler=compiler).compile(kernel)
+    compiled = CudaBackend(compiler=compiler, token_loop=token_loop).compile(kernel)
     progress("compiling", 2, 2)
     text = module_text(ModuleOp([kernel.kernel.clone()]))
     facts = _facts(model, kernel, compiled, with_weights, progress)
@@ -129,6 +130,7 @@ def _facts(
         "kv_dtype": model.kv_dtype,
         "registers": resources.registers,
         "shared_memory": plan.dynamic_shared + resources.static_shared,
+        "token_loop": plan.token_loop is not None,
         "schedule": kernel.digest,
         "amk": compiler_fingerprint(),
         "nvrtc": ".".join(map(str, nvrtc_version())),
@@ -234,13 +236,18 @@ def check_model(folder: Path, manifest: Mapping[str, Any], model: ImportedModel)
 
 
 def load_compiled(
-    folder: Path, progress: Progress = no_progress, model: ImportedModel | None = None
+    folder: Path,
+    progress: Progress = no_progress,
+    model: ImportedModel | None = None,
+    needs_token_loop: bool = False,
 ) -> tuple[Executable, Artifact]:
     """Loads what `compile_model` wrote on this machine's GPU. The plan is verified again before anything is launched.
 
+    needs_token_loop: whether launches will run several steps.
+
     Raises:
         ArtifactError: not a compiled model, a changed file, no weights, one compiled by another version of AMK, or
-            from another model than `model`.
+            from another model than `model`, or without the token loop that is needed.
         DeviceError: no GPU, another architecture, or no room.
     """
     artifact = read_artifact(folder, progress)
@@ -249,9 +256,14 @@ def load_compiled(
     _check_version(folder, artifact.manifest)
     if model is not None:
         check_model(folder, artifact.manifest, model)
+    token_loop = artifact.manifest.get("token_loop") is True
+    if needs_token_loop and not token_loop:
+        raise ArtifactError(
+            f"{folder}: was compiled for one step a launch; compile it with --token-loop, or leave --steps-per-launch out"
+        )
     kernel = verify(find_kernel(_parse(artifact.path(PLAN))))
     source = artifact.read(SOURCE).decode()
-    compiled = CudaBackend(compiler=_stored_compiler(artifact, source)).compile(kernel)
+    compiled = CudaBackend(compiler=_stored_compiler(artifact, source), token_loop=token_loop).compile(kernel)
     if compiled.source != source:
         raise ArtifactError(f"{folder}: {SOURCE} is not the source of {PLAN}; compile the model again")
     weights = np.memmap(artifact.path(WEIGHTS), np.uint8, mode="r")

@@ -56,7 +56,12 @@ def quantize_imported(model: ImportedModel, choice: WeightChoice, note: Note = n
     except PassFailedException as e:
         raise UsageError(f"{model.name}: {e}") from e
     module.verify()
-    return replace(model, module=module, quantization=choice)
+    return replace(
+        model,
+        module=module,
+        quantization=choice,
+        with_tokens=lambda tokens: quantize_imported(model.with_tokens(tokens), choice),
+    )
 
 
 def _quantize_as_stored(op: ModelOp, model: ImportedModel, note: Note) -> None:

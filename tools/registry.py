@@ -53,6 +53,11 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
         return ConvertGraphToTaskPass
 
+    def get_drop_outputs():
+        from ..passes.drop_outputs import DropOutputsPass
+
+        return DropOutputsPass
+
     def get_expand_queues():
         from ..passes.expand_queues import ExpandQueuesPass
 
@@ -108,6 +113,11 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
         return SplitArgmaxPass
 
+    def get_split_attention():
+        from ..passes.split_attention import SplitAttentionPass
+
+        return SplitAttentionPass
+
     def get_task_to_queue():
         from ..passes.task_to_queue import TaskToQueuePass
 
@@ -125,6 +135,7 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
     return {
         "convert-graph-to-task": get_convert_graph_to_task,
+        "drop-outputs": get_drop_outputs,
         "expand-queues": get_expand_queues,
         "fuse-into-consumer": get_fuse_into_consumer,
         "fuse-into-producer": get_fuse_into_producer,
@@ -136,6 +147,7 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
         "plan-stream": get_plan_stream,
         "quantize-weights": get_quantize_weights,
         "split-argmax": get_split_argmax,
+        "split-attention": get_split_attention,
         "task-to-queue": get_task_to_queue,
         "tile-tasks": get_tile_tasks,
         "verify-schedule": get_verify_schedule,

@@ -110,5 +110,5 @@ def _store_index(source: SourceWriter, context: EmitContext, run: PlacedTasks, t
         address = values.address(store.region, Coordinates((Segment("t", (tokens,)),)))
         inside = f" && {address.inside}" if address.inside else ""
         source.line(
-            f"if (threadIdx.x == 0{inside}) p.{storage.parameter}[{address.offset}] = static_cast<int>(best.index);"
+            f"if (threadIdx.x == 0{inside}) {context.pointer(storage)}[{address.offset}] = static_cast<int>(best.index);"
         )

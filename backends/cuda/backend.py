@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class CudaBackend:
     """Compiles verified kernels (without a GPU) and loads them (on GPU `ordinal`).
 
     time_limit_s: how long a wait in device code may take before the step is stopped. drop_signal: for tests. compiler:
-    makes the cubins.
+    makes the cubins. token_loop: whether a launch can run several steps.
     """
 
     name = "cuda"
@@ -40,11 +40,13 @@ class CudaBackend:
         time_limit_s: float = 2.0,
         drop_signal: DroppedSignal | None = None,
         compiler: CubinCompiler = compile_cubin,
+        token_loop: bool = False,
     ):
         self.ordinal = ordinal
         self.time_limit_s = time_limit_s
         self.drop_signal = drop_signal
         self.compiler = compiler
+        self.token_loop = token_loop
 
     def compile(self, kernel: VerifiedKernel) -> CompiledKernel:
         """The kernel as a cubin with its plan.
@@ -54,15 +56,62 @@ class CudaBackend:
         # not only a type: a kernel that nobody has verified must not run
         if not isinstance(kernel, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ScheduleError(f"only verified kernels are compiled, found {type(kernel).__name__}; verify it first")
-        return compile_kernel(kernel, self.drop_signal, self.compiler)
+        return compile_kernel(kernel, self.drop_signal, self.compiler, token_loop=self.token_loop)
 
-    def load(self, kernel: VerifiedKernel, weights: WeightProvider, progress: Progress = no_progress) -> CudaExecutable:
+    def compile_chunk(self, chunk: VerifiedKernel, resident: KernelPlan) -> CompiledKernel:
+        """A kernel of several tokens a step, which uses the packed weights and the state of the one with plan `resident`.
+
+        Raises as `compile`, and CompileError if it cannot use them.
+        """
+        if not isinstance(chunk, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ScheduleError(f"only verified kernels are compiled, found {type(chunk).__name__}; verify it first")
+        return compile_kernel(chunk, None, self.compiler, resident=resident)
+
+    def load(
+        self,
+        kernel: VerifiedKernel,
+        weights: WeightProvider,
+        progress: Progress = no_progress,
+        *,
+        chunk: VerifiedKernel | None = None,
+    ) -> CudaExecutable:
         """Compiles the kernel, packs the weights and copies both to the GPU.
+
+        chunk: a kernel of several tokens a step and without outputs, for prompts.
 
         Raises also DeviceError (no GPU, another architecture, too few SMs, no memory) and CheckpointError.
         """
         compiled = self.compile(kernel)
-        return self.load_packed(kernel, compiled, packed_weights(compiled.plan, weights, progress))
+        compiled_chunk = None if chunk is None else self.compile_chunk(chunk, compiled.plan)
+        executable = self.load_packed(kernel, compiled, packed_weights(compiled.plan, weights, progress))
+        if chunk is not None and compiled_chunk is not None:
+            try:
+                self.load_chunk(executable, chunk, compiled_chunk)
+            except BaseException:
+                executable.close()
+                raise
+        return executable
+
+    def load_chunk(self, executable: CudaExecutable, chunk: VerifiedKernel, compiled: CompiledKernel) -> None:
+        """Lets `executable` take several tokens of a prompt at a time by `compiled`, made from `chunk`.
+
+        Raises ScheduleError, UsageError and DeviceError as `load_packed`, CompileError if it cannot share its memory.
+        """
+        chunk.current()
+        if compiled.digest != chunk.digest:
+            raise ScheduleError(
+                f"kernel @{compiled.plan.name} was compiled from another schedule than the verified one"
+            )
+        _check_chunk(compiled.plan)
+        executable.chunk_kernel = LoadedKernel(
+            compiled.plan,
+            compiled.image,
+            (),
+            ENTRY,
+            ordinal=self.ordinal,
+            time_limit_s=self.time_limit_s,
+            beside=executable.loaded,
+        )
 
     def load_packed(
         self, kernel: VerifiedKernel, compiled: CompiledKernel, weights: Iterable[NDArray[np.uint8]]
@@ -96,11 +145,26 @@ def _check_step(plan: KernelPlan) -> tuple[BufferStorage, BufferStorage, BufferS
     return inputs[0], logits[0], chosen[0]
 
 
+def _check_chunk(plan: KernelPlan) -> None:
+    """UsageError for a kernel that does not take several tokens of a prompt and leaves its state only."""
+    inputs = [b for b in plan.buffers if b.kind == "input"]
+    outputs = [b.name for b in plan.buffers if b.kind == "output"]
+    if plan.tokens < 2 or [b.elements for b in inputs] != [plan.tokens] or outputs:
+        raise UsageError(
+            f"a prompt is fed by kernels of several tokens a step without outputs, @{plan.name} has {plan.tokens} tokens, "
+            f"{len(inputs)} inputs and {len(outputs)} outputs"
+        )
+
+
 class CudaExecutable:
-    """A loaded kernel and its KV cache: one sequence at a time."""
+    """A loaded kernel and its KV cache: one sequence at a time.
+
+    chunk_kernel: takes several tokens of a prompt at a time, into the same cache; None if there is none.
+    """
 
     def __init__(self, loaded: LoadedKernel):
         self._loaded: LoadedKernel | None = loaded
+        self.chunk_kernel: LoadedKernel | None = None
         self._token, self._logits, self._chosen = _check_step(loaded.plan)
         self._filled = 0  # positions that were run since the last reset, without a gap
 
@@ -119,25 +183,77 @@ class CudaExecutable:
             StuckWaitError: a wait in device code ran out of time; `reset` before the next step.
             DeviceError: the launch failed.
         """
-        loaded, vocab = self.loaded, self._logits.elements
-        if not 0 <= token < vocab:
-            raise ExecutionError(f"token {token} is out of range: expected 0 to {vocab - 1}")
-        if not 0 <= pos < loaded.plan.max_seq:
-            raise ExecutionError(f"position {pos} is out of range: expected 0 to {loaded.plan.max_seq - 1}")
-        if pos > self._filled:
-            raise ExecutionError(f"position {pos} needs all before it, of which only {self._filled} were run")
+        loaded = self.loaded
+        self._check(token, pos, 1)
         outputs = loaded.step({self._token.name: np.array([token], np.int32)}, pos)
         self._filled = max(self._filled, pos + 1)
         # a copy: the next step overwrites the buffer
         return int(outputs[self._chosen.name].reshape(-1)[0]), outputs[self._logits.name].reshape(-1).copy()
 
+    def _check(self, token: int, pos: int, count: int) -> None:
+        vocab, last = self._logits.elements, self.loaded.plan.max_seq - count
+        if not 0 <= token < vocab:
+            raise ExecutionError(f"token {token} is out of range: expected 0 to {vocab - 1}")
+        if not 0 <= pos <= last:
+            raise ExecutionError(f"position {pos} is out of range: expected 0 to {last}")
+        if pos > self._filled:
+            raise ExecutionError(f"position {pos} needs all before it, of which only {self._filled} were run")
+
+    @property
+    def chunk(self) -> int:
+        """Tokens that `feed` takes at most."""
+        return 1 if self.chunk_kernel is None else self.chunk_kernel.plan.tokens
+
+    def feed(self, tokens: Sequence[int], pos: int) -> None:
+        """Runs `tokens`, 1 to `chunk` of them, at positions from `pos` on, for the KV cache alone. Raises as `step`."""
+        loaded, kernel = self.loaded, self.chunk_kernel
+        if not 1 <= len(tokens) <= self.chunk:
+            raise ExecutionError(f"1 to {self.chunk} tokens are fed at a time, found {len(tokens)}")
+        for token in tokens:
+            self._check(token, pos, len(tokens))
+        if kernel is None or len(tokens) == 1 or pos + kernel.plan.tokens > loaded.plan.max_seq:
+            for number, token in enumerate(tokens):
+                self.step(token, pos + number)
+            return
+        # Rows that do not count: what they write is at positions that later steps write again before they read them.
+        padded = [*tokens, *([tokens[-1]] * (kernel.plan.tokens - len(tokens)))]
+        if loaded.is_running:
+            loaded.finish()
+        (token_input,) = (b.name for b in kernel.plan.buffers if b.kind == "input")
+        kernel.step({token_input: np.array(padded, np.int32)}, pos)
+        self._filled = max(self._filled, pos + len(tokens))
+
+    def steps(self, token: int, pos: int, count: int, stops: Collection[int] = ()) -> Iterator[int]:
+        """Runs `count` steps in one launch: `token` at `pos`, then each chosen token at the position after it.
+
+        Yields the chosen tokens, each as soon as its step has ended; the last one may be of `stops`, and then no further
+        step is run. Raises as `step`, now or while tokens are taken; UsageError for too many stop tokens.
+        """
+        if count == 1:
+            return iter((self.step(token, pos)[0],))
+        loaded = self.loaded
+        self._check(token, pos, count)
+        loaded.write(self._token.name, np.array([token], np.int32))
+        loaded.launch(pos, count, sorted(stops))
+        return self._take(loaded, pos)
+
+    def _take(self, loaded: LoadedKernel, pos: int) -> Iterator[int]:
+        for number, token in enumerate(loaded.tokens()):
+            self._filled = max(self._filled, pos + number + 1)
+            yield token
+
     def reset(self) -> None:
         """Forgets the KV cache: the next step is at position 0."""
         self.loaded.reset()
+        if self.chunk_kernel is not None:
+            self.chunk_kernel.reset()
         self._filled = 0
 
     def close(self) -> None:
         """Frees the GPU's memory. May be called twice."""
+        if self.chunk_kernel is not None:
+            self.chunk_kernel.close()
+            self.chunk_kernel = None
         if self._loaded is not None:
             self._loaded.close()
             self._loaded = None

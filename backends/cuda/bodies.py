@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import log, prod
+from math import prod
 
 from xdsl.ir import SSAValue
 
 from ...amk_ir.errors import CompileError
-from ...amk_ir.linear import POSITION
+from ...amk_ir.segments import Segments
 from ...dialects.task import (
+    AttentionMergeOp,
     AttentionOp,
+    AttentionPartOp,
     FamilyOp,
-    LoadOp,
     MatmulOp,
     RmsNormOp,
-    StoreOp,
     op_of,
     shape_of,
 )
 from .argmax import ARGMAX_OPS, argmaxes_of, write_argmax
-from .context import EmitContext
-from .coordinates import INDEX_PREFIX, Coordinates, Segment, linear_text, row_major_strides, sum_text
+from .attention import write_attention, write_merge
+from .context import EmitContext, attentions_of
+from .coordinates import INDEX_PREFIX, Coordinates, Segment, sum_text
 from .placement import PlacedTasks
+from .quantized_fragments import QuantizedLayout
 from .quantized_text import activations_text, finish_activations, multiply_text, put_four
+from .rows import write_rows
 from .source import SourceWriter
+from .stores import StoreLoop, store_loop
 from .values import (
     ElementLoop,
     Given,
@@ -36,19 +40,14 @@ MAX_GROUPS = 16
 """Groups of 8 weight rows whose sums a thread keeps in registers."""
 
 
-def activation_stride(k_blocks: int) -> int:
-    """Elements from one row of split activations to the next; as in device/matvec.cuh."""
-    return k_blocks * 32 + 4
-
-
-def ops_of(family: FamilyOp, kind: type[MatmulOp | AttentionOp | RmsNormOp]) -> list[SSAValue]:
+def ops_of(family: FamilyOp, kind: type[MatmulOp | RmsNormOp]) -> list[SSAValue]:
     """The results of the ops of one kind in a family."""
     return [op.results[0] for op in family.body.block.ops if isinstance(op, kind)]
 
 
 def has_barrier_before_stores(family: FamilyOp) -> bool:
     """Whether all consumers pass a barrier between the start of a task and what it stores."""
-    return bool(ops_of(family, MatmulOp) or ops_of(family, AttentionOp))
+    return bool(ops_of(family, MatmulOp) or attentions_of(family))
 
 
 def write_run_group(source: SourceWriter, context: EmitContext, runs: Sequence[PlacedTasks]) -> None:
@@ -60,12 +59,14 @@ def write_run_group(source: SourceWriter, context: EmitContext, runs: Sequence[P
             _write_single(source, context, run)
             position += 1
             continue
-        shared = _prologue_text(context, run)
+        segments = context.segments(run)
+        shared = _prologue_text(context, run) if segments is None else ""
         last = position + 1
-        if shared is not None:
+        if shared is not None and segments is None:
             while (
                 last < len(runs)
                 and ops_of(runs[last].family, MatmulOp)
+                and context.segments(runs[last]) is None
                 and shared == _prologue_text(context, runs[last])
             ):
                 last += 1
@@ -74,14 +75,16 @@ def write_run_group(source: SourceWriter, context: EmitContext, runs: Sequence[P
 
 
 def _write_single(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
-    attentions, argmaxes = ops_of(run.family, AttentionOp), argmaxes_of(run.family)
+    attentions, argmaxes = attentions_of(run.family), argmaxes_of(run.family)
     source.line(f"// {run.text}")
     if len(attentions) + len(argmaxes) > 1:
         raise CompileError(
             f"family @{run.name}: one attention or argmax a body, found {len(attentions) + len(argmaxes)}"
         )
     if attentions:
-        _write_attention(source, context, run)
+        write_attention(source, context, run, attentions[0])
+    elif merges := [op for op in run.family.body.block.ops if isinstance(op, AttentionMergeOp)]:
+        write_merge(source, context, run, merges)
     elif argmaxes:
         write_argmax(source, context, run, argmaxes[0])
     elif norms := ops_of(run.family, RmsNormOp):
@@ -98,56 +101,7 @@ def _write_pointwise(source: SourceWriter, context: EmitContext, run: PlacedTask
     with source.block(f"if ({run.begin} < {run.end})"):
         source.line(f"const int tasks = ({run.end} - {run.begin} + {run.step - 1}) / {run.step};")
         for store in run.family.stores:
-            _store_loop(context, run, store, {}, (run.begin, "tasks", run.most)).write(source)
-
-
-@dataclass
-class _StoreLoop:
-    """A loop of the consumers over the elements that some tasks of a run store, in text."""
-
-    values: ValueWriter
-    loop: ElementLoop
-    prelude: list[str]
-
-    @property
-    def is_single(self) -> bool:
-        """Whether a thread has one round of elements, so that its loads can be written apart from the rest."""
-        return self.loop.is_single
-
-    def write(self, source: SourceWriter) -> None:
-        with source.block(""):
-            self.loop.write(source, self.values, self.prelude)
-
-    def write_issue(self, source: SourceWriter) -> None:
-        """Starts the loads of a single round; `base` must be this thread's number."""
-        self.loop.write_issue(source, self.values, self.prelude)
-
-    def write_rest(self, source: SourceWriter) -> None:
-        """What follows the start of the loads of a single round."""
-        self.loop.write_finish(source, self.values)
-        self.loop.write_elements(source, self.values.lines, self.prelude)
-
-
-def _store_loop(
-    context: EmitContext,
-    run: PlacedTasks,
-    store: StoreOp,
-    given: dict[SSAValue, Given],
-    tasks: tuple[str, str, int],
-    prefix: str = "load",
-) -> _StoreLoop:
-    """The loop for one store of the `tasks` (number of the first, how many, how many at most); `slot` numbers the task."""
-    first, count, most = tasks
-    shape = shape_of(store.value)
-    size = prod(shape)
-    values = ValueWriter(context, run.task, given, prefix)
-    values.store(store, Coordinates.flat("e", shape))
-    prelude = [f"const int slot = i / {size}, e = i % {size};", f"const int tile = {first} + slot * {run.step};"]
-    total = str(size) if count == "1" else f"{count} * {size}"
-    if most == 1:
-        prelude = ["const int e = i;", f"const int tile = {first};"]
-    loop = ElementLoop.of(values, total, most * size, context.loads.elements)
-    return _StoreLoop(values, loop, [*prelude, *run.index_lines()])
+            store_loop(context, run, store, {}, (run.begin, "tasks", run.most)).write(source)
 
 
 # ---- rows: loops that may contain one rms_norm -------------------------------------------------------------------------
@@ -182,7 +136,7 @@ def _write_norm_rows(
     values.lines.append(f"sums[{row}] += {text} * {text};")
     source.line(f"float sums[{tokens}] = {{}};")
     loop(values)
-    source.line("consumer_sum(sums, control.norm_sums);")
+    source.line("consumer_sum(sums, control.norm_sums[2]);")
     source.unrolled(tokens)
     source.line(
         f"for (int t = 0; t < {tokens}; ++t) "
@@ -245,7 +199,7 @@ def _matmuls(family: FamilyOp) -> list[MatmulOp]:
     for op in family.body.block.ops:
         if isinstance(op, MatmulOp) and op not in matmuls:
             raise CompileError(f"family @{name}: the weight of a task.matmul must be a task.stream")
-        if isinstance(op, (AttentionOp, *ARGMAX_OPS)):
+        if isinstance(op, (AttentionOp, AttentionPartOp, AttentionMergeOp, *ARGMAX_OPS)):
             raise CompileError(f"family @{name}: '{op.name}' beside a task.matmul cannot be emitted")
     if len({m.x for m in matmuls}) != 1:
         raise CompileError(f"family @{name}: its matmuls multiply different activations; split it into families")
@@ -273,7 +227,10 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
         raise CompileError(f"family @{run.name}: task.rms_norm of {shape_of(norm.x)} for activations of {shape}")
     row = "" if shape[0] == 1 else f"t * {layout.activations} + "
     at = f"{row}i"
-    source.line(f"{activations_text(layout)}\n{{")
+    source.line(activations_text(layout))
+    if _deferred_norm(run) is not None:
+        source.line("float* const norm_sums = control.norm_sums[norm_flip];\nnorm_flip ^= 1;")
+    source.line("{")
     by_fours = False
     if norm is None or norm.result is x:
         by_fours = _write_row_activations(source, context, run, x, norm, row)
@@ -295,8 +252,6 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
             source.line(f"if (i < {layout.zeroed_k}) x.put({at}, 0.0f);")
     source.line(f"}}\n{finish_activations(layout, shape[0], by_fours)}")
     context.mark(source, "activations")
-    if (deferred := _deferred_norm(run)) is not None:
-        source.line(f"const NormScales<{shape[0]}> scales(control.norm_sums, {deferred});")
     context.need_work(4 * shape[0] * layout.activations)
 
 
@@ -319,6 +274,9 @@ def _write_row_activations(
     Returns whether they are put by fours.
     """
     shape = shape_of(x)
+    if shape[0] > 1:
+        write_rows(source, context, run, x, norm, row.removeprefix("t * ").removesuffix(" + "))
+        return False
     tokens, width = shape[0], prod(shape[1:])
     where = Coordinates((Segment("t", (tokens,)), Segment("i", shape[1:])))
     values = ValueWriter(context, run.task, {})
@@ -340,7 +298,7 @@ def _write_row_activations(
             else:
                 loop.write_elements(source, [*values.lines, f"x.put({row}i, {text});"])
         if norm is not None:
-            source.line("put_norm_sum(control.norm_sums, t, square);")
+            source.line("put_norm_sum(norm_sums, t, square);")
     return loop.vector > 1
 
 
@@ -372,6 +330,7 @@ class _Matmul:
     """A run of tasks that multiply; `batch` of them, neighbours on their SM, between two barriers.
 
     function: what multiplies. slot: floats of partial sums a task. loops: what the tasks of a batch store.
+    segments: of the activations, if they are not held at once.
     """
 
     context: EmitContext
@@ -381,7 +340,8 @@ class _Matmul:
     slot: int
     function: str
     operation: int
-    loops: list[_StoreLoop]
+    loops: list[StoreLoop]
+    segments: Segments | None
 
     @staticmethod
     def of(context: EmitContext, run: PlacedTasks, is_shared: bool) -> _Matmul:
@@ -394,7 +354,11 @@ class _Matmul:
                 f"family @{run.name}: a task has {layout.rows} weight rows, at most {MAX_GROUPS * 8} fit the registers"
             )
         slot = 8 * tokens * layout.groups * 8
+        segments = context.segments(run)
         batch = max(1, min(run.most, context.partial_bytes // (4 * slot))) if is_shared else 1
+        if segments is not None:
+            batch = segments.batch
+            context.need_work(segments.bytes)
         context.partial_floats = max(context.partial_floats, batch * slot)
         given: dict[SSAValue, Given] = {
             matmul.result: _product(run, layout.groups, tokens, slot if batch > 1 else 0, part.first_row)
@@ -402,11 +366,11 @@ class _Matmul:
         }
         first, count = f"first_{run.number}", f"count_{run.number}"
         loops = [
-            _store_loop(context, run, store, given, (first, count, batch), f"load{run.number}_{number}_")
+            store_loop(context, run, store, given, (first, count, batch), f"load{run.number}_{number}_")
             for number, store in enumerate(run.family.stores)
         ]
         operation = context.operation(f"task.stream in @{run.name}, consumed")
-        return _Matmul(context, run, is_shared, batch, slot, multiply_text(layout), operation, loops)
+        return _Matmul(context, run, is_shared, batch, slot, multiply_text(layout), operation, loops, segments)
 
     @property
     def is_once(self) -> bool:
@@ -453,6 +417,24 @@ class _Matmul:
             source.lines(run.index_lines())
             _write_activations(source, self.context, run)
         source.line("float* partial = partials + flip * PARTIAL_FLOATS;")
+        if self.segments is not None:
+            self._write_segments(source, self.segments)
+        else:
+            self._write_products(source)
+        source.line("consumer_barrier();")
+        self.context.mark(source, f"product of @{run.name}")
+        source.line("flip ^= 1;")
+        if (deferred := _deferred_norm(run)) is not None:
+            source.line(f"const NormScales<{self.context.tokens}> scales(norm_sums, {deferred});")
+        for loop in self.loops:
+            if loop.is_single:
+                loop.write_rest(source)
+            else:
+                loop.write(source)
+        self.context.mark(source, f"results of @{run.name}")
+
+    def _write_products(self, source: SourceWriter) -> None:
+        run = self.run
         product = f"at = {self.function}(at, flip * PARTIAL_FLOATS"
         if self.batch == 1:
             source.line(f"{product}, {self.operation});")
@@ -461,15 +443,51 @@ class _Matmul:
                 f"for (int slot = 0; slot < count_{run.number}; ++slot)\n"
                 f"    {product} + slot * {self.slot}, {self.operation});"
             )
-        source.line("consumer_barrier();")
-        self.context.mark(source, f"product of @{run.name}")
-        source.line("flip ^= 1;")
-        for loop in self.loops:
-            if loop.is_single:
-                loop.write_rest(source)
-            else:
-                loop.write(source)
-        self.context.mark(source, f"results of @{run.name}")
+
+    def _write_segments(self, source: SourceWriter, segments: Segments) -> None:
+        """All products of a batch: with the first segment of the activations, then with the next one."""
+        run = self.run
+        x = _matmuls(run.family)[0].x
+        if ops_of(run.family, RmsNormOp):
+            raise CompileError(
+                f"family @{run.name}: the activations of a task.rms_norm do not fit into shared memory; use fewer tokens "
+                "a step"
+            )
+        width, last = prod(shape_of(x)[1:]), segments.count - 1
+        layout = self.context.streams[run.name].layout
+        if isinstance(layout, QuantizedLayout):
+            raise CompileError(
+                f"family @{run.name}: the activations of its quantised weights do not fit into shared memory; use fewer "
+                "tokens a step"
+            )
+        groups, chunk = layout.groups, layout.chunk_blocks
+        stride = f"activation_stride({segments.blocks})"
+        source.line("#pragma unroll 1")
+        with source.block(f"for (int segment = 0; segment < {segments.count}; ++segment)"):
+            source.line("if (segment > 0) consumer_barrier();  // else others still multiply with the one before")
+            if width % (segments.blocks * 32):
+                source.line(
+                    f"const int size = segment < {last} ? {segments.blocks * 32} : {width - last * segments.blocks * 32};"
+                )
+            source.line("const Activations x = activations(work);")
+            write_rows(source, self.context, run, x, None, stride, segments)
+            if width % 32:
+                with source.block(f"if (segment == {last})"):
+                    source.line(f"const int i = {width - last * segments.blocks * 32} + threadIdx.x;")
+                    with source.block(f"for (int t = 0; t < {segments.tokens}; ++t)"):
+                        source.line(f"if (i < {segments.last_blocks * 32}) x.put(t * {stride} + i, 0.0f);")
+            source.line("consumer_barrier();")
+            self.context.mark(source, "activations")
+            with source.block(f"for (int slot = 0; slot < count_{run.number}; ++slot)"):
+                tail = f"{segments.blocks}, {chunk}>(at, slot, segment, {last}, partial_at, {self.operation});"
+                source.line(f"const int partial_at = flip * PARTIAL_FLOATS + slot * {self.slot};")
+                if segments.last_blocks == segments.blocks:
+                    source.line(f"at = multiply_segment<{groups}, {segments.blocks}, {tail}")
+                else:
+                    source.line(
+                        f"if (segment < {last}) at = multiply_segment<{groups}, {segments.blocks}, {tail}\n"
+                        f"else at = multiply_segment<{groups}, {segments.last_blocks}, {tail}"
+                    )
 
 
 def _product(run: PlacedTasks, groups: int, tokens: int, slot: int, first_row: int) -> Given:
@@ -482,189 +500,3 @@ def _product(run: PlacedTasks, groups: int, tokens: int, slot: int, first_row: i
         return f"product<{groups}, {tokens}>({partial}, {token}, {row}){scale.format(token)}"
 
     return given
-
-
-# ---- attention -------------------------------------------------------------------------------------------------------
-
-
-def write_early_loads(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
-    """Loads, before the waits of an attention's run, what they need not be waited for: the start of its KV cache.
-
-    Rows below `pos` were written by earlier launches: no task of this kernel stores to them, which is checked here, so
-    no order of this launch's events can change what is read. All rows from `pos` on are read after the waits.
-    """
-    attentions = ops_of(run.family, AttentionOp)
-    if not attentions:
-        return
-    attention = _Attention.of(context, run)
-    if not (_is_append_only(context, attention.op.k) and _is_append_only(context, attention.op.v)):
-        return
-    context.started.add(run.number)
-    name = f"cached_{run.number}"
-    source.line(f"{attention.tile_type} {name};")
-    with source.block(f"if ({run.begin} < {run.end})"):
-        source.line(f"const int tile = {run.begin};")
-        source.lines(run.index_lines())
-        source.line(f"{name}.load({attention.keys}, {attention.values}, 0, pos);")
-        q = op_of(attention.op.q)
-        if run.most == 1 and isinstance(q, LoadOp) and context.buffers[q.region.buffer].tagged:
-            # tagged words are awaited here: the wait for counters goes on meanwhile, and its barrier serves both
-            context.asked.add(run.number)
-            source.line("const Activations queries = activations(work);")
-            _write_queries(source, context, run, attention)
-
-
-def _is_append_only(context: EmitContext, tile: SSAValue) -> bool:
-    """Whether all stores to the buffer of a loaded tile are to positions from `pos` on."""
-    load = op_of(tile)
-    assert isinstance(load, LoadOp)
-    axis = next(axis for axis, d in enumerate(load.region.dims) if d.kept)
-    starts = [
-        store.region.dims[axis].start
-        for family in context.kernel.families.values()
-        for store in family.stores
-        if store.region.buffer == load.region.buffer
-    ]
-    # indices are never negative
-    return all(
-        start.coefficient(POSITION) == 1 and start.constant >= 0 and all(c >= 0 for _, c in start.terms)
-        for start in starts
-    )
-
-
-@dataclass(frozen=True)
-class _Attention:
-    """The attention of a run. keys, values: pointers to a task's first head. loads: 16-byte loads of a lane at a time."""
-
-    op: AttentionOp
-    tokens: int
-    heads: int
-    kv_heads: int
-    dim: int
-    keys: str
-    values: str
-    position_stride: int
-    head_stride: int
-    loads: int
-    element: str
-
-    @staticmethod
-    def of(context: EmitContext, run: PlacedTasks) -> _Attention:
-        op = op_of(ops_of(run.family, AttentionOp)[0])
-        assert isinstance(op, AttentionOp)
-        shape = shape_of(op.q)
-        dim = 2 * shape[3]
-        if dim > 256:
-            raise CompileError(f"family @{run.name}: head_dim {dim} is more than the 256 that attention is written for")
-        keys, strides, element = _cache(context, run, op.k, dim)
-        values, value_strides, value_element = _cache(context, run, op.v, dim)
-        if (strides, element) != (value_strides, value_element):
-            raise CompileError(f"family @{run.name}: keys and values must be stored alike")
-        return _Attention(
-            op, shape[0], shape[1], shape_of(op.k)[1], dim, keys, values, *strides, context.loads.attention, element
-        )
-
-    @property
-    def tile_type(self) -> str:
-        return f"CachedTile<{self.dim}, {self.position_stride}, {self.loads}, {self.element}>"
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of 32 elements of a query."""
-        return -(-self.dim // 32)
-
-    @property
-    def query_stride(self) -> int:
-        return activation_stride(self.blocks)
-
-    @property
-    def scratch(self) -> int:
-        """Floats of scratch; as `attention_scratch` in device/attention.cuh."""
-        most = 8 if self.dim <= 64 else 4 if self.dim <= 128 else 2
-        return 8 * min(self.heads // self.kv_heads * self.tokens, most) * (self.dim + 2)
-
-
-def _write_attention(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
-    attention = _Attention.of(context, run)
-    op, dim, stride = attention.op, attention.dim, attention.query_stride
-    size, rows = prod(shape_of(op.q)), attention.tokens * attention.heads
-    keys, cached_values, stop = attention.keys, attention.values, f"pos + {attention.tokens}"
-    context.need_work(4 * (rows * stride + size + attention.scratch))
-    started = run.number in context.started
-    cached = f"cached_{run.number}"
-    once = run.most == 1
-    first = run.begin if once else "task"
-    loop = (
-        f"if ({run.begin} < {run.end})"
-        if once
-        else f"for (int task = {run.begin}; task < {run.end}; task += {run.step})"
-    )
-    with source.block(loop):
-        source.line(f"const int tile = {first};")
-        source.lines(run.index_lines())
-        known = "pos" if once else f"task == {run.begin} ? pos : 0"
-        if not started:
-            source.line(f"{attention.tile_type} {cached};")
-            known = "0"
-        source.line(f"{cached}.load({keys}, {cached_values}, {known}, {stop});")
-        source.line("const Activations queries = activations(work);")
-        source.line(f"float* attended = reinterpret_cast<float*>(work) + {rows * stride};")
-        if run.number not in context.asked:
-            _write_queries(source, context, run, attention)
-            source.line("consumer_barrier();")
-        context.mark(source, f"queries of @{run.name}")
-        source.line(
-            f"attention<{dim}, {attention.heads}, {attention.kv_heads}, {attention.tokens}, "
-            f"{attention.position_stride}, {attention.head_stride}>("
-            f"{cached}, {keys}, {cached_values}, queries, attended, attended + {size}, pos);"
-        )
-        context.mark(source, f"attention of @{run.name}")
-        given: dict[SSAValue, Given] = {op.result: lambda at: f"attended[{at.number(0, len(at.shape))}]"}
-        for store in run.family.stores:
-            _store_loop(context, run, store, given, (first, "1", 1)).write(source)
-        if started and not once:
-            source.line(f"{cached} = {attention.tile_type}();")
-        source.line("consumer_barrier();")
-        context.mark(source, f"results of @{run.name}")
-
-
-def _write_queries(source: SourceWriter, context: EmitContext, run: PlacedTasks, attention: _Attention) -> None:
-    """Puts the queries of a task into the work area, split and scaled. A barrier has to follow."""
-    op, dim, stride = attention.op, attention.dim, attention.query_stride
-    size, rows = prod(shape_of(op.q)), attention.tokens * attention.heads
-    values = ValueWriter(context, run.task, {})
-    # scores are exponents of base 2
-    scale = op.scale.value.data / log(2.0)
-    query = values.value(op.q, Coordinates.flat("i", shape_of(op.q)))
-    values.lines.append(f"queries.put(i / {dim} * {stride} + i % {dim}, {query} * {scale!r}f);")
-    ElementLoop.of(values, str(size), size, context.loads.elements).write(source, values)
-    if dim % 32:
-        padding = 32 * attention.blocks - dim
-        with source.block(f"for (int i = threadIdx.x; i < {rows * padding}; i += CONSUMERS)"):
-            source.line(f"queries.put(i / {padding} * {stride} + {dim} + i % {padding}, 0.0f);")
-
-
-def _cache(context: EmitContext, run: PlacedTasks, value: SSAValue, dim: int) -> tuple[str, tuple[int, int], str]:
-    """(pointer to the first head of the task, strides of positions and heads, C++ element) of a key or value tile."""
-    load = op_of(value)
-    if not isinstance(load, LoadOp) or context.buffers[load.region.buffer].tagged:
-        raise CompileError(f"family @{run.name}: keys and values of an attention must be loaded from plain buffers")
-    storage = context.buffers[load.region.buffer]
-    context.use_buffer(storage.name)
-    access = load.region.substitute(run.bound)
-    all_strides = row_major_strides(storage.shape)
-    kept = [axis for axis, d in enumerate(access.dims) if d.kept]
-    strides = [all_strides[axis] for axis in kept]
-    first = access.dims[kept[0]].start
-    dense = strides[3] == 1 and strides[2] == dim // 2 and strides[0] % dim == 0 and strides[1] % dim == 0
-    limited = any(d.limit is not None for d in access.dims)
-    if not dense or limited or not (first.is_constant and first.constant == 0):
-        raise CompileError(
-            f"family @{run.name}: {access} is not [0 : pos + T, kv heads, 0 : 2, 0 : {dim // 2}] of whole heads"
-        )
-    terms = [
-        (f"static_cast<long long>({linear_text(d.start, run.task.own)})", stride)
-        for d, stride in zip(access.dims, all_strides, strict=True)
-        if d.start.terms or d.start.constant
-    ]
-    return f"p.{storage.parameter} + ({sum_text(terms)})", (strides[0], strides[1]), storage.c_type

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...amk_ir.attrs import BufferKind, Ring
 from ...amk_ir.errors import CompileError
+from ...amk_ir.segments import Segments, plan_segments
+from ...amk_ir.targets import get_target
 from ...dialects.queue import KernelOp
-from ...dialects.task import FamilyOp, MatmulOp, StreamOp, op_of, shape_of
-from .plan import Operation
+from ...dialects.task import AttentionOp, AttentionPartOp, FamilyOp, MatmulOp, StreamOp, op_of, shape_of
+from .caches import CacheLayout
+from .placement import PlacedTasks
+from .plan import KernelPlan, Operation, TokenLoop
 from .source import SourceWriter
 from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
 
@@ -17,11 +22,10 @@ from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_la
 class Loads:
     """Loads that a thread issues together: enough to cover their latency, few enough for the registers.
 
-    elements: vectors of up to 16 bytes in loops over elements. attention: 16 bytes each, of keys and values.
+    elements: vectors of up to 16 bytes in loops over elements.
     """
 
     elements: int
-    attention: int
 
 
 @dataclass
@@ -29,8 +33,8 @@ class EmitContext:
     """State of one emission.
 
     loads: how many a thread issues together. partial_bytes: wanted for the partial sums of one batch of tasks.
-    started: numbers of the runs whose first loads are issued before their waits; asked: those whose queries, too, are
-    ready before.
+    resident: plan of the kernel whose weights and state this one will use. token_loop: what a launch of several steps
+    hands on, if the kernel can do that. borrowed: streams that only the resident kernel fetches, and this one reads rows of.
     """
 
     kernel: KernelOp
@@ -40,17 +44,23 @@ class EmitContext:
     loads: Loads
     partial_bytes: int
     is_traced: bool = False
+    token_loop: TokenLoop | None = None
+    resident: KernelPlan | None = None
     points: list[str] = field(default_factory=lambda: ["wait for the ring", "products of a stage"])
+    borrowed: dict[str, StreamStorage] = field(default_factory=dict[str, StreamStorage])
     used: set[str] = field(default_factory=set[str])
     operations: list[Operation] = field(default_factory=list[Operation])
-    started: set[int] = field(default_factory=set[int])
-    asked: set[int] = field(default_factory=set[int])
     work_bytes: int = 0
     partial_floats: int = 0
 
     @staticmethod
-    def of(kernel: KernelOp, loads: Loads, partial_bytes: int, is_traced: bool = False) -> EmitContext:
-        """The context of `kernel`; CompileError if it has no ring or a family that cannot be packed."""
+    def of(
+        kernel: KernelOp, loads: Loads, partial_bytes: int, is_traced: bool = False, has_token_loop: bool = False
+    ) -> EmitContext:
+        """The context of `kernel`.
+
+        Raises CompileError: no ring, a family that cannot be packed, or a token loop where no token leads to the next.
+        """
         if kernel.ring is None:
             raise CompileError(
                 f"kernel @{kernel.sym_name.data} has no ring: run the pass plan-stream before emitting CUDA"
@@ -59,9 +69,10 @@ class EmitContext:
         streams = {
             name: stream_storage(family, contracted_dimensions(family), ring.stage_bytes)
             for name, family in kernel.families.items()
-            if family.streams
+            if family.streams and not attentions_of(family)
         }
-        buffers = {name: buffer_storage(op) for name, op in kernel.buffers.items()}
+        caches = cache_layouts(kernel)
+        buffers = {name: buffer_storage(op, caches.get(name)) for name, op in kernel.buffers.items()}
         for stream in streams.values():
             for part in stream.parts:
                 if (element := buffers[part.access.buffer].element) not in ("bf16", "quantized"):
@@ -69,7 +80,8 @@ class EmitContext:
                         f"weight @{part.access.buffer} of family @{stream.family} is {element}, the CUDA backend streams "
                         "bf16 and quantised weights: import the model with bf16 weights"
                     )
-        context = EmitContext(kernel, ring, buffers, streams, loads, partial_bytes, is_traced)
+        loop = find_token_loop(kernel.sym_name.data, kernel.tokens.value.data, buffers) if has_token_loop else None
+        context = EmitContext(kernel, ring, buffers, streams, loads, partial_bytes, is_traced, loop)
         for storage in buffers.values():
             if storage.kind in (BufferKind.INPUT.value, BufferKind.OUTPUT.value, BufferKind.STATE.value):
                 context.used.add(storage.name)
@@ -78,6 +90,14 @@ class EmitContext:
     @property
     def tokens(self) -> int:
         return self.kernel.tokens.value.data
+
+    def pointer(self, storage: BufferStorage) -> str:
+        """C++ pointer to the ids of a buffer: those that a step hands to the next one are not where the others are."""
+        if self.token_loop is not None and storage.name == self.token_loop.token:
+            return "(&control.end.token)"
+        if self.token_loop is not None and storage.name == self.token_loop.chosen:
+            return f"(p.{storage.parameter} + watch.step % 2)"
+        return f"p.{storage.parameter}"
 
     def use_buffer(self, name: str) -> None:
         """Notes that the kernel accesses a buffer directly: weights that are only streamed are not stored twice."""
@@ -90,12 +110,23 @@ class EmitContext:
             self.operations.append(operation)
         return self.operations.index(operation)
 
+    def segments(self, run: PlacedTasks) -> Segments | None:
+        """The segments in which the activations of a run are held; None if all are held at once."""
+        layout = self.streams[run.name].layout
+        shared = get_target(self.kernel.target.data).shared_memory_per_block
+        return plan_segments(self.tokens, layout.k_blocks, layout.chunk_blocks, layout.groups, run.most, shared)
+
     def packed_rows(self, buffer: str) -> tuple[StreamStorage, int, int] | None:
         """(stream, rows a task, first row) where whole rows of a weight can be read from a packed stream."""
-        for stream in self.streams.values():
+        known = dict(self.streams)
+        if self.resident is not None:
+            known |= {stream.family: stream for stream in self.resident.streams}
+        for stream in known.values():
             if any(part.access.buffer == buffer for part in stream.parts):
                 layout = packed_row_layout(stream, buffer, self.buffers[buffer].shape)
                 if layout is not None:
+                    if stream.family not in self.streams:
+                        self.borrowed[stream.family] = stream
                     return stream, *layout
         return None
 
@@ -110,6 +141,47 @@ class EmitContext:
     def need_work(self, size: int) -> None:
         """Asks for `size` bytes of the work area, which one run uses at a time."""
         self.work_bytes = max(self.work_bytes, size)
+
+
+def attentions_of(family: FamilyOp) -> list[AttentionOp | AttentionPartOp]:
+    """The ops of a family that attend."""
+    return [op for op in family.body.block.ops if isinstance(op, AttentionOp | AttentionPartOp)]
+
+
+def cache_layouts(kernel: KernelOp) -> dict[str, CacheLayout]:
+    """The buffers that attention streams its keys and values from; CompileError if it does not, or if one is both."""
+    result: dict[str, CacheLayout] = {}
+    for name, family in kernel.families.items():
+        for op in attentions_of(family):
+            for value, kind in ((op.k, "keys"), (op.v, "values")):
+                stream = op_of(value)
+                if not isinstance(stream, StreamOp):
+                    raise CompileError(f"family @{name}: keys and values of an attention must be streamed")
+                access, shape = stream.region, kernel.buffers[stream.region.buffer].shape
+                *outer, positions, heads, second, element = access.dims
+                kept = [d.kept for d in (positions, heads, second, element)]
+                dim = 2 * shape[-1]
+                if not all(kept) or any(d.kept for d in outer) or second.extent != 2 or element.extent != shape[-1]:
+                    raise CompileError(
+                        f"family @{name}: {access} is not [0 : pos, kv heads, 0 : 2, 0 : {shape[-1]}] of whole heads"
+                    )
+                layout = CacheLayout(kind, tuple(shape[: len(outer)]), shape[-4], shape[-3], dim)
+                if result.setdefault(access.buffer, layout) != layout:
+                    raise CompileError(f"family @{name}: @{access.buffer} holds keys, and values too")
+    return result
+
+
+def find_token_loop(kernel: str, tokens: int, buffers: Mapping[str, BufferStorage]) -> TokenLoop:
+    """How a step's chosen token becomes the input of the next one; CompileError if a step is not from one id to one."""
+    inputs = [b for b in buffers.values() if b.kind == BufferKind.INPUT.value]
+    chosen = [b for b in buffers.values() if b.kind == BufferKind.OUTPUT.value and b.element == "i32"]
+    ids = [b.elements for b in (*inputs, *chosen) if b.element == "i32"]
+    if tokens != 1 or len(inputs) != 1 or len(chosen) != 1 or ids != [1, 1]:
+        raise CompileError(
+            f"kernel @{kernel} cannot run several steps a launch: that takes one i32 input and one i32 output of one "
+            f"element, found {tokens} tokens a step, {len(inputs)} inputs and {len(chosen)} i32 outputs"
+        )
+    return TokenLoop(inputs[0].name, chosen[0].name)
 
 
 def contracted_dimensions(family: FamilyOp) -> list[int]:

@@ -141,11 +141,7 @@ def address_of(access: Access, shape: Sequence[int], at: Coordinates, task_indic
             last += 1
         terms.append((at.number(first, last), strides[kept[last - 1]]))
         first = last
-    conditions = [
-        f"{linear_text(access.dims[axis].start, task_indices)} + {at.dims[number]} < {access.dims[axis].limit}"
-        for number, axis in enumerate(kept)
-        if access.dims[axis].limit is not None
-    ]
+    inside = inside_text(access, at, task_indices)
     offset = sum_text([(linear_text(start, task_indices), 1), *terms])
     if prod(shape) > 2**31 - 1:
         # promote every product: the first factor of each term is the only variable one
@@ -156,8 +152,27 @@ def address_of(access: Access, shape: Sequence[int], at: Coordinates, task_indic
         )
     moving = [(t, f) for t, f in terms if t != "0"]
     steps = [*(c for _, c in start.terms), start.constant, *(f for _, f in moving[:-1])]
-    is_run = bool(moving) and moving[-1][1] == 1 and not conditions and all(step % 4 == 0 for step in steps)
-    return Address(offset, " && ".join(conditions), moving[-1][0].strip("()") if is_run else "")
+    is_run = bool(moving) and moving[-1][1] == 1 and not inside and all(step % 4 == 0 for step in steps)
+    return Address(offset, inside, moving[-1][0].strip("()") if is_run else "")
+
+
+def inside_text(access: Access, at: Coordinates, task_indices: frozenset[str]) -> str:
+    """The condition under which the element `at` of the tile `access` lies before its limits, "" where it always does."""
+    kept = (dim for dim in access.dims if dim.kept)
+    return " && ".join(
+        f"{linear_text(dim.start, task_indices)} + {text} < {dim.limit}"
+        for dim, text in zip(kept, at.dims, strict=True)
+        if dim.limit is not None
+    )
+
+
+def index_texts(access: Access, at: Coordinates, task_indices: frozenset[str]) -> list[str]:
+    """The element `at` of the tile `access` as an expression for each dimension of the buffer."""
+    inner = iter(at.dims)
+    return [
+        sum_text([(linear_text(dim.start, task_indices), 1), (next(inner) if dim.kept else "0", 1)])
+        for dim in access.dims
+    ]
 
 
 def linear_name(index: str, task_indices: frozenset[str]) -> str:

@@ -1,11 +1,11 @@
-"""The CUDA driver API through cuda-bindings: device, memory, loading and launching. One launch runs one step."""
+"""The CUDA driver API through cuda-bindings: device, memory, loading and launching. One launch runs one step, or several."""
 
 from __future__ import annotations
 
 import ctypes
 import re
-import struct
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -14,10 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...amk_ir.errors import DeviceError
+from ...amk_ir.errors import DeviceError, UsageError
 from ...amk_ir.targets import TARGETS, Target
+from .parameters import Launch, parameter_bytes
 from .plan import KernelPlan, aligned
+from .sent_tokens import count_sent, sent_token
+from .sharing import check_shared, states
 from .stuck import RECORD_WORDS, stuck_error
+
+_POLL_S = 20e-6
+"""Between two looks at whether the next token has come."""
 
 
 @cache
@@ -113,18 +119,29 @@ class LoadedKernel:
         *,
         ordinal: int = 0,
         time_limit_s: float = 2.0,
+        beside: LoadedKernel | None = None,
     ):
         """Loads `image` and copies the packed `weights` to the GPU.
 
-        Raises DeviceError: no GPU, one of another architecture or with too few SMs, not enough memory.
+        beside: a kernel on the same GPU whose weights and state this one uses; `weights` are empty then, and this one has
+        to be closed first.
+
+        Raises DeviceError: no GPU, one of another architecture or with too few SMs, not enough memory. CompileError: the
+        two kernels store weights or state differently.
         """
+        if beside is not None:
+            check_shared(plan, beside.plan)
+        self._beside = beside
         self.plan = plan
         self.time_limit_s = time_limit_s
         self.info = device_info(ordinal)
         self._check_device()
         self._driver = _driver()
         self._memory: list[Any] = []
+        self._allocated = 0
+        self._host_memory: list[int] = []
         self._module: Any = None
+        self._running: Launch | None = None  # whose end nobody has waited for
         self._device = check(self._driver.cuDeviceGet(ordinal), "opening the GPU")
         self._context = check(self._driver.cuDevicePrimaryCtxRetain(self._device), "opening a context")
         try:
@@ -176,25 +193,22 @@ class LoadedKernel:
         """Allocates everything, copies the weights; the kernel's pointer parameters in order."""
         plan = self.plan
         where: dict[str, int] = {}
-        base = self._new_memory(plan.weight_bytes, f"allocating {plan.weight_bytes >> 20} MiB of weights")
-        for region in plan.weight_regions:
-            where[region.parameter] = base + region.offset
-        copied = 0
-        for piece in weights:
-            if copied + piece.size > plan.weight_bytes:
-                raise DeviceError(f"more packed weights than the {plan.weight_bytes} bytes that the kernel declares")
-            self._copy_in(base + copied, piece)
-            copied += piece.size
-        if copied != plan.weight_bytes:
-            raise DeviceError(f"{copied} bytes of packed weights, the kernel declares {plan.weight_bytes}")
+        resident: set[str] = set()
+        if self._beside is None:
+            self._copy_weights(weights, where)
+        else:
+            resident = {region.parameter for region in plan.weight_regions} | {b.parameter for b in states(plan)}
+            where |= {name: self._beside.address(name) for name in resident}
 
         # one block: [abort | outputs | counters | records | inputs, states, scratch]
         outputs = [b for b in plan.buffers if b.kind == "output"]
-        others = [b for b in plan.buffers if b.kind not in ("output", "weight")]
-        layout = [("abort", 4), *((b.parameter, b.bytes) for b in outputs)]
+        others = [b for b in plan.buffers if b.kind not in ("output", "weight") and b.parameter not in resident]
+        layout = [("abort", 4), *((b.parameter, plan.stored_bytes(b)) for b in outputs)]
         result_bytes = sum(aligned(size) for _, size in layout)
         layout += [("counters", 4 * plan.counter_words), ("records", 2 * plan.grid * RECORD_WORDS * 4)]
         layout += [(b.parameter, b.bytes) for b in others]
+        if plan.token_loop is not None:
+            layout.append(("arrivals", 32))
         if plan.trace_events:
             layout.append(("trace", 8 * plan.grid * plan.trace_events))
         total = sum(aligned(size) for _, size in layout)
@@ -207,13 +221,50 @@ class LoadedKernel:
             self._offsets[name] = offset
             offset += aligned(size)
         self._where = where
+        self._sent, sent = self._new_host_words(plan.max_seq if plan.token_loop is not None else 1)
+        self._loop = (where.get("arrivals", 0), sent)
         traces = ("trace",) if plan.trace_events else ()
         return [where[name] for name in (*plan.pointers, "counters", "records", "abort", *traces)]
+
+    def _copy_weights(self, weights: Iterable[NDArray[np.uint8]], where: dict[str, int]) -> None:
+        """Allocates and copies the packed weights, and says where their regions are."""
+        plan = self.plan
+        base = self._new_memory(plan.weight_bytes, f"allocating {plan.weight_bytes >> 20} MiB of weights")
+        for region in plan.weight_regions:
+            where[region.parameter] = base + region.offset
+        copied = 0
+        for piece in weights:
+            if copied + piece.size > plan.weight_bytes:
+                raise DeviceError(f"more packed weights than the {plan.weight_bytes} bytes that the kernel declares")
+            self._copy_in(base + copied, piece)
+            copied += piece.size
+        if copied != plan.weight_bytes:
+            raise DeviceError(f"{copied} bytes of packed weights, the kernel declares {plan.weight_bytes}")
+
+    def address(self, parameter: str) -> int:
+        """Where the weights or the buffer that the kernel calls `parameter` are."""
+        return self._where[parameter]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Device memory that this kernel has allocated: weights, cache, buffers."""
+        return self._allocated
 
     def _new_memory(self, size: int, doing: str) -> int:
         memory = check(self._driver.cuMemAlloc(max(size, 1)), doing)
         self._memory.append(memory)
+        self._allocated += max(size, 1)
         return int(memory)
+
+    def _new_host_words(self, count: int) -> tuple[NDArray[np.uint64], int]:
+        """Words of host memory that a running kernel can write and the host sees at once; and their device address."""
+        driver = self._driver
+        flags = driver.CU_MEMHOSTALLOC_DEVICEMAP | driver.CU_MEMHOSTALLOC_PORTABLE
+        address = int(check(driver.cuMemHostAlloc(8 * count, flags), "allocating host memory"))
+        self._host_memory.append(address)
+        words = np.ctypeslib.as_array((ctypes.c_uint64 * count).from_address(address))
+        words[:] = 0
+        return words, int(check(driver.cuMemHostGetDevicePointer(address, 0), "mapping host memory"))
 
     def _copy_in(self, address: int, data: NDArray[Any]) -> None:
         data = np.ascontiguousarray(data)
@@ -223,12 +274,15 @@ class LoadedKernel:
         check(self._driver.cuMemcpyDtoH(data.ctypes.data, address, data.nbytes), "copying from the GPU")
 
     def reset(self) -> None:
-        """Zeroes the KV cache, all activations, counters and records; the next step has epoch 1."""
+        """Zeroes the KV cache (its own, not that of a kernel beside it), all activations, counters and records; the next
+        step has epoch 1."""
         self._activate()
         address, size = self._zeroed
         check(self._driver.cuMemsetD8(address, 0, size), "clearing the buffers")
         check(self._driver.cuCtxSynchronize(), "clearing the buffers")
-        self._epoch = 0
+        self._sent[:] = 0
+        self._epoch = self._arrived = 0
+        self._running = None
         self._broken = False
 
     def write(self, name: str, values: NDArray[Any]) -> None:
@@ -244,9 +298,9 @@ class LoadedKernel:
         self._activate()
         buffer = next(b for b in self.plan.buffers if b.name == name)
         kind = {"f32": np.float32, "bf16": np.uint16, "i32": np.int32}[buffer.element]
-        data = np.zeros(buffer.shape, kind)
+        data = np.zeros(buffer.elements, kind)
         self._copy_out(self._where[buffer.parameter], data)
-        return data
+        return data.reshape(buffer.shape) if buffer.cache is None else buffer.cache.rows(data)
 
     def read_trace(self) -> NDArray[np.uint64]:
         """The timestamps of a traced kernel's last step: [SMs, events], clock << 12 | point, 0 where there is none."""
@@ -255,20 +309,23 @@ class LoadedKernel:
         self._copy_out(self._where["trace"], data)
         return data
 
-    def launch(self, pos: int) -> None:
-        """Starts the step at position `pos` with the inputs written before; does not wait for its end."""
+    def launch(self, pos: int, steps: int = 1, stops: Sequence[int] = ()) -> None:
+        """Starts the step at position `pos` with the inputs written before; does not wait for its end.
+
+        With `steps` > 1, that many steps from `pos` on: each takes the token that the one before has chosen, and none
+        follows one that chose a token of `stops`. `tokens` returns them as they come.
+
+        Raises UsageError for what the kernel cannot do, DeviceError if it cannot be launched.
+        """
         if self._broken:
             raise DeviceError(
                 "the last step was stopped, in a stuck wait or by an interrupt: reset before the next one"
             )
-        epoch = self._epoch + 1
-        content = struct.pack(
-            f"<{len(self._addresses)}QQiI",
-            *self._addresses,
-            int(self.time_limit_s * 1e9),
-            pos,
-            epoch & 0xFFFFFFFF,
-        )
+        if self._running is not None and self._running.steps > 1:
+            self.finish()  # only then the number of its steps is known
+        launch = Launch(pos, self._epoch + 1, steps, tuple(stops), self._arrived)
+        launch.check(self.plan)
+        content = parameter_bytes(self.plan, self._addresses, self.time_limit_s, launch, self._loop)
         parameters = ctypes.create_string_buffer(content, len(content))
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameters))
         plan = self.plan
@@ -279,28 +336,79 @@ class LoadedKernel:
             self._function, plan.grid, 1, 1, plan.threads, 1, 1, plan.dynamic_shared, 0, ctypes.addressof(pointers)
         )
         if int(launched[0]) == 0:
-            self._epoch = epoch
+            self._running = launch
+            if steps == 1:
+                self._epoch = launch.epoch
         self._broken = False
         check(launched, f"launching kernel @{plan.name}")
-        self._pos = pos
+
+    @property
+    def is_running(self) -> bool:
+        """Whether nobody has waited for the end of the last launch."""
+        return self._running is not None
+
+    def tokens(self) -> Iterator[int]:
+        """The tokens that the launch of several steps under way chooses, each as soon as its step has ended.
+
+        Raises like `finish`, which it calls at the end.
+        """
+        launch = self._running
+        if launch is None or launch.steps == 1:
+            raise UsageError("tokens come from a launch of more than one step, and none is under way")
+        for step in range(launch.steps):
+            if self._context is None:
+                raise DeviceError(f"kernel @{self.plan.name} was closed while it ran")
+            while (token := sent_token(self._sent, step, launch.epoch)) is None:
+                if not self._has_ended():
+                    time.sleep(_POLL_S)
+                elif (token := sent_token(self._sent, step, launch.epoch)) is None:
+                    self.finish()
+                    raise DeviceError(f"kernel @{self.plan.name} ended after {step} of {launch.steps} steps")
+                else:
+                    break
+            yield token
+            if token in launch.stops:
+                break
+        if self._running is launch:
+            self.finish()
+
+    def _has_ended(self) -> bool:
+        """Whether the launch under way has ended; DeviceError if it failed."""
+        self._activate()
+        result = self._driver.cuStreamQuery(0)
+        if result[0] == self._driver.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        check(result, f"running kernel @{self.plan.name}")
+        return True
 
     def finish(self) -> dict[str, NDArray[Any]]:
-        """Waits for the step and returns its outputs by name, valid until the next step.
+        """Waits for the launch and returns the outputs of its last step by name, valid until the next one.
 
-        Raises StuckWaitError if a wait of the step ran out of time, DeviceError if it failed otherwise.
+        Raises StuckWaitError if a wait of the launch ran out of time, DeviceError if it failed otherwise.
         """
+        self._activate()
         check(self._driver.cuCtxSynchronize(), f"running kernel @{self.plan.name}")
         self._copy_out(self._zeroed[0], self._results)
+        launch, self._running = self._running, None
         if self._results[:4].view(np.uint32)[0] != 0:
             self._broken = True
             records = np.zeros((self.plan.grid, 2, RECORD_WORDS), np.uint32)
             self._copy_out(self._where["records"], records)
-            raise stuck_error(self.plan, records, self._epoch, self._pos, self.time_limit_s)
+            first = Launch(0, self._epoch) if launch is None else launch
+            raise stuck_error(self.plan, records, first.epoch, first.pos, self.time_limit_s)
+        last = 0
+        if launch is not None and launch.steps > 1:
+            done = count_sent(self._sent, launch.steps, launch.epoch)
+            self._epoch += done
+            self._arrived += done * self.plan.grid
+            last = (done - 1) % 2
         outputs: dict[str, NDArray[Any]] = {}
         for buffer in self.plan.buffers:
             if buffer.kind == "output":
                 kind = {"f32": np.float32, "bf16": np.uint16, "i32": np.int32}[buffer.element]
                 at = self._offsets[buffer.parameter]
+                if self.plan.token_loop is not None and buffer.name == self.plan.token_loop.chosen:
+                    at += last * buffer.bytes
                 outputs[buffer.name] = self._results[at : at + buffer.bytes].view(kind).reshape(buffer.shape)
         return outputs
 
@@ -312,8 +420,8 @@ class LoadedKernel:
         self.launch(pos)
         return self.finish()
 
-    def time_steps(self, pos: int, repeats: int) -> list[float]:
-        """Milliseconds of each of `repeats` launches of the step at `pos`, by events around each."""
+    def time_steps(self, pos: int, repeats: int, steps: int = 1) -> list[float]:
+        """Milliseconds of each of `repeats` launches of `steps` steps from `pos` on, by events around each."""
         self._activate()
         driver = self._driver
         events = [check(driver.cuEventCreate(0), "timing") for _ in range(2)]
@@ -321,7 +429,7 @@ class LoadedKernel:
         try:
             for _ in range(repeats):
                 check(driver.cuEventRecord(events[0], 0), "timing")
-                self.launch(pos)
+                self.launch(pos, steps)
                 check(driver.cuEventRecord(events[1], 0), "timing")
                 self.finish()
                 times.append(float(check(driver.cuEventElapsedTime(events[0], events[1]), "timing")))
@@ -339,6 +447,9 @@ class LoadedKernel:
         for memory in self._memory:
             self._driver.cuMemFree(memory)
         self._memory = []
+        for address in self._host_memory:
+            self._driver.cuMemFreeHost(address)
+        self._host_memory, self._sent = [], np.zeros(0, np.uint64)
         if self._module is not None:
             self._driver.cuModuleUnload(self._module)
             self._module = None

@@ -6,31 +6,36 @@ its producer warp walks the stream regions and keeps the weight ring full, its e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
 
 from xdsl.ir import Block, Operation
 
 from ...amk_ir.errors import CompileError
 from ...amk_ir.linear import Linear
+from ...amk_ir.segments import Segments
 from ...amk_ir.targets import get_target
 from ...dialects.queue import FetchOp, KernelOp, PhaseOp, PlacedOp, ProgramOp, RunOp, SignalOp, WaitOp
 from ...dialects.schedule import Schedule
 from ...dialects.task import ForOp
-from .bodies import has_barrier_before_stores, write_early_loads, write_run_group
-from .context import EmitContext, Loads
+from .attention import write_history_fetch
+from .bodies import has_barrier_before_stores, write_run_group
+from .context import EmitContext, Loads, attentions_of
 from .coordinates import LOOP_PREFIX, linear_text
 from .hazards import check_hazards
 from .placement import PlacedTasks
 from .plan import CounterStorage, KernelPlan
 from .quantized_text import MULTIPLY, MULTIPLY_QUANTIZED
+from .sharing import check_shared
 from .source import SourceWriter
 
 BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
-LOADS = (Loads(6, 8), Loads(4, 8), Loads(4, 4), Loads(2, 2))
+LOADS = (Loads(6), Loads(4), Loads(2))
 """To be tried in this order, until no registers are spilled."""
+LOADS_OF_ROWS = (Loads(4), Loads(3), Loads(2))
+"""The same for steps of several tokens."""
 PARTIAL_BYTES = 3072
 """Shared memory for the partial sums of one batch of tasks; there are two such buffers."""
 CONTROL_BYTES = 1024
@@ -43,10 +48,12 @@ MAX_EVENTS = 1000
 
 @dataclass(frozen=True)
 class DroppedSignal:
-    """A fault for tests: SM `sm` never signals `counter`. A wait for it then runs out of time."""
+    """A fault for tests: SM `sm` does not signal `counter` from step `step` of a launch on. A wait for it then runs out of
+    time."""
 
     counter: str
     sm: int
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,27 +65,43 @@ class EmittedKernel:
 
 
 def emit_kernel(
-    kernel: KernelOp, drop_signal: DroppedSignal | None = None, loads: Loads = LOADS[0], trace_events: int = 0
+    kernel: KernelOp,
+    drop_signal: DroppedSignal | None = None,
+    loads: Loads = LOADS[0],
+    trace_events: int = 0,
+    token_loop: bool = False,
+    resident: KernelPlan | None = None,
 ) -> EmittedKernel:
     """CUDA C++ of `kernel`, which the caller has verified. `loads`: those that a thread issues together.
-    `trace_events`: timestamps that each block takes.
+    `trace_events`: timestamps that each block takes. `token_loop`: whether a launch can run several steps.
+    `resident`: plan of another kernel of the model, whose packed weights and state this one is to use.
 
-    Raises CompileError: not a CUDA target, no ring, the explicit form, or a body that cannot be expressed.
+    Raises CompileError: weights or state that the resident kernel stores otherwise, not a CUDA target, no ring, the explicit form, a body that cannot be expressed, or a token loop
+    of steps that are not from one token id to one.
     """
     check_hazards(kernel)
-    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace_events).emit()
+    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace_events, token_loop, resident).emit()
     limit = get_target(kernel.target.data).shared_memory_per_block
-    if emitted.plan.dynamic_shared <= limit:
-        return emitted
-    # more barriers, less memory: the sums of one task at a time
-    return _Emitter(kernel, drop_signal, loads, 0, trace_events).emit()
+    if emitted.plan.dynamic_shared > limit:
+        # more barriers, less memory: the sums of one task at a time
+        emitted = _Emitter(kernel, drop_signal, loads, 0, trace_events, token_loop, resident).emit()
+    if resident is not None:
+        check_shared(emitted.plan, resident)
+    return emitted
 
 
 class _Emitter:
     """Writes one kernel."""
 
     def __init__(
-        self, kernel: KernelOp, drop_signal: DroppedSignal | None, loads: Loads, partial_bytes: int, trace_events: int
+        self,
+        kernel: KernelOp,
+        drop_signal: DroppedSignal | None,
+        loads: Loads,
+        partial_bytes: int,
+        trace_events: int,
+        token_loop: bool,
+        resident: KernelPlan | None,
     ):
         self.trace_events = trace_events
         self.kernel = kernel
@@ -89,7 +112,8 @@ class _Emitter:
             raise CompileError(
                 f"kernel @{self.name} is for target '{self.target.name}', the CUDA backend needs one of the sm_* targets"
             )
-        self.context = EmitContext.of(kernel, loads, partial_bytes, trace_events > 0)
+        self.context = EmitContext.of(kernel, loads, partial_bytes, trace_events > 0, token_loop)
+        self.context.resident = resident
         self.counters = self._count_signals()
         self.placed: dict[Operation, PlacedTasks] = {}
         self.synced = False  # whether a consumer barrier follows everything written so far
@@ -122,11 +146,12 @@ class _Emitter:
             dynamic_shared=shared,
             buffers=tuple(b for b in context.buffers.values() if b.name in context.used),
             weights=tuple(b for b in context.buffers.values() if b.source is not None),
-            streams=tuple(context.streams.values()),
+            streams=(*context.streams.values(), *context.borrowed.values()),
             counters=tuple(self.counters.values()),
             operations=tuple(context.operations),
             trace_events=self.trace_events,
             trace_points=tuple(context.points),
+            token_loop=context.token_loop,
         )
         source = SourceWriter()
         source.line(f"// @{self.name} for {self.target.name}: {plan.grid} blocks of {plan.threads} threads, one an SM.")
@@ -140,8 +165,12 @@ class _Emitter:
             "counters.cuh",
             "tagged.cuh",
             "quantized_matvec.cuh" if is_quantized else "matvec.cuh",
+            "cache.cuh",
             "attention.cuh",
             "gather.cuh",
+            *(("matvec_segment.cuh",) if context.tokens > 1 else ()),
+            *(("thread_number.cuh",) if self._is_crowded else ()),
+            *(("token_loop.cuh",) if context.token_loop is not None else ()),
         ):
             source.line(f'#include "{name}"')
         source.line()
@@ -156,7 +185,12 @@ class _Emitter:
         with source.block("struct Control", "};"):
             source.line(f"u64 full[{ring.stages}], empty[{ring.stages}];")
             source.line("Watch watch;")
-            source.line(f"float norm_sums[{context.tokens} * CONSUMER_WARPS];\nBest best[CONSUMER_WARPS];")
+            source.line(
+                f"float norm_sums[3][{context.tokens} * CONSUMER_WARPS];  // of a group of runs, of the next one, of a norm alone"
+            )
+            source.line("Best best[CONSUMER_WARPS];")
+            if context.token_loop is not None:
+                source.line("StepEnd end;")
         source.line("extern __shared__ __align__(1024) u8 shared[];")
         source.line(f'static_assert(sizeof(Control) <= {CONTROL_BYTES}, "as planned");')
         source.line()
@@ -171,6 +205,8 @@ class _Emitter:
             if self.trace_events:
                 source.line("u64* trace;")
             source.line("u64 limit_ns;\nint pos;\nu32 epoch;")
+            if context.token_loop is not None:
+                source.line("TokenLoop loop;")
         source.line()
         for counter in plan.counters:
             if len(set(counter.totals)) > 1:
@@ -186,19 +222,34 @@ class _Emitter:
         with source.block(f"{head}const __grid_constant__ Parameters p)"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
             source.line("Watch& watch = control.watch;")
-            source.line("const int pos = p.pos;")
             source.line("const WeightRing ring = {shared, control.full, control.empty};")
             with source.block("if (threadIdx.x == 0)"):
-                for line in ("records = p.records", "abort = p.abort", "limit_ns = p.limit_ns", "phase = 0"):
+                for line in (
+                    "records = p.records",
+                    "abort = p.abort",
+                    "limit_ns = p.limit_ns",
+                    "phase = watch.step = 0",
+                    "ended = 0",
+                ):
                     source.line(f"watch.{line};")
                 source.line("watch.block_abort = 0;\nWeightRing(ring).init();")
+                if (loop := self.context.token_loop) is not None:
+                    source.line(f"control.end.token = *p.b_{loop.token};")
             source.line("__syncthreads();")
             with source.block("if (threadIdx.x >= CONSUMERS)"):
                 source.line("if (!drives_ring()) return;")
                 source.line("WeightWriter writer = {ring};")
-                for program in programs:
-                    with self._program(source, program):
-                        self._write_stream(source, program, program.stream.block)
+                loops = self.context.token_loop is not None
+                if loops:
+                    # ahead of the consumers, into the next step's weights
+                    source.line("#pragma unroll 1")
+                with source.block(
+                    "for (int step = 0; step < p.loop.steps && !writer.stopped; ++step)" if loops else ""
+                ):
+                    source.line(f"const int pos = p.pos{' + step' if loops else ''};")
+                    for program in programs:
+                        with self._program(source, program):
+                            self._write_stream(source, program, program.stream.block)
                 source.line("writer.finish();")
                 source.line("return;")
             source.line("u32 at = 0;  // where this thread reads the ring")
@@ -209,30 +260,97 @@ class _Emitter:
                 source.line(f"if (threadIdx.x == 0) watch.trace.begin(p.trace + blockIdx.x * {events}, {events});")
                 self.context.mark(source, "start of the step")
             source.line("int flip = 0;  // which half of the partial sums the next batch uses")
-            for program in programs:
-                with self._program(source, program):
-                    self.synced = True
-                    self.read, self.written = set(), set()
-                    self._write_body(source, program, program.body.block)
+            source.line("int norm_flip = 0;  // which norm sums the next group of runs uses")
+            with self._steps(source):
+                for program in programs:
+                    with self._program(source, program):
+                        self.synced = True
+                        self.read, self.written = set(), set()
+                        self._write_body(source, program, program.body.block)
         return source.text
 
+    @contextmanager
+    def _steps(self, source: SourceWriter) -> Generator[None]:
+        """What is written inside is a step: of one a launch, or of several, each of which begins after the one before."""
+        loop = self.context.token_loop
+        if loop is None:
+            source.line("const int pos = p.pos;\nconst u32 epoch = p.epoch;")
+            yield
+            return
+        source.line("#pragma unroll 1")
+        with source.block("while (true)"):
+            # what is used rarely is read from shared memory: registers are scarce
+            self._write_thread_number(source)
+            source.line("const int pos = p.pos + watch.step;\nconst u32 epoch = p.epoch + watch.step;")
+            yield
+            number = self.context.operation("the end of a step")
+            arguments = f"p.loop, p.epoch, p.b_{loop.chosen}, control.end, watch, {number}"
+            source.line("if (p.loop.steps == 1) break;")
+            source.line(f"end_step<{self.kernel.num_sms}>({arguments});")
+            with source.block("if (!control.end.goes_on)"):
+                source.line("if (watch.ended) wake_producer(control.empty, at & 0xffff);\nbreak;")
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether registers are scarce: in kernels of several steps a launch, or several tokens a step."""
+        return self.context.token_loop is not None or self.context.tokens > 1
+
+    def _write_thread_number(self, source: SourceWriter) -> None:
+        """In a loop of a crowded kernel: what depends on the thread is computed anew in each iteration. Kept in registers
+        for all of them, it would leave too few for the rest."""
+        if self._is_crowded:
+            source.line("const ThreadNumber threadIdx = {thread_number()};")
+
     def _write_multiply(self, source: SourceWriter, is_quantized: bool) -> None:
-        """One copy of the code for the matrix products of one size, out of line, so that it has registers of its own."""
+        """The matrix product of one task."""
         source.line("// A task's product with the activations in the work area; returns where the ring is read next.")
         self._write_product(source, "template <int GROUPS, int K_BLOCKS, int CHUNK>", MULTIPLY, "matvec<")
         if is_quantized:
             template = "template <typename Q, int GROUPS, int K_BLOCKS, int CHUNK>"
             self._write_product(source, template, MULTIPLY_QUANTIZED, "quantized_matvec<Q, ")
+        source.line(
+            "// All of an attention task but its operands, likewise; out of line, so that it has registers of its own."
+        )
+        source.line("template <typename Attention>")
+        head = "__device__ __noinline__ u32 attend(u32 at, int pos, int part, u32 operation)"
+        with source.block(head):
+            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
+            source.line("WeightReader reader = {{shared, control.full, control.empty}, at & 0xffff, at >> 16};")
+            source.line("Attention::run(shared + WORK_AT, reader, pos, part, control.watch, operation);")
+            source.line("return reader.stage | reader.parity << 16;")
+        source.line()
+        if self.context.tokens > 1:
+            self._write_multiply_segment(source)
 
     def _write_product(self, source: SourceWriter, template: str, name: str, function: str) -> None:
         source.line(template)
-        with source.block(f"__device__ __noinline__ u32 {name}(u32 at, int partial_at, u32 operation)"):
+        with source.block(f"__device__ __forceinline__ u32 {name}(u32 at, int partial_at, u32 operation)"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
             source.line("WeightReader reader = {{shared, control.full, control.empty}, at & 0xffff, at >> 16};")
             source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
             source.line(
                 f"{function}GROUPS, K_BLOCKS, CHUNK, {self.context.tokens}>(reader, activations(shared + WORK_AT), partial, "
                 "control.watch, operation);"
+            )
+            source.line("return reader.stage | reader.parity << 16;")
+
+    def _write_multiply_segment(self, source: SourceWriter) -> None:
+        source.line(
+            "// A task's product with one segment of the activations; the sums of a batch are kept behind the segment."
+        )
+        source.line("template <int GROUPS, int BLOCKS, int SEGMENT, int CHUNK>")
+        head = "u32 at, int slot, int segment, int last, int partial_at, u32 operation"
+        with source.block(f"__device__ __noinline__ u32 multiply_segment({head})"):
+            tokens = self.context.tokens
+            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
+            source.line("WeightReader reader = {{shared, control.full, control.empty}, at & 0xffff, at >> 16};")
+            source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
+            source.line("constexpr int SUMS = GROUPS * (GROUPS < 4 ? 2 : 1) * CONSUMERS;")
+            source.line(f"constexpr int KEPT_AT = WORK_AT + 4 * {tokens} * activation_stride(SEGMENT);")
+            source.line("float4* kept = reinterpret_cast<float4*>(shared + KEPT_AT) + slot * SUMS;")
+            source.line(
+                f"matvec_segment<GROUPS, BLOCKS, SEGMENT, CHUNK, {tokens}>(reader, activations(shared + WORK_AT), kept, "
+                "segment == 0, segment == last, partial, control.watch, operation);"
             )
             source.line("return reader.stage | reader.parity << 16;")
         source.line()
@@ -258,12 +376,21 @@ class _Emitter:
                 self._write_fetch(source, self._place(op, program))
 
     def _write_fetch(self, source: SourceWriter, fetch: PlacedTasks) -> None:
+        if attentions_of(fetch.family):
+            source.line(f"// {fetch.text}")
+            with source.block(""):
+                source.lines(fetch.range_lines())
+                write_history_fetch(source, self.context, fetch)
+            return
         stream = self.context.streams[fetch.name]
         layout = stream.layout
         operation = self.context.operation(f"queue.fetch @{fetch.name}")
         source.line(f"// {fetch.text}")
         with source.block(""):
             source.lines(fetch.range_lines())
+            if (segments := self.context.segments(fetch)) is not None:
+                self._write_segmented_fetch(source, fetch, segments, operation)
+                return
             with source.block(f"for (int tile = {fetch.begin}; tile < {fetch.end}; tile += {fetch.step})"):
                 source.line(
                     f"const u8* task = p.{stream.parameter} + static_cast<u64>({fetch.base} + tile) * {layout.task_bytes};"
@@ -277,6 +404,36 @@ class _Emitter:
                     )
                 at = (layout.chunks - 1) * layout.chunk_bytes
                 source.line(f"writer.push(task + {at}, {last}, watch, {operation});")
+
+    def _write_segmented_fetch(
+        self, source: SourceWriter, fetch: PlacedTasks, segments: Segments, operation: int
+    ) -> None:
+        """The tiles of a batch of tasks, segment by segment: the order in which they are multiplied."""
+        stream = self.context.streams[fetch.name]
+        layout = stream.layout
+        stages = segments.blocks // layout.chunk_blocks  # of a segment
+        last = layout.task_bytes - (layout.chunks - 1) * layout.chunk_bytes
+        step = fetch.step * segments.batch
+        source.line("#pragma unroll 1")
+        with source.block(f"for (int first = {fetch.begin}; first < {fetch.end}; first += {step})"):
+            source.line("#pragma unroll 1")
+            with source.block(f"for (int from = 0; from < {layout.chunks}; from += {stages})"):
+                source.line(f"const int to = from + {stages} < {layout.chunks} ? from + {stages} : {layout.chunks};")
+                batch = f"tile < {fetch.end} && tile < first + {step}"
+                source.line("#pragma unroll 1")
+                with source.block(f"for (int tile = first; {batch}; tile += {fetch.step})"):
+                    source.line(
+                        f"const u8* task = p.{stream.parameter} + "
+                        f"static_cast<u64>({fetch.base} + tile) * {layout.task_bytes};"
+                    )
+                    size = str(last)
+                    if last != layout.chunk_bytes:
+                        size = f"chunk < {layout.chunks - 1} ? {layout.chunk_bytes} : {last}"
+                    source.line("#pragma unroll 1")
+                    source.line(
+                        "for (int chunk = from; chunk < to; ++chunk)\n"
+                        f"    writer.push(task + chunk * {layout.chunk_bytes}, {size}, watch, {operation});"
+                    )
 
     # ---- bodies ------------------------------------------------------------------------------------------------------
 
@@ -310,6 +467,7 @@ class _Emitter:
             self.read |= read
             self.written |= written
             with self._loop(text, op):
+                self._write_thread_number(text)
                 self._write_body(text, program, op.body.block)
         self.synced = False
         self.read |= read
@@ -344,20 +502,12 @@ class _Emitter:
             group = events[position:last]
             position = last
             if kind is WaitOp:
-                if ranges_written:
-                    self._write_early_loads(source, program, events[last:])
                 self._write_waits(source, [op for op in group if isinstance(op, WaitOp)])
             elif kind is SignalOp:
                 self._write_signals(source, [op for op in group if isinstance(op, SignalOp)])
             else:
                 runs = [self._place(op, program) for op in group if isinstance(op, RunOp)]
                 self._write_runs(source, runs, ranges_written)
-
-    def _write_early_loads(self, source: SourceWriter, program: ProgramOp, events: Sequence[Operation]) -> None:
-        """For the runs that follow waits: what does not depend on them is under way meanwhile."""
-        for op in takewhile(lambda op: isinstance(op, RunOp), events):
-            assert isinstance(op, RunOp)
-            write_early_loads(source, self.context, self._place(op, program))
 
     def _write_runs(self, source: SourceWriter, runs: list[PlacedTasks], ranges_written: bool) -> None:
         if not ranges_written:
@@ -404,9 +554,9 @@ class _Emitter:
             index = linear_text(op.index.data + counter.offset)
             total = self._total(counter, op.index.data)
             if op.threshold is None:
-                threshold = f"p.epoch * {total}"
+                threshold = f"epoch * {total}"
             else:
-                threshold = f"(p.epoch - 1) * {total} + ({linear_text(op.threshold.data)})"
+                threshold = f"(epoch - 1) * {total} + ({linear_text(op.threshold.data)})"
             condition = "all" if op.threshold is None else f">= {op.threshold.data}"
             text = f"queue.wait @{op.counter_name}[{op.index.data}] {condition}"
             source.line(f"// {text}")
@@ -425,6 +575,8 @@ class _Emitter:
             index = linear_text(op.index.data + counter.offset)
             dropped = self.drop is not None and self.drop.counter == op.counter_name
             condition = f" && blockIdx.x != {self.drop.sm}" if dropped and self.drop is not None else ""
+            if condition and self.drop is not None and self.drop.step:
+                condition = f" && (blockIdx.x != {self.drop.sm} || watch.step < {self.drop.step})"
             source.line(f"// queue.signal @{op.counter_name}[{op.index.data}]")
             source.line(f"if (threadIdx.x == 0{condition}) signal_counter(p.counters + ({index}) * COUNTER_STRIDE);")
         self.context.mark(source, "signal")

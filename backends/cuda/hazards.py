@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from ...amk_ir.access import Access
 from ...amk_ir.attrs import BufferKind
 from ...amk_ir.errors import CompileError
-from ...amk_ir.linear import POSITION, Linear
+from ...amk_ir.linear import POSITION
 from ...dialects.queue import KernelOp, RunOp
-from ...dialects.task import AttentionOp, FamilyOp, LoadOp, op_of
+from ...dialects.task import FamilyOp
+from .context import attentions_of
 
 
 def check_hazards(kernel: KernelOp) -> None:
@@ -59,16 +60,9 @@ def may_overlap(load: Access, store: Access, bound: frozenset[str]) -> bool:
 
 
 def _family_problems(kernel: KernelOp, family: FamilyOp) -> Iterator[str]:
-    attentions = [op for op in family.body.block.ops if isinstance(op, AttentionOp)]
-    rows = Linear.make({POSITION: 1}, kernel.tokens.value.data)
-    for op in attentions:
-        for value in (op.k, op.v):
-            load = op_of(value)
-            if isinstance(load, LoadOp) and (first := next(d for d in load.region.dims if d.kept)).size != rows:
-                yield f"attention reads {rows} positions, {load.region} loads {first.size}"
     state = [x.region for x in family.loads if kernel.buffers[x.region.buffer].kind.data is BufferKind.STATE]
     tagged = [x.region for x in family.stores if kernel.buffers[x.region.buffer].tagged is not None]
-    if state and tagged and not attentions:
+    if state and tagged and not attentions_of(family):
         yield (
             f"it stores tagged words ({tagged[0]}) while other words of {state[0]} may still be loading, and who reads "
             "the tags may overwrite those; hand over by a counter"

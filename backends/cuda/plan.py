@@ -36,6 +36,18 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class TokenLoop:
+    """The buffers that make several steps of a launch follow each other: the input `token` and the output `chosen`.
+
+    Each has one element. In device memory, `chosen` has two: steps of a launch write them in turn, so that no step
+    overwrites what another SM has still to read.
+    """
+
+    token: str
+    chosen: str
+
+
+@dataclass(frozen=True)
 class Region:
     """`size` bytes at `offset` of the packed weights, for the kernel parameter `parameter`."""
 
@@ -51,7 +63,8 @@ class KernelPlan:
     buffers: those that the kernel accesses directly. weights: all weights, also those that are only streamed.
 
     Kernel parameters, one struct: a pointer for each of `pointers`, then the pointers to counters, stuck records and
-    abort flag, then u64 time limit in ns, i32 position, u32 epoch. `operations[i]` is the operation that a
+    abort flag, then u64 time limit in ns, i32 position, u32 epoch, and, with `token_loop`, the struct TokenLoop of
+    device/token_loop.cuh. `operations[i]` is the operation that a
     stuck record calls i. trace_events: timestamps that each block of a traced kernel has room for, else 0; then a pointer
     to them follows that to the abort flag. `trace_points[i]` is what ends at a timestamp of point i.
     """
@@ -71,6 +84,12 @@ class KernelPlan:
     operations: tuple[Operation, ...]
     trace_events: int = 0
     trace_points: tuple[str, ...] = ()
+    token_loop: TokenLoop | None = None
+
+    def stored_bytes(self, buffer: BufferStorage) -> int:
+        """Device memory of a buffer."""
+        is_chosen = self.token_loop is not None and buffer.name == self.token_loop.chosen
+        return 2 * buffer.bytes if is_chosen else buffer.bytes
 
     @property
     def pointers(self) -> tuple[str, ...]:

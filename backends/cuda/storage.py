@@ -14,6 +14,7 @@ from ...amk_ir.attrs import BufferKind, CheckpointAttr, RopeFrequenciesAttr
 from ...amk_ir.errors import CompileError
 from ...amk_ir.quantized_type import QuantizedType
 from ...dialects.task import BufferOp, FamilyOp
+from .caches import CacheLayout
 from .fragments import BLOCK_K, GROUP_ROWS, FragmentLayout
 from .quantized_fragments import QuantizedLayout
 
@@ -26,7 +27,8 @@ class BufferStorage:
     """A buffer in device memory: row-major elements, or tagged words (device/tagged.cuh), 4 bytes each.
 
     element: "f32", "bf16" or "i32"; "quantized" is as `quantized` says, and stored as `rows_layout`. source: where a weight
-    comes from. layered: one checkpoint entry for each value of the first dimension.
+    comes from. layered: one checkpoint entry for each value of the first dimension. cache: the order of the elements of
+    keys or values.
     """
 
     name: str
@@ -37,10 +39,11 @@ class BufferStorage:
     layered: bool = False
     source: CheckpointAttr | RopeFrequenciesAttr | None = None
     quantized: QuantizedType | None = None
+    cache: CacheLayout | None = None
 
     @property
     def elements(self) -> int:
-        return prod(self.shape)
+        return prod(self.shape) if self.cache is None else self.cache.elements
 
     @property
     def element_bytes(self) -> int:
@@ -115,8 +118,8 @@ def element_name(type: Attribute, what: str) -> str:
     )
 
 
-def buffer_storage(op: BufferOp) -> BufferStorage:
-    """The storage of a buffer."""
+def buffer_storage(op: BufferOp, cache: CacheLayout | None = None) -> BufferStorage:
+    """The storage of a buffer, of keys or values with the layout `cache`."""
     element = op.type.get_element_type()
     return BufferStorage(
         name=op.sym_name.data,
@@ -126,6 +129,7 @@ def buffer_storage(op: BufferOp) -> BufferStorage:
         tagged=op.tagged is not None,
         layered=op.kind.data is BufferKind.WEIGHT and op.is_layered,
         source=op.source,
+        cache=cache,
         quantized=element if isinstance(element, QuantizedType) else None,
     )
 

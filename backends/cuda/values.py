@@ -22,7 +22,7 @@ from ...dialects.task import (
     StoreOp,
     op_of,
 )
-from .coordinates import Address, Coordinates, Segment, address_of
+from .coordinates import Address, Coordinates, Segment, address_of, index_texts, inside_text
 from .quantized_text import constant_rows_type, packed_rows_type
 from .source import SourceWriter
 from .storage import BufferStorage, packed_offset
@@ -142,7 +142,11 @@ class ValueWriter:
 
     def address(self, access: Access, at: Coordinates) -> Address:
         """Where an element of a tile lies in its buffer."""
-        return address_of(access.substitute(self.task.bound), self.storage(access).shape, at, self.task.own)
+        storage, access = self.storage(access), access.substitute(self.task.bound)
+        if storage.cache is not None:
+            where = index_texts(access, at, self.task.own)
+            return Address(storage.cache.offset_text(where), inside_text(access, at, self.task.own))
+        return address_of(access, storage.shape, at, self.task.own)
 
     def _load(self, op: LoadOp, at: Coordinates) -> str:
         storage = self.storage(op.region)
@@ -158,7 +162,7 @@ class ValueWriter:
         self.context.use_buffer(ids.region.buffer)
         storage = self.storage(op.region)
         id_at = self.address(ids.region, at.select([0]))
-        row = f"clamp_row(p.{self.storage(ids.region).parameter}[{id_at.offset}], {op.region.dims[0].extent})"
+        row = f"clamp_row({self.context.pointer(self.storage(ids.region))}[{id_at.offset}], {op.region.dims[0].extent})"
         rest = at.select(range(1, len(at.shape)))
         packed = self.context.packed_rows(storage.name)
         if packed is None:
@@ -198,7 +202,7 @@ class ValueWriter:
         self.context.use_buffer(storage.name)
         address = self.address(op.region, at)
         target = f"p.{storage.parameter} + ({address.offset})"
-        write = f"store_tagged({target}, {value}, p.epoch);" if storage.tagged else f"store_value({target}, {value});"
+        write = f"store_tagged({target}, {value}, epoch);" if storage.tagged else f"store_value({target}, {value});"
         self.lines.append(f"if ({address.inside}) {write}" if address.inside else write)
 
 
@@ -304,7 +308,7 @@ class ElementLoop:
         """Waits for the tagged words among the leaves."""
         for leaf in values.leaves:
             if leaf.tagged:
-                source.line(f"{leaf.name}_loads.finish({leaf.name}, p.epoch, watch, {leaf.operation});")
+                source.line(f"{leaf.name}_loads.finish({leaf.name}, epoch, watch, {leaf.operation});")
 
     def _vector(self, leaf: Leaf) -> int:
         return self.vector if leaf.address.run == "i" and (leaf.tagged or leaf.is_f32) else 1

@@ -115,7 +115,7 @@ class GraphFunctions(InterpreterFunctions):
                     f"'{op.name}' at position {pos} reads {name} of position {np.argwhere(missing)[0][0]}, "
                     "which was not run since the last reset"
                 )
-        return (numerics.attention(q, k, v, op.scale.value.data, pos),)
+        return (numerics.attention(q, k[:pos], v[:pos], k[pos:], v[pos:], op.scale.value.data),)
 
     @impl(graph.AddOp)
     def run_add(self, interpreter: Interpreter, op: graph.AddOp, args: PythonValues) -> PythonValues:

@@ -43,19 +43,31 @@ class Memory:
     """One array for each buffer: float32 for floats (values of bf16 buffers are kept rounded), int32 for ids.
 
     Arrays live as long as the memory, so that tasks can keep views of them. Without `weights`, those of a checkpoint
-    are zero, and take memory only where somebody writes others.
+    are zero, and take memory only where somebody writes others. beside: the memory of another kernel of the model, whose
+    weights and state are used.
+
+    Raises UsageError: a weight or state that `beside` does not have, or has of another type.
     """
 
     def __init__(
-        self, buffers: Mapping[str, BufferOp], weights: WeightProvider | None, progress: Progress = no_progress
+        self,
+        buffers: Mapping[str, BufferOp],
+        weights: WeightProvider | None,
+        progress: Progress = no_progress,
+        *,
+        beside: Memory | None = None,
     ):
         self.buffers = dict(buffers)
-        self.arrays: dict[str, Array] = {}
-        filled = (op for op in buffers.values() if op.kind.data is not BufferKind.WEIGHT)
+        self.arrays: dict[str, Array] = {} if beside is None else _shared(buffers, beside)
+        filled = (
+            op for name, op in buffers.items() if op.kind.data is not BufferKind.WEIGHT and name not in self.arrays
+        )
         require_room(4 * sum(prod(op.shape) for op in filled), "the buffers")
         total = sum(op.kind.data is BufferKind.WEIGHT for op in buffers.values())
         done = 0
         for name, op in buffers.items():
+            if name in self.arrays:
+                continue
             if op.kind.data is BufferKind.WEIGHT:
                 progress("loading weights", done, total)
                 self.arrays[name] = _weight(op, weights)
@@ -63,7 +75,8 @@ class Memory:
             else:
                 dtype = np.int32 if isinstance(op.type.get_element_type(), IntegerType) else np.float32
                 self.arrays[name] = np.empty(op.shape, dtype)
-        progress("loading weights", done, total)
+        if done:
+            progress("loading weights", done, total)
         self._step_buffers = self._of_kind(BufferKind.SCRATCH, BufferKind.OUTPUT)
         self._inputs = self._of_kind(BufferKind.INPUT)
         self._outputs = self._of_kind(BufferKind.OUTPUT)
@@ -112,6 +125,23 @@ class Memory:
             if (missing := is_poison(self.arrays[name])).any():
                 element = ", ".join(map(str, np.argwhere(missing)[0]))
                 raise ExecutionError(f"the step ended without writing output element @{name}[{element}]")
+
+
+def _shared(buffers: Mapping[str, BufferOp], beside: Memory) -> dict[str, Array]:
+    """The arrays of the weights and states in `buffers`."""
+    shared: dict[str, Array] = {}
+    for name, op in buffers.items():
+        if op.kind.data not in (BufferKind.WEIGHT, BufferKind.STATE):
+            continue
+        found = beside.buffers.get(name)
+        if found is None or (found.kind, found.type, found.source) != (op.kind, op.type, op.source):
+            was = "has none" if found is None else f"has {found.kind.data.value} {found.type}"
+            raise UsageError(
+                f"{op.kind.data.value} @{name} of {op.type} cannot be shared with another kernel, which {was}; lower both "
+                "from the same model"
+            )
+        shared[name] = beside.arrays[name]
+    return shared
 
 
 def _weight(op: BufferOp, provider: WeightProvider | None) -> Array:

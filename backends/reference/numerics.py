@@ -6,6 +6,7 @@ their storage type: values of bf16 storage are already rounded.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -48,25 +49,77 @@ def rope(x: F32, frequencies: F32, pos: int) -> F32:
     return result
 
 
-def attention(q: F32, k: F32, v: F32, scale: float, pos: int) -> F32:
+def attention(q: F32, k: F32, v: F32, k_new: F32, v_new: F32, scale: float) -> F32:
     """Causal grouped-query attention, softmax in float32.
 
-    q [T, heads, head_dim]; k and v [pos + T, kv_heads, head_dim]; row r sees the positions [0, pos + r]; head h uses
-    KV head `h // (heads / kv_heads)`.
+    q [T, heads, head_dim]; k and v [pos, kv_heads, head_dim] of the positions before this step, k_new and v_new [T, ...] of
+    those from `pos` on; row r sees the positions [0, pos + r]; head h uses KV head `h // (heads / kv_heads)`.
     """
     rows, heads, head_dim = q.shape
-    length, kv_heads, _ = k.shape
+    pos, kv_heads, _ = k.shape
     group = heads // kv_heads
     grouped = q.reshape(rows, kv_heads, group, head_dim)
     result = np.empty_like(grouped)
     for head in range(kv_heads):
-        scores = np.dot(grouped[:, head].reshape(rows * group, head_dim), k[:, head].T) * np.float32(scale)
-        if rows > 1:
-            hidden = np.arange(length) > np.arange(pos, pos + rows)[:, None]
-            scores[np.repeat(hidden, group, axis=0)] = -np.inf
+        scores = _scores(grouped[:, head].reshape(rows * group, head_dim), k[:, head], k_new[:, head], scale, group)
         weights = softmax(scores)
-        result[:, head] = np.dot(weights, v[:, head]).reshape(rows, group, head_dim)
+        values = np.dot(weights[:, :pos], v[:, head]) + np.dot(weights[:, pos:], v_new[:, head])
+        result[:, head] = values.reshape(rows, group, head_dim)
     return result.reshape(rows, heads, head_dim)
+
+
+def _scores(q: F32, k: F32, k_new: F32, scale: float, group: int) -> F32:
+    """Scaled scores [T * group, pos + T] of one KV head, minus infinity where a row does not see a position."""
+    pos, rows = k.shape[0], k_new.shape[0]
+    scores = np.empty((q.shape[0], pos + rows), np.float32)
+    scores[:, :pos] = np.dot(q, k.T)
+    scores[:, pos:] = np.dot(q, k_new.T)
+    scores *= np.float32(scale)
+    if rows > 1:
+        hidden = np.arange(rows) > np.arange(rows)[:, None]
+        scores[:, pos:][np.repeat(hidden, group, axis=0)] = -np.inf
+    return scores
+
+
+NO_EXPONENT = np.float32(-3.0e38)
+"""The greatest exponent over no positions: finite, so that the difference of two is a number."""
+
+
+def attention_part(
+    q: F32, k: F32, v: F32, k_new: F32, v_new: F32, scale: float, part: int, parts: int, block: int
+) -> tuple[F32, F32]:
+    """What `attention_merge` needs of the positions p with `p // block % parts == part`.
+
+    Operands as of `attention`. [T, heads, head_dim]: the sum of the values with weights 2^(exponent - m). [T, heads, 2]: the
+    greatest exponent m and the sum of the weights. An exponent is a scaled score times log2(e).
+    """
+    rows, heads, head_dim = q.shape
+    pos, kv_heads, _ = k.shape
+    group = heads // kv_heads
+    grouped = q.reshape(rows, kv_heads, group, head_dim)
+    sums = np.zeros((rows, kv_heads, group, head_dim), np.float32)
+    stats = np.zeros((rows, kv_heads, group, 2), np.float32)
+    mine = np.flatnonzero(np.arange(pos + rows) // block % parts == part)
+    stats[..., 0] = NO_EXPONENT
+    if mine.size:
+        for head in range(kv_heads):
+            flat = grouped[:, head].reshape(rows * group, head_dim)
+            exponents = _scores(flat, k[:, head], k_new[:, head], scale / math.log(2), group)[:, mine]
+            greatest = np.maximum(exponents.max(axis=-1), NO_EXPONENT)
+            weights = np.exp2(exponents - greatest[:, None])
+            values = np.concatenate([v[:, head], v_new[:, head]])[mine]
+            sums[:, head] = np.dot(weights, values).reshape(rows, group, head_dim)
+            stats[:, head, :, 0] = greatest.reshape(rows, group)
+            stats[:, head, :, 1] = weights.sum(axis=-1).reshape(rows, group)
+    return sums.reshape(rows, heads, head_dim), stats.reshape(rows, heads, 2)
+
+
+def attention_merge(sums: F32, stats: F32) -> F32:
+    """Attention [T, heads, *dims] of all parts: sums [parts, T, heads, *dims], stats [parts, T, heads, 2]: see `attention_part`."""
+    factors = np.exp2(stats[..., 0] - stats[..., 0].max(axis=0))
+    total = (factors * stats[..., 1]).sum(axis=0)
+    added = (1,) * (sums.ndim - 3)
+    return (factors.reshape(*factors.shape, *added) * sums).sum(axis=0) / total.reshape(*total.shape, *added)
 
 
 def softmax(scores: F32) -> F32:

@@ -35,7 +35,7 @@ class QueueInterpreter:
     checked: every step is simulated with all checks. Unchecked, only the first step is: whether an event can happen
     does not depend on data, so the order in which the first step completed is a legal execution of every later step,
     which repeats it without looking at counters, tags, ring and poison. (If a tagged access depends on the position,
-    every step is simulated.)
+    every step is simulated.) beside: another kernel of the model, whose weights and state this one uses.
     """
 
     def __init__(
@@ -47,12 +47,13 @@ class QueueInterpreter:
         interleaving: Interleaving | None = None,
         checked: bool = True,
         progress: Progress = no_progress,
+        beside: QueueInterpreter | None = None,
     ):
         self.kernel = kernel
         self.schedule = Schedule.from_kernel(kernel) if schedule is None else schedule
         self.interleaving: Interleaving = RoundRobin() if interleaving is None else interleaving
         self.checked = checked
-        self.memory = Memory(kernel.buffers, weights, progress)
+        self.memory = Memory(kernel.buffers, weights, progress, beside=None if beside is None else beside.memory)
         self.tasks = TaskTable(self.schedule.families, self.memory)
         self.bodies = [_events(self.schedule, sm) for sm in range(self.schedule.num_sms)]
         self.streams = [

@@ -7,10 +7,11 @@ one with checks: no element is read that is still poison, no output or tagged wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from xdsl.dialects.builtin import bf16
 from xdsl.ir import Operation, SSAValue
 
 from ...amk_ir.attrs import BufferKind
@@ -21,7 +22,9 @@ from ...dialects.task import (
     ArgmaxMergeOp,
     ArgmaxOp,
     ArgmaxPartOp,
+    AttentionMergeOp,
     AttentionOp,
+    AttentionPartOp,
     BiasAddOp,
     FamilyOp,
     GatherOp,
@@ -123,6 +126,8 @@ class _Family:
                     self._bind_gather(task, op, indices)
                 case StoreOp():
                     self._bind_store(task, op, indices)
+                case AttentionPartOp():
+                    task.add(_attention_part(op, self.slots, op.part.data.evaluate(indices)))
                 case _:
                     task.add(_compute(op, self.slots))
         return task
@@ -261,7 +266,9 @@ def _compute(op: Operation, slots: dict[SSAValue, int]) -> Step:
         case RopeOp():
             return _rope(slots[op.x], slots[op.frequencies], slots[op.result])
         case AttentionOp():
-            return _attention(slots[op.q], slots[op.k], slots[op.v], op.scale.value.data, slots[op.result])
+            return _attention(op, slots)
+        case AttentionMergeOp():
+            return _binary(numerics.attention_merge, slots[op.sums], slots[op.stats], slots[op.result])
         case ArgmaxOp():
             x, out = slots[op.x], slots[op.result]
             return lambda values, _: _set(values, out, numerics.argmax(values[x]))
@@ -296,20 +303,49 @@ def _rope(x: int, frequencies: int, out: int) -> Step:
     return step
 
 
-def _attention(q: int, k: int, v: int, scale: float, out: int) -> Step:
+def _attention(op: AttentionOp, slots: Mapping[SSAValue, int]) -> Step:
+    read, scale, out = _attention_operands(op, slots), op.scale.value.data, slots[op.result]
+    return lambda values, pos: _set(values, out, _halved(numerics.attention(*read(values, pos), scale)))
+
+
+def _attention_part(op: AttentionPartOp, slots: Mapping[SSAValue, int], part: int) -> Step:
+    read, scale = _attention_operands(op, slots), op.scale.value.data
+    parts, block = op.parts.value.data, op.block.value.data
+    sums, stats = slots[op.sums], slots[op.stats]
+
     def step(values: Values, pos: int) -> None:
-        tile: Array = values[q]
-        queries, keys, cached = (_whole_heads(values[slot]) for slot in (q, k, v))
-        rows = pos + queries.shape[0]
-        if not rows <= keys.shape[0] == cached.shape[0]:
-            raise ExecutionError(
-                f"task.attention at position {pos} needs {rows} keys and values, found {keys.shape[0]} and {cached.shape[0]}"
-            )
-        values[out] = numerics.attention(queries, keys, cached, scale, pos).reshape(tile.shape)
+        found = numerics.attention_part(*read(values, pos), scale, part, parts, block)
+        values[sums], values[stats] = _halved(found[0]), found[1]
 
     return step
 
 
+def _attention_operands(
+    op: AttentionOp | AttentionPartOp, slots: Mapping[SSAValue, int]
+) -> Callable[[Values, int], tuple[Array, Array, Array, Array, Array]]:
+    """Reads the operands [rows, heads, head_dim] of an op that attends; new rows as the cache would keep them."""
+    numbers = [slots[value] for value in (op.q, op.k, op.v, op.k_new, op.v_new)]
+    rounds = op.k.type.get_element_type() == bf16
+
+    def read(values: Values, pos: int) -> tuple[Array, Array, Array, Array, Array]:
+        q, k, v, k_new, v_new = (_whole_heads(values[slot]) for slot in numbers)
+        if not pos == k.shape[0] == v.shape[0]:
+            raise ExecutionError(
+                f"'{op.name}' at position {pos} needs the keys and values of {pos} earlier positions, found "
+                f"{k.shape[0]} and {v.shape[0]}"
+            )
+        if rounds:
+            k_new, v_new = round_to_bf16(k_new), round_to_bf16(v_new)
+        return q, k, v, k_new, v_new
+
+    return read
+
+
+def _halved(rows: Array) -> Array:
+    """[..., heads, head_dim] as [..., heads, 2, half]."""
+    return rows.reshape(*rows.shape[:-1], 2, -1)
+
+
 def _whole_heads(tile: Array) -> Array:
     """[..., heads, 2, half] as [..., heads, head_dim]: a view, because the two halves are neighbours."""
-    return tile.reshape(*tile.shape[:-2], -1)
+    return tile.reshape(*tile.shape[:-2], 2 * tile.shape[-1])

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from xdsl.ir import Dialect
 
+from .attention import AttentionMergeOp, AttentionOp, AttentionPartOp
 from .compute import (
     MAX_ARGMAX_PART,
     AddOp,
     ArgmaxMergeOp,
     ArgmaxOp,
     ArgmaxPartOp,
-    AttentionOp,
     BiasAddOp,
     MatmulOp,
     RmsNormOp,
@@ -53,7 +53,9 @@ __all__ = [
     "ArgmaxMergeOp",
     "ArgmaxOp",
     "ArgmaxPartOp",
+    "AttentionMergeOp",
     "AttentionOp",
+    "AttentionPartOp",
     "BiasAddOp",
     "BufferOp",
     "CallOp",
@@ -92,7 +94,9 @@ Task = Dialect(
         ArgmaxMergeOp,
         ArgmaxOp,
         ArgmaxPartOp,
+        AttentionMergeOp,
         AttentionOp,
+        AttentionPartOp,
         BiasAddOp,
         BufferOp,
         CallOp,

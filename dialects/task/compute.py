@@ -6,7 +6,6 @@ from math import inf, prod
 from typing import ClassVar, cast
 
 from xdsl.dialects.builtin import (
-    DYNAMIC_INDEX,
     I64,
     Float64Type,
     FloatAttr,
@@ -143,47 +142,6 @@ class RopeOp(IRDLOperation):
             raise VerifyException(
                 f"rope takes x [T, ..., 2, n] and frequencies [n], found {shape_text(x)} and {shape_text(frequencies)}"
             )
-
-
-@irdl_op_definition
-class AttentionOp(IRDLOperation):
-    """Causal grouped-query attention of rows at `pos`, `pos + 1`, ...; row r sees positions `[0, pos + r]`.
-
-    q [T, heads, 2, half]; k, v [pos + T, kv_heads, 2, half] -> [T, heads, 2, half]. Head h uses KV head
-    `h // (heads / kv_heads)`; scores are scaled by `scale`.
-
-    ```mlir
-    %o = task.attention %q, %k, %v {scale = 0.125 : f64} : (tensor<1x3x2x32xf32>, tensor<?x1x2x32xf32>, tensor<?x1x2x32xf32>)
-    ```
-    """
-
-    name = "task.attention"
-    Q: ClassVar = VarConstraint("Q", F32)
-    KV: ClassVar = VarConstraint("KV", FLOAT)
-
-    q = operand_def(Q)
-    k = operand_def(KV)
-    v = operand_def(KV)
-    scale = prop_def(FloatAttr[Float64Type])
-    result = result_def(Q)
-
-    traits = traits_def(Pure())
-    irdl_options = (ParsePropInAttrDict(),)
-    assembly_format = "$q `,` $k `,` $v attr-dict `:` `(` type($q) `,` type($k) `,` type($v) `)`"
-
-    def __init__(self, q: SSAValue, k: SSAValue, v: SSAValue, scale: float):
-        super().__init__(operands=[q, k, v], properties={"scale": FloatAttr(scale, f64)}, result_types=[q.type])
-
-    def verify_(self) -> None:
-        if not 0 < abs(self.scale.value.data) < inf:
-            raise VerifyException(f"scale must be finite and not zero, found {self.scale.value.data}")
-        q, k = shape_of(self.q), shape_of(self.k)
-        if len(q) != 4 or len(k) != 4 or q[2:] != k[2:] or q[2] != 2 or k[0] != DYNAMIC_INDEX:
-            raise VerifyException(
-                f"attention takes q [T, heads, 2, half] and k, v [?, kv_heads, 2, half], found {shape_text(q)} and {shape_text(k)}"
-            )
-        if q[1] % k[1]:
-            raise VerifyException(f"{q[1]} heads are not divisible by {k[1]} KV heads")
 
 
 class _Elementwise(IRDLOperation):

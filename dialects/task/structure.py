@@ -332,7 +332,7 @@ class FamilyOp(OutsideIn):
 
     @property
     def streams(self) -> tuple[StreamOp, ...]:
-        """The constant tiles that a task takes from the ring, in body order."""
+        """The tiles that a task takes from the ring, in body order."""
         return tuple(op for op in self.body.block.ops if isinstance(op, StreamOp))
 
     @property
@@ -616,13 +616,17 @@ class LoadOp(_ReadOp):
 
 @irdl_op_definition
 class StreamOp(_ReadOp):
-    """A constant tile of a weight, taken from the SM's weight ring. Elements beyond a limit are zero.
+    """A tile of a weight or of state, taken from the SM's ring. Elements beyond a limit are zero.
+
+    Tiles enter the ring ahead of time, whatever the SM waits for: what a task streams from state is written by earlier
+    steps, or in this step after the task.
 
     Of a quantised weight, whole rows: their scales, zero points and minimums are part of the tile.
 
     ```mlir
     %w = task.stream @down[layer, tile*8 : 8, 0 : 1536] : tensor<8x1536xbf16>
     %q = task.stream @up[layer, tile*8 : 8, 0 : 576] : tensor<8x576x!amk.quantized<"int8", columns = 576>>
+    %k = task.stream @k_cache[layer, 0 : pos, head : 1, 0 : 2, 0 : 32] : tensor<?x1x2x32xbf16>
     ```
     """
 
@@ -634,12 +638,13 @@ class StreamOp(_ReadOp):
     def verify_(self) -> None:
         super().verify_()
         buffer = SymbolTable.lookup_symbol(self, self.region.buffer)
-        if isinstance(buffer, BufferOp) and buffer.kind.data is not BufferKind.WEIGHT:
-            raise VerifyException(f"only weights are streamed, @{self.region.buffer} is {buffer.kind.data.value}")
-        if POSITION in self.region.names:
-            raise VerifyException(f"a streamed tile is constant, {self.region} depends on '{POSITION}'")
-        if isinstance(buffer, BufferOp):
-            _verify_whole_rows(self.region, buffer)
+        assert isinstance(buffer, BufferOp)
+        kind = buffer.kind.data
+        if kind not in (BufferKind.WEIGHT, BufferKind.STATE):
+            raise VerifyException(f"only weights and state are streamed, @{self.region.buffer} is {kind.value}")
+        if kind is BufferKind.WEIGHT and POSITION in self.region.names:
+            raise VerifyException(f"a streamed tile of a weight is constant, {self.region} depends on '{POSITION}'")
+        _verify_whole_rows(self.region, buffer)
 
 
 def _verify_whole_rows(access: Access, buffer: BufferOp) -> None:

@@ -35,7 +35,8 @@ def explain_race(items: Items, conflict: Conflict) -> Diagnostic:
     write, other = conflict.write, conflict.other
     written = region_text(accesses.writes, conflict.write_region, position)
     touched = region_text(accesses.reads if conflict.reads else accesses.writes, conflict.other_region, position)
-    verb = "reads" if conflict.reads else "writes"
+    streams = conflict.reads and bool(accesses.reads.streamed[conflict.other_region])
+    verb = "streams" if streams else "reads" if conflict.reads else "writes"
     if write == other:
         message = f"task {timeline.task(write)} ({timeline.place(write)}) writes {written} and itself {verb} {touched}"
         if conflict.reads:
@@ -53,7 +54,11 @@ def explain_race(items: Items, conflict: Conflict) -> Diagnostic:
             f"task {timeline.task(other)} ({timeline.place(other)}) {verb} {touched}, and {missing}"
         )
         execution, remedy = _order_missing(items, write, other)
-        if conflict.reads and accesses.kind is BufferKind.STATE and timeline.sm[write] != timeline.sm[other]:
+        if streams:
+            message = message.rsplit(", and ", 1)[0] + ", and nothing makes the write come after that task"
+            execution = "tiles enter the ring whenever there is room, whatever their SM waits for: before the write as well as after it"
+            remedy = "load the region instead of streaming it, or order the write after the task"
+        elif conflict.reads and accesses.kind is BufferKind.STATE and timeline.sm[write] != timeline.sm[other]:
             remedy += "; or the other way round, if the task reads what earlier steps wrote"
     return Diagnostic(
         Rule.RACE,
@@ -65,7 +70,8 @@ def explain_race(items: Items, conflict: Conflict) -> Diagnostic:
         tasks=(timeline.task(write), timeline.task(other)),
         regions=(written, touched),
         occurrences=conflict.occurrences,
-        failure=_failure(conflict),
+        # a replay reads streamed tiles when their task runs: it does not show this
+        failure=None if streams else _failure(conflict),
     )
 
 

@@ -208,6 +208,12 @@ def _check_state(order: Order, overlap: Overlaps) -> Iterator[Diagnostic]:
     if not len(accesses.reads):
         return
     region, event = accesses.reads.accesses
+    streamed = accesses.reads.streamed[region]
+    if streamed.any():
+        yield from _check_streamed(order, overlap, region[streamed], event[streamed])
+        region, event = region[~streamed], event[~streamed]
+        if not len(region):
+            return
     # All readers of a region on an SM are after a write if the first is.
     firsts = _with_writers(overlap, *first_per_sm(order.timeline, region, event))
     if order.clocks.happens_before(firsts.write, firsts.other, Relation.VISIBLE).all():
@@ -220,6 +226,19 @@ def _check_state(order: Order, overlap: Overlaps) -> Iterator[Diagnostic]:
         yield from _report(order, pairs.take(race))
     else:
         yield from _check_state_coverage(order, pairs.take(before), region, event)
+
+
+def _check_streamed(order: Order, overlap: Overlaps, region: Ints, event: Ints) -> Iterator[Diagnostic]:
+    """State that is streamed is read at any time before its task ends: every write in this step has to come after it."""
+    pairs = _with_writers(overlap, region, event)
+    before, _, race = order.settle(pairs.write, pairs.other, Relation.ORDERED)
+    wrong = (before | race) & (pairs.write != pairs.other)  # a task takes its tiles before it writes
+    if wrong.any():
+        yield from _report(order, pairs.take(wrong))
+        return
+    nothing = np.zeros(0, np.int64)
+    for r in distinct(region).tolist():
+        yield from check_read_before_written(order.timeline, overlap, (r, nothing, int(event[region == r][0])))
 
 
 def _with_writers(overlap: Overlaps, region: Ints, event: Ints) -> Pairs:

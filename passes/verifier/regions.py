@@ -18,8 +18,8 @@ from xdsl.ir import Operation
 from ...amk_ir.access import Access, Dim
 from ...amk_ir.attrs import BufferKind
 from ...amk_ir.linear import POSITION, Linear
-from ...dialects.task import BufferOp, FamilyOp
-from .arrays import Ints, distinct
+from ...dialects.task import BufferOp, FamilyOp, StreamOp
+from .arrays import Bools, Ints, distinct
 from .timeline import Timeline
 
 
@@ -137,6 +137,11 @@ class RegionSet:
         event = np.concatenate([np.zeros(0, np.int64), *(s.events for s in self.sites)])
         order = np.lexsort((event, region))
         return region[order], event[order]
+
+    @cached_property
+    def streamed(self) -> Bools:
+        """Which regions are streamed: they may be read at any time before their task ends."""
+        return np.repeat([isinstance(s.op, StreamOp) for s in self.sites], np.diff(self.first)).astype(np.bool_)
 
     def site(self, region: int) -> Site:
         return self.sites[int(np.searchsorted(self.first, region, side="right")) - 1]

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
 
 from ...amk_ir.targets import TARGETS, Target
 from ...dialects.queue import KernelOp
-from ...dialects.task import FamilyOp, MatmulOp, shape_of
+from ..activation_memory import activation_bytes
 from .diagnostics import Diagnostic, plural
 from .failures import Rule
 
-ACTIVATION_BYTES = 4
-"""Of one activation in shared memory: two bf16, the high and the low half of a float32."""
-
 RING_UNIT = 512
 """The size of a ring stage in bytes is a multiple of this."""
-
-
-def activation_bytes(family: FamilyOp) -> int:
-    """The shared memory that the greatest activation operand of a task needs, a lower bound: backends know theirs."""
-    sizes = [prod(shape_of(op.x)) for op in family.body.block.ops if isinstance(op, MatmulOp)]
-    return max(sizes, default=0) * ACTIVATION_BYTES
 
 
 def resident_blocks(target: Target) -> int | None:
@@ -44,10 +34,13 @@ def check_resources(kernel: KernelOp) -> Iterator[Diagnostic]:
             ops=(kernel,),
         )
     ring = 0 if kernel.ring is None else kernel.ring.data.total_bytes
-    family = max(kernel.families.values(), key=activation_bytes, default=None)
-    widest = 0 if family is None else activation_bytes(family)
+    stage_bytes = RING_UNIT if kernel.ring is None else kernel.ring.data.stage_bytes
+    # a lower bound: backends know theirs
+    held = {name: activation_bytes(kernel, name, stage_bytes) for name in kernel.families}
+    name = max(held, key=lambda name: held[name], default="")
+    widest = held.get(name, 0)
     if ring + widest > target.shared_memory_per_block:
-        activations = f" and the activations of @{family.sym_name.data} {widest}" if family and widest else ""
+        activations = f" and the activations of @{name} {widest}" if widest else ""
         yield Diagnostic(
             Rule.RESOURCES,
             f"the ring takes {ring} bytes{activations}, a block of target {target.name} has "

@@ -252,6 +252,19 @@ def test_generate(tool, tiny_model: Path):
     assert generate(tool, tiny_model, "--prompt", "-", "--max-tokens", "8", stdin="Hello").stdout == first.stdout
 
 
+def test_generate_several_steps_a_launch(tool, tiny_model: Path):
+    args = ("--prompt", "Hello", "--max-tokens", "8")
+    first = generate(tool, tiny_model, *args)
+    assert generate(tool, tiny_model, *args, "--steps-per-launch", "3").stdout == first.stdout
+
+
+def test_generate_with_a_prompt_in_chunks(tool, tiny_model: Path):
+    args = ("--prompt", "Hello, this is a longer prompt", "--max-tokens", "8")
+    first = generate(tool, tiny_model, *args)
+    assert generate(tool, tiny_model, *args, "--chunk", "4").stdout == first.stdout
+    assert generate(tool, tiny_model, *args, "--chunk", "8", "--steps-per-launch", "4").stdout == first.stdout
+
+
 def test_generate_nothing(tool, tiny_model: Path):
     """--max-tokens 0 is what the API's max_tokens=0 is: no text."""
     run = generate(tool, tiny_model, "--prompt", "Hello", "--max-tokens", "0")
@@ -292,6 +305,17 @@ def test_generate_samples(tool, tiny_model: Path):
                 ("--kv", "bf16"),
                 ("--max-seq", "8"),
             )
+        ),
+        (["--prompt", "x", "--chunk", "0"], ["--chunk", "at least 1"]),
+        (
+            ["--prompt", "x", "--backend", "cuda", "--compiled", "x.amk", "--chunk", "8"],
+            ["--compiled goes without --chunk"],
+        ),
+        (["--prompt", "x", "--chunk", "100000"], ["tokens: a step takes 1 to max_seq", "found 100000"]),
+        (["--prompt", "x", "--steps-per-launch", "0"], ["--steps-per-launch", "at least 1"]),
+        (
+            ["--prompt", "x", "--steps-per-launch", "4", "--temperature", "1"],
+            ["steps-per-launch", "temperature is 1.0"],
         ),
         (["--prompt", "x", "--max-tokens", "-1"], ["--max-tokens", "see `amk generate --help`"]),
         (["--prompt", "x", "--sms", "1000000000"], ["at most 1024 SMs, found 1000000000"]),

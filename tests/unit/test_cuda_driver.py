@@ -96,9 +96,9 @@ def test_the_earliest_wait_is_the_cause() -> None:
     records = np.zeros((plan.grid, 2, RECORD_WORDS), np.uint32)
     counter = {c.name: c.offset for c in plan.counters}
     # fields: taken, operation, kind, index, expected, seen, phase, thread; in the third step, 3 signals a step
-    records[0, 0] = [1, operations.index("queue.wait @o_done[layer] all"), 1, counter["o_done"] + 1, 9, 6, 7, 0]
-    records[1, 0] = [1, operations.index("queue.wait @q_done[layer] all"), 1, counter["q_done"] + 1, 9, 8, 6, 0]
-    records[2, 1] = [1, 0, 4, 2, 1, 0, 0, 256]
+    records[0, 0] = [1, operations.index("queue.wait @o_done[layer] all"), 1, counter["o_done"] + 1, 9, 6, 7, 0, 0]
+    records[1, 0] = [1, operations.index("queue.wait @q_done[layer] all"), 1, counter["q_done"] + 1, 9, 8, 6, 0, 0]
+    records[2, 1] = [1, 0, 4, 2, 1, 0, 0, 256, 0]
     text = str(stuck_error(plan, records, epoch=3, pos=2, limit_s=2.0))
     assert "SM 1 waited at 'queue.wait @q_done[layer] all' for counter @q_done[1]" in text
     assert "expected 3 signals in this step, seen 2 (2 other SMs waited too)" in text
@@ -108,7 +108,7 @@ def test_a_tagged_word_is_named() -> None:
     plan = _plan(Shape(tagged=True))
     number = next(i for i, o in enumerate(plan.operations) if o.buffer == "x")
     records = np.zeros((plan.grid, 2, RECORD_WORDS), np.uint32)
-    records[2, 0] = [1, number, 2, 64 + 5, 4, 3, 6, 9]
+    records[2, 0] = [1, number, 2, 64 + 5, 4, 3, 6, 9, 0]
     text = str(stuck_error(plan, records, epoch=4, pos=3, limit_s=2.0))
     assert (
         "SM 2 waited at 'the read of @x[layer, 0 : 1, 0 : 64]' for word @x[1, 0, 5], which was not written in epoch 4"

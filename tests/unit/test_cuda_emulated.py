@@ -75,18 +75,28 @@ def test_timestamps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "head_dim", "kv_dtype"),
-    [(3, 1, 64, "bf16"), (4, 2, 64, "f32"), (9, 1, 18, "bf16"), (2, 1, 128, "bf16"), (2, 1, 80, "f32")],
+    ("heads", "kv_heads", "head_dim", "kv_dtype", "parts"),
+    [
+        (3, 1, 64, "bf16", 1),
+        (4, 2, 64, "f32", 1),
+        (9, 1, 18, "bf16", 1),
+        (2, 1, 128, "bf16", 1),
+        (2, 1, 80, "f32", 1),
+        (4, 2, 64, "bf16", 3),
+        (2, 1, 40, "f32", 2),
+    ],
 )
-def test_positions_around_tiles(heads: int, kv_heads: int, head_dim: int, kv_dtype: FloatType, tmp_path: Path) -> None:
-    """Around the tiles of a warp (8 or 16 positions), and of all warps (64 or 128), over a cache of random rows."""
-    config = llama_config(32, 32, 1, heads, kv_heads, head_dim, 64, max_seq=264)
-    kernel = verified(config, sms=2, kv_dtype=kv_dtype)
+def test_positions_around_groups(
+    heads: int, kv_heads: int, head_dim: int, kv_dtype: FloatType, parts: int, tmp_path: Path
+) -> None:
+    """Around the groups of positions (16), stages (up to 128) and passes (256), over a cache of random rows."""
+    config = llama_config(32, 32, 1, heads, kv_heads, head_dim, 64, max_seq=304)
+    kernel = verified(config, sms=2, kv_dtype=kv_dtype, parts=parts, block=32)
     emitted, weights = emit_kernel(kernel.kernel), RandomWeights(kernel.kernel)
     emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
     reference = QueueInterpreter(kernel.kernel, weights)
     generator = np.random.default_rng(1)
-    for pos in (0, 1, 7, 8, 31, 32, 33, 64, 127, 128, 255):
+    for pos in (0, 1, 7, 8, 15, 16, 33, 64, 127, 128, 255, 256, 300):
         reference.reset()
         for name in ("k_cache", "v_cache"):
             rows = 2 * generator.standard_normal(reference.memory.arrays[name].shape, np.float32)
@@ -94,7 +104,11 @@ def test_positions_around_tiles(heads: int, kv_heads: int, head_dim: int, kv_dty
                 rows = f32_from_bf16(bf16_from_f32(rows))
             reference.memory.arrays[name][:, :pos] = rows[:, :pos]
             rows[:, pos:] = np.nan  # only what was written may be read
-            stored = (bf16_from_f32(rows) if kv_dtype == "bf16" else rows).reshape(-1)
+            storage = next(b for b in emitted.plan.buffers if b.name == name)
+            stored = np.zeros(storage.elements, np.uint16 if kv_dtype == "bf16" else np.float32)
+            stored[storage.cache.rows(np.arange(storage.elements))] = (
+                bf16_from_f32(rows) if kv_dtype == "bf16" else rows
+            )
             emulated.arrays[f"b_{name}"][:] = stored.view(np.uint8)
         outputs = emulated.step({"token": np.array([5], np.int32)}, pos, seed=pos)
         expected = reference.step([5], pos).logits

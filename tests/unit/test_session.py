@@ -1,6 +1,6 @@
 """A session over an executable that is a small function: positions, stops, limits, interruptions."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -19,6 +19,8 @@ class Successor:
     def __init__(self):
         self.fed: list[int] = []
         self.closed = 0
+        self.launches: list[int] = []
+        self.chunks: list[int] = []
         self.fail_at: int | None = None
 
     def step(self, token: int, pos: int):
@@ -30,6 +32,23 @@ class Successor:
         logits = np.zeros(VOCAB, np.float32)
         logits[(token + 1) % VOCAB] = 5
         return (token + 1) % VOCAB, logits
+
+    chunk = 1
+
+    def feed(self, tokens: Sequence[int], pos: int) -> None:
+        assert 1 <= len(tokens) <= self.chunk
+        self.chunks.append(len(tokens))
+        for n, token in enumerate(tokens):
+            self.step(token, pos + n)
+
+    def steps(self, token: int, pos: int, count: int, stops: Collection[int] = ()) -> Iterator[int]:
+        del self.fed[pos:]  # what a launch wrote that nobody took
+        self.launches.append(count)
+        for n in range(count):
+            token = self.step(token, pos + n)[0]
+            yield token
+            if token in stops:
+                return
 
     def reset(self):
         self.fed.clear()
@@ -131,3 +150,54 @@ def test_it_is_closed():
         list(islice(session.generate([0], 3), 1))
         raise ZeroDivisionError
     assert executable.closed == 1
+
+
+def launches(steps: int) -> Session:
+    return Session(Successor(), vocab_size=VOCAB, max_seq=MAX_SEQ, steps_per_launch=steps)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, []), (2, [2, 2, 1]), (3, [3, 2]), (8, [5])])
+def test_several_steps_a_launch(steps: int, expected: list[int]):
+    """The prompt is fed as before; launches are as long as they may be, and no longer than what is asked for."""
+    session = launches(steps)
+    assert list(session.generate([3, 1], 5)) == [2, 3, 4, 5, 6]
+    assert session.executable.launches == expected
+    assert session.executable.fed == [3, 1, 2, 3, 4, 5]
+    assert session.position == 7
+
+
+def test_a_launch_stops_at_a_stop_token():
+    session = launches(4)
+    assert list(session.generate([0], 7, stop={3})) == [1, 2, 3]
+    assert list(session.generate([5], 2)) == [6, 7]
+    assert session.executable.fed == [0, 1, 2, 3, 5, 6]
+
+
+def test_who_stops_within_a_launch_goes_on_from_there():
+    session = launches(6)
+    assert list(islice(session.generate([0], 6), 2)) == [1, 2]
+    assert session.position == 3
+    assert list(session.generate([7], 2)) == [8, 9]
+    assert session.executable.fed == [0, 1, 2, 7, 8]
+
+
+def test_several_steps_a_launch_fill_max_seq():
+    session = launches(100)
+    assert len(list(session.generate([0, 1, 2]))) == MAX_SEQ - 3
+
+
+def test_several_steps_a_launch_are_greedy():
+    with pytest.raises(UsageError, match="2 steps in one launch take the best token each, and temperature is 0.5"):
+        launches(2).generate([0], 2, Sampling(temperature=0.5))
+    assert list(launches(2).generate([0], 2, Sampling(seed=3))) == [1, 2]
+    with pytest.raises(UsageError, match="steps-per-launch: expected 1 or more, found 0"):
+        launches(0)
+
+
+@pytest.mark.parametrize(("chunk", "expected"), [(1, [1] * 5), (2, [2, 2, 1]), (3, [3, 2]), (5, [5]), (8, [5])])
+def test_the_prompt_is_fed_in_chunks(session: Session, chunk: int, expected: list[int]):
+    """All but its last token, of which the logits are wanted."""
+    session.executable.chunk = chunk
+    assert list(session.generate([0, 1, 2, 3, 4, 5], 2)) == [6, 7]
+    assert session.executable.chunks == expected
+    assert session.executable.fed == [0, 1, 2, 3, 4, 5, 6]

@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, weights="bf16")
     add_target(parser, "sm_90a")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to make or replace")
+    parser.add_argument(
+        "--token-loop", action="store_true", help="make a kernel for `amk generate --steps-per-launch K`"
+    )
     parser.add_argument("--no-weights", action="store_true", help="leave the packed weights out")
 
 
@@ -32,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
             args.output,
             sms=getattr(args, "sms", None),
             with_weights=not args.no_weights,
+            token_loop=args.token_loop,
             progress=progress,
         )
     manifest = result.artifact.manifest

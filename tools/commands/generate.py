@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..progress import ProgressBar
 from ..streams import require_stdin
-from .options import add_model, add_target, import_named, natural
+from .options import add_model, add_target, import_named, natural, positive
 
 if TYPE_CHECKING:
     from ...frontends.import_model import ImportedModel
@@ -50,6 +50,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="run what `amk compile` wrote of MODEL, with --backend cuda",
     )
+    parser.add_argument(
+        "--steps-per-launch",
+        metavar="K",
+        type=positive,
+        default=1,
+        help="tokens that one launch generates, one after the other; greedy only (default: 1)",
+    )
+    parser.add_argument(
+        "--chunk",
+        metavar="T",
+        type=positive,
+        default=1,
+        help="tokens of the prompt that are run at once, up to 8 with --backend cuda (default: 1)",
+    )
     sampling = parser.add_argument_group("sampling", "Greedy unless a temperature is given.")
     sampling.add_argument(
         "--temperature", metavar="T", type=float, default=0.0, help="0, the default, takes the best token"
@@ -71,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType] (None is Python's way to say so)
     from ...amk_ir.errors import UsageError
     from ...runtime.sampling import Sampling
-    from ...runtime.session import check_request
+    from ...runtime.session import check_request, check_steps_per_launch
     from ..api import choose_target, default_dtype, encode_prompt, open_compiled, open_session
 
     # Everything that can be refused is refused before the long work begins.
@@ -79,12 +93,15 @@ def run(args: argparse.Namespace) -> None:
     if compiled is not None:
         if args.backend != "cuda":
             raise UsageError("--compiled goes with --backend cuda")
+        if args.chunk > 1:
+            raise UsageError("--compiled goes without --chunk: a compiled model has one kernel, of one token a step")
         for name in ("target", "sms", "weights", "head", "embedding", "keep", "kv", "max_seq"):
             if name in args:
                 option = name.replace("_", "-")
                 raise UsageError(f"--compiled goes without --{option}, which was chosen when {compiled} was compiled")
     target = None if compiled is not None else choose_target(args.backend, getattr(args, "target", None))
     sampling = Sampling(args.temperature, args.top_k, args.top_p, getattr(args, "seed", None))
+    check_steps_per_launch(args.steps_per_launch, sampling)
     text = _text("--prompt -", _read_prompt()) if args.prompt == "-" else _text("--prompt", args.prompt)
     if not text:
         raise UsageError("--prompt: the prompt is empty")
@@ -101,10 +118,16 @@ def run(args: argparse.Namespace) -> None:
 
     with ProgressBar() as progress:
         if compiled is not None:
-            session = open_compiled(compiled, model, progress=progress)
+            session = open_compiled(compiled, model, steps_per_launch=args.steps_per_launch, progress=progress)
         else:
             session = open_session(
-                model, args.backend, target=target, sms=getattr(args, "sms", None), progress=progress
+                model,
+                args.backend,
+                target=target,
+                sms=getattr(args, "sms", None),
+                steps_per_launch=args.steps_per_launch,
+                chunk=args.chunk,
+                progress=progress,
             )
     with session:
         if count is None:

@@ -1,29 +1,37 @@
-// Causal attention of one task over the KV cache with mma.m16n8k16: tiles of 16 or 8 positions are dealt to the warps,
-// each with an online softmax, and the warps' results are merged in a fixed order.
+// Causal attention of one task with mma.m16n8k16: earlier rows come through the ring, in groups of 16 positions as
+// cache.cuh lays them out; those of the last group that is not whole, and this step's own, from the work area (the tail).
 //
-// Scores: eight queries, split into bf16 hi + lo, are the m side (rows 0..7 and 8..15), eight positions the n side.
-// Lane l gets query l / 4 and positions 2 * (l % 4) + {0, 1} of its sum, which is where the weights of these positions
-// must lie as the n side of the second product: there the m side are 16 elements of the values. Lane l loads 8
-// consecutive elements of a key or value at once; which elements and positions form one mma is free as long as both
-// sides agree. An f32 cache is split into hi + lo as well.
+// Scores: eight queries, split into bf16 hi + lo, are the m side (rows 0..7 and 8..15), eight positions the n side; each
+// warp takes every eighth tile of eight positions. Lane l gets query l / 4 and positions 2 * (l % 4) + {0, 1} of a tile's
+// sums, which is where the weights of these positions must lie as the n side of the second product. There the m side
+// are 16 elements of the values, each warp takes its own elements for all positions, so nothing is summed over warps.
+// A pass handles up to PASS groups; between passes, sums are scaled to the new greatest score (online softmax).
+// An f32 cache is split into hi + lo as well.
 #pragma once
+#include "cache.cuh"
 #include "matvec.cuh"
 #include "reduce.cuh"
 
-constexpr float LOWEST = -3.0e38f;  // a score; finite: the difference of two of them is 0, not NaN
+constexpr float LOWEST = -3.0e38f;  // an exponent; finite: the difference of two of them is 0, not NaN
 
-// Eight consecutive elements of a key or value, as they are stored.
+// 2^exponent, to two units in the last place; 0 below 2^-126.
+__device__ __forceinline__ float power_of_two(float exponent) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(exponent));
+    return power;
+}
+
+// Eight consecutive elements of a cache as they are stored, 16 or 32 bytes.
 template <typename KV>
 struct Eight;
 template <>
 struct Eight<u16> {
-    static constexpr int WORDS = 4, PARTS = 1;
-    u32 word[4];
-};
-template <>
-struct Eight<float> {
-    static constexpr int WORDS = 8, PARTS = 2;
-    float value[8];
+    static constexpr int SPLIT = 1;
+    uint4 word;
+    __device__ __forceinline__ void load(const u16* from) { word = *reinterpret_cast<const uint4*>(from); }
+    __device__ __forceinline__ void store(u16* to) const { *reinterpret_cast<uint4*>(to) = word; }
+    __device__ __forceinline__ void clear() { word = make_uint4(0, 0, 0, 0); }
+    __device__ __forceinline__ void pairs(uint4 (&to)[1]) const { to[0] = word; }
 };
 
 // The low and high bf16 of a pair of f32; their sum is the pair.
@@ -35,315 +43,416 @@ __device__ __forceinline__ SplitPair split_pair(float first, float second) {
     const u32 c = to_bf16(first - __uint_as_float(a << 16)), d = to_bf16(second - __uint_as_float(b << 16));
     return {b << 16 | a, d << 16 | c};
 }
-
-// The elements at `from`, which are `at` to `at` + 7 of a row of DIM elements: zero beyond its end. A block of BLOCK
-// elements is loaded by several lanes.
-template <int DIM, int BLOCK>
-__device__ __forceinline__ void load_eight(Eight<u16>& to, const u16* from, int at) {
-    if constexpr (DIM % 8 == 0) {
-        uint4 v = make_uint4(0, 0, 0, 0);
-        if (DIM % BLOCK == 0 || at < DIM) v = *reinterpret_cast<const uint4*>(from);
-        to.word[0] = v.x, to.word[1] = v.y, to.word[2] = v.z, to.word[3] = v.w;
-    } else {
-#pragma unroll
-        for (int j = 0; j < 4; ++j)
-            to.word[j] = at + 2 * j < DIM ? *reinterpret_cast<const u32*>(from + 2 * j) : 0;
+template <>
+struct Eight<float> {
+    static constexpr int SPLIT = 2;
+    float4 first, second;
+    __device__ __forceinline__ void load(const float* from) {
+        first = *reinterpret_cast<const float4*>(from), second = *reinterpret_cast<const float4*>(from + 4);
     }
-}
-template <int DIM, int BLOCK>
-__device__ __forceinline__ void load_eight(Eight<float>& to, const float* from, int at) {
-    if constexpr (DIM % 8 == 0) {
-#pragma unroll
-        for (int j = 0; j < 8; j += 4) {
-            float4 v = make_float4(0, 0, 0, 0);
-            if (DIM % BLOCK == 0 || at < DIM) v = *reinterpret_cast<const float4*>(from + j);
-            to.value[j] = v.x, to.value[j + 1] = v.y, to.value[j + 2] = v.z, to.value[j + 3] = v.w;
-        }
-    } else {
-#pragma unroll
-        for (int j = 0; j < 8; j += 2) {
-            float2 v = make_float2(0, 0);
-            if (at + j < DIM) v = *reinterpret_cast<const float2*>(from + j);
-            to.value[j] = v.x, to.value[j + 1] = v.y;
-        }
+    __device__ __forceinline__ void store(float* to) const {
+        *reinterpret_cast<float4*>(to) = first, *reinterpret_cast<float4*>(to + 4) = second;
     }
-}
-
-// The n side of four k of a key, and the m side of one element of a value at two positions: hi, and lo for f32.
-__device__ __forceinline__ void key_pairs(u32 (&pairs)[1][4], const Eight<u16>& key) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) pairs[0][j] = key.word[j];
-}
-__device__ __forceinline__ void key_pairs(u32 (&pairs)[2][4], const Eight<float>& key) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        const SplitPair split = split_pair(key.value[2 * j], key.value[2 * j + 1]);
-        pairs[0][j] = split.hi, pairs[1][j] = split.lo;
+    __device__ __forceinline__ void clear() { first = second = make_float4(0, 0, 0, 0); }
+    __device__ __forceinline__ void pairs(uint4 (&to)[2]) const {
+        const SplitPair a = split_pair(first.x, first.y), b = split_pair(first.z, first.w);
+        const SplitPair c = split_pair(second.x, second.y), d = split_pair(second.z, second.w);
+        to[0] = make_uint4(a.hi, b.hi, c.hi, d.hi), to[1] = make_uint4(a.lo, b.lo, c.lo, d.lo);
     }
-}
-__device__ __forceinline__ void value_pair(u32 (&pair)[1], const Eight<u16>& first, const Eight<u16>& second, int e) {
-    const u32 a = first.word[e / 2], b = second.word[e / 2];
-    pair[0] = e % 2 ? (b & 0xffff0000u) | a >> 16 : b << 16 | (a & 0xffffu);
-}
-__device__ __forceinline__ void value_pair(u32 (&pair)[2], const Eight<float>& first, const Eight<float>& second,
-                                           int e) {
-    const SplitPair split = split_pair(first.value[e], second.value[e]);
-    pair[0] = split.hi, pair[1] = split.lo;
-}
+};
 
 // `value` of another lane, which may differ from lane to lane.
 __device__ __forceinline__ float of_lane(float value, int lane) {
     return __shfl_xor_sync(~0u, value, static_cast<int>(threadIdx.x % 32) ^ lane);
 }
 
-// The tile of keys and values that a warp works on, in registers: 16 positions, or 8 where 16 take too many registers.
-// Where 8 do as well (HELD is false), nothing is read ahead and `attention` loads what it needs. LOADS: 16-byte loads
-// that a lane may have under way.
-template <int DIM, int POSITION_STRIDE, int LOADS, typename KV>
-struct CachedTile {
-    static constexpr int KEY_BLOCKS = (DIM + 31) / 32, VALUE_BLOCKS = (DIM + 63) / 64;
-    static constexpr int HALF_WORDS = (KEY_BLOCKS + 2 * VALUE_BLOCKS) * Eight<KV>::WORDS, MOST_WORDS = 4 * LOADS;
-    static constexpr bool HELD = HALF_WORDS <= MOST_WORDS;
-    static constexpr int HALVES = HELD && 2 * HALF_WORDS > MOST_WORDS ? 1 : 2;  // of 8 positions
-    static constexpr int POSITIONS = 8 * HALVES;
+// One attention: HEADS queries of ROWS rows and KV_HEADS heads of a cache of KV elements; row r sees positions 0 to pos + r,
+// those of its part if PARTS > 1. PARTS, BLOCK, CHUNK, PASS: as of push_history, whose stages it consumes.
+template <int DIM, int HEADS, int KV_HEADS, int ROWS, int PARTS, int BLOCK, int CHUNK, int PASS, typename KV>
+struct Attention {
+    using Layout = CacheLayout<DIM>;
+    using Own = Share<PARTS, BLOCK>;
+    static constexpr int KEY_BLOCKS = Layout::KEY_BLOCKS, VALUE_BLOCKS = Layout::VALUE_BLOCKS;
+    static constexpr int SHARED_BY = HEADS / KV_HEADS, QUERIES = SHARED_BY * ROWS, BATCHES = (QUERIES + 7) / 8;
+    static constexpr int TAIL = ROWS > 1 ? 2 : 1;                             // groups
+    static constexpr int STAGES = PASS / CHUNK, SLOTS = (2 * CHUNK + 7) / 8;  // of the keys of a pass; tiles of a warp a stage
+    static constexpr int TILES = (VALUE_BLOCKS + 7) / 8;                      // blocks of values of a warp
+    static constexpr int SHARES = VALUE_BLOCKS > 4 ? 1 : 8 / VALUE_BLOCKS;    // warps that share the positions of a block
+    static constexpr int CHAINS = BATCHES * TILES > 2 ? 1 : 2;                // sums that do not wait for each other
+    static constexpr int SPLIT = Eight<KV>::SPLIT;
 
-    Eight<KV> key[HELD ? HALVES : 1][KEY_BLOCKS];
-    Eight<KV> value[HELD ? 2 * HALVES : 1][VALUE_BLOCKS];
-    int warp, lane;
+    // The work area, in bytes.
+    static constexpr int QUERY_STRIDE = activation_stride(KEY_BLOCKS);
+    static constexpr int TAIL_KEYS_AT = ROWS * HEADS * QUERY_STRIDE * 4;
+    static constexpr int TAIL_KEYS = TAIL * Layout::KEY_GROUP, TAIL_VALUES = TAIL * Layout::VALUE_GROUP;
+    static constexpr int TAIL_VALUES_AT = TAIL_KEYS_AT + KV_HEADS * TAIL_KEYS * sizeof(KV);
+    static constexpr int WEIGHTS_AT = TAIL_VALUES_AT + KV_HEADS * TAIL_VALUES * sizeof(KV);
+    static constexpr int MAXIMA_AT = WEIGHTS_AT + BATCHES * (PASS + TAIL) * 32 * 16;
+    static constexpr int SUMS_AT = MAXIMA_AT + BATCHES * 8 * CONSUMER_WARPS * 4;
+    static constexpr int TOTALS_AT = SUMS_AT + BATCHES * 8 * CONSUMER_WARPS * 4;
+    static constexpr int RESULTS_AT = TOTALS_AT + (ROWS * HEADS * 2 + 3) / 4 * 16;
+    static constexpr int BYTES = RESULTS_AT + ROWS * HEADS * SHARES * DIM * 4;
 
-    __device__ __forceinline__ CachedTile()
-        : key{}, value{}, warp(threadIdx.x / 32), lane(threadIdx.x % 32) {}
-
-    // Where this lane's elements of the keys and values of a head begin.
-    __device__ __forceinline__ const KV* key_lane(const KV* keys) const { return keys + lane % 4 * 8; }
-    __device__ __forceinline__ const KV* value_lane(const KV* values) const { return values + lane / 4 * 8; }
-    // A position at or beyond `stop` is replaced by the last one before it, which has been written.
-    __device__ __forceinline__ const KV* row(const KV* first, int position, int stop) const {
-        return first + static_cast<u64>(position < stop ? position : stop - 1) * POSITION_STRIDE;
+    __device__ static __forceinline__ Activations queries(u8* work) { return activations(work); }
+    __device__ static __forceinline__ KV* tail_keys(u8* work, int kv) {
+        return reinterpret_cast<KV*>(work + TAIL_KEYS_AT) + kv * TAIL_KEYS;
     }
-    __device__ __forceinline__ const KV* key_row(const KV* first, int tile, int half, int stop) const {
-        return row(first, tile * POSITIONS + half * 8 + lane / 4, stop);
-    }
-    __device__ __forceinline__ const KV* value_row(const KV* first, int tile, int r, int stop) const {
-        return row(first, tile * POSITIONS + r / 2 * 8 + lane % 4 * 2 + r % 2, stop);
-    }
-    __device__ __forceinline__ void load_key(Eight<KV>& to, const KV* row, int block) const {
-        load_eight<DIM, 32>(to, row + block * 32, block * 32 + lane % 4 * 8);
-    }
-    __device__ __forceinline__ void load_value(Eight<KV>& to, const KV* row, int block) const {
-        load_eight<DIM, 64>(to, row + block * 64, block * 64 + lane / 4 * 8);
+    __device__ static __forceinline__ KV* tail_values(u8* work, int kv) {
+        return reinterpret_cast<KV*>(work + TAIL_VALUES_AT) + kv * TAIL_VALUES;
     }
 
-    // Loads the tile with number `tile` if it begins before `stop`.
-    __device__ __forceinline__ void load_keys(const KV* first, int tile, int stop) {
-        if (!HELD || tile * POSITIONS >= stop) return;
+    // Element `element` of a query (row times HEADS plus head), with the factor of its exponent applied.
+    __device__ static __forceinline__ void put_query(u8* work, int query, int element, float value) {
+        queries(work).put(query * QUERY_STRIDE + element, value);
+    }
+    // Element `element` of the key or value at position pos + row, rounded as the cache would.
+    __device__ static __forceinline__ void put_key(u8* work, int pos, int row, int kv, int element, float value) {
+        store_value(tail_keys(work, kv) + Layout::key(pos % GROUP + row, element), value);
+    }
+    __device__ static __forceinline__ void put_value(u8* work, int pos, int row, int kv, int element, float value) {
+        store_value(tail_values(work, kv) + Layout::value(pos % GROUP + row, element), value);
+    }
+
+    // The earlier rows of the tail, from the cache: under way from the constructor on, in the work area after `put`, with
+    // zeros where there is no row: a weight of 0 does not make up for what is not a number. Nothing at or after `pos` is read.
+    struct TailLoads {
+        static constexpr int VECTORS = TAIL_KEYS / 8, PAIRS = TAIL_VALUES / 2;
+        static constexpr int KEY_LOADS = (VECTORS + CONSUMERS - 1) / CONSUMERS;
+        static constexpr int PAIR_LOADS = (PAIRS + CONSUMERS - 1) / CONSUMERS;
+        Eight<KV> key[KEY_LOADS];
+        KV first[PAIR_LOADS], second[PAIR_LOADS];
+        int known;  // rows
+
+        // keys, values: of the head, from its first position on
+        __device__ __forceinline__ TailLoads(const KV* keys, const KV* values, int pos) : known(pos % GROUP) {
+            const KV* key_group = keys + static_cast<long long>(pos / GROUP) * Layout::KEY_GROUP;
+            const KV* value_group = values + static_cast<long long>(pos / GROUP) * Layout::VALUE_GROUP;
 #pragma unroll
-        for (int half = 0; half < HALVES; ++half) {
-            const KV* from = key_row(first, tile, half, stop);
+            for (int n = 0; n < KEY_LOADS; ++n) {
+                const int at = threadIdx.x + n * CONSUMERS;
+                key[n].clear();
+                if (key_row(at) < known) key[n].load(key_group + at * 8);
+            }
 #pragma unroll
-            for (int block = 0; block < KEY_BLOCKS; ++block) load_key(key[half][block], from, block);
+            for (int n = 0; n < PAIR_LOADS; ++n) {
+                const int at = threadIdx.x + n * CONSUMERS, row = pair_row(at);
+                first[n] = second[n] = 0;
+                if (row < known) first[n] = value_group[at * 2];
+                if (row + 1 < known) second[n] = value_group[at * 2 + 1];
+            }
+        }
+        __device__ static __forceinline__ int key_row(int vector) {
+            return vector / (KEY_BLOCKS * 32) * 8 + vector % 32 / 4;
+        }
+        __device__ static __forceinline__ int pair_row(int pair) {
+            return pair / (VALUE_BLOCKS * 128) * GROUP + pair / 4 % 4 * 2 + pair % 4 / 2 * 8;
+        }
+        __device__ __forceinline__ bool is_new(int row) const { return row >= known && row < known + ROWS; }
+
+        __device__ __forceinline__ void put(u8* work, int kv) const {
+#pragma unroll
+            for (int n = 0; n < KEY_LOADS; ++n) {
+                const int at = threadIdx.x + n * CONSUMERS;
+                KV* to = tail_keys(work, kv) + at * 8;
+                if (at < VECTORS && !is_new(key_row(at))) key[n].store(to);
+                if (DIM % 32 != 0 && at < VECTORS && is_new(key_row(at))) {
+                    // nobody else writes what is beyond the end of a row
+#pragma unroll
+                    for (int i = 0; i < 8; ++i)
+                        if (key_element(at) + i >= DIM) to[i] = 0;
+                }
+            }
+#pragma unroll
+            for (int n = 0; n < PAIR_LOADS; ++n) {
+                const int at = threadIdx.x + n * CONSUMERS, row = pair_row(at);
+                KV* to = tail_values(work, kv) + at * 2;
+                const bool padding = DIM % 16 != 0 && pair_element(at) >= DIM;
+                if (at < PAIRS && (!is_new(row) || padding)) to[0] = first[n];
+                if (at < PAIRS && (!is_new(row + 1) || padding)) to[1] = second[n];
+            }
+        }
+        __device__ static __forceinline__ int key_element(int vector) { return vector / 32 % KEY_BLOCKS * 32 + vector % 4 * 8; }
+        __device__ static __forceinline__ int pair_element(int pair) {
+            return pair / 128 % VALUE_BLOCKS * 16 + pair / 16 % 8 + pair % 2 * 8;
+        }
+    };
+
+    // The exponents of this lane's query of each batch, for positions 2 * quad and 2 * quad + 1 of the eight whose keys begin
+    // at `keys`. at: where its queries begin.
+    __device__ static __forceinline__ void add_tile(float (&exponent)[BATCHES][2], const KV* keys, Activations queries,
+                                                    const int (&at)[BATCHES], int lane) {
+        float sum[BATCHES][2][4] = {};
+#pragma unroll
+        for (int block = 0; block < KEY_BLOCKS; ++block) {
+            Eight<KV> key;
+            key.load(keys + block * 256 + lane * 8);
+            uint4 pairs[SPLIT];
+            key.pairs(pairs);
+#pragma unroll
+            for (int b = 0; b < BATCHES; ++b) {
+                const uint4 first = queries.four(at[b] + block * 32), second = queries.four(at[b] + block * 32 + 4);
+#pragma unroll
+                for (int s = 0; s < SPLIT; ++s) {
+                    mma(sum[b][0], first, pairs[s].x, pairs[s].y);
+                    mma(sum[b][1], second, pairs[s].z, pairs[s].w);
+                }
+            }
+        }
+#pragma unroll
+        for (int b = 0; b < BATCHES; ++b) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+                exponent[b][i] = (sum[b][0][i] + sum[b][0][i + 2]) + (sum[b][1][i] + sum[b][1][i + 2]);
         }
     }
-    __device__ __forceinline__ void load_values(const KV* first, int tile, int stop) {
-        if (!HELD || tile * POSITIONS >= stop) return;
+
+    // Turns exponents of a tile into weights, adds them to `sum`, and puts them where the products find them.
+    __device__ static __forceinline__ void put_weights(float (&exponent)[BATCHES][2], const float (&most)[BATCHES],
+                                                       float (&sum)[BATCHES], u32* weights, int tile, int lane) {
 #pragma unroll
-        for (int r = 0; r < 2 * HALVES; ++r) {
-            const KV* from = value_row(first, tile, r, stop);
+        for (int b = 0; b < BATCHES; ++b) {
+            float p[2];
 #pragma unroll
-            for (int block = 0; block < VALUE_BLOCKS; ++block) load_value(value[r][block], from, block);
+            for (int i = 0; i < 2; ++i) p[i] = exponent[b][i] == LOWEST ? 0.0f : power_of_two(exponent[b][i] - most[b]);
+            sum[b] += p[0] + p[1];
+            const SplitPair split = split_pair(p[0], p[1]);
+            u32* to = weights + ((b * (PASS + TAIL) + tile / 2) * 32 + lane) * 4 + tile % 2;
+            to[0] = split.hi, to[2] = split.lo;
         }
     }
 
-    // Loads the warp's first tile if it begins before `stop` and ends after `known`, up to where it has been loaded.
-    __device__ __forceinline__ void load(const KV* keys, const KV* values, int known, int stop) {
-        if (warp * POSITIONS + POSITIONS > known) {
-            load_keys(key_lane(keys), warp, stop);
-            load_values(value_lane(values), warp, stop);
+    // Adds the values of group number `number` of the pass, which begin at `values`, times their weights.
+    __device__ static __forceinline__ void add_values(float (&sum)[BATCHES][TILES][CHAINS][4], const KV* values,
+                                                      const u32* weights, int number, int block, int lane) {
+        uint4 w[BATCHES];
+#pragma unroll
+        for (int b = 0; b < BATCHES; ++b)
+            w[b] = reinterpret_cast<const uint4*>(weights)[(b * (PASS + TAIL) + number) * 32 + lane];
+#pragma unroll
+        for (int tile = 0; tile < TILES; ++tile) {
+            if (block + tile * CONSUMER_WARPS < VALUE_BLOCKS) {
+                Eight<KV> value;
+                value.load(values + (block + tile * CONSUMER_WARPS) * 256 + lane * 8);
+                uint4 pairs[SPLIT];
+                value.pairs(pairs);
+#pragma unroll
+                for (int b = 0; b < BATCHES; ++b) {
+#pragma unroll
+                    for (int s = 0; s < SPLIT; ++s) {
+                        mma(sum[b][tile][0], pairs[s], w[b].x, w[b].y);
+                        mma(sum[b][tile][CHAINS - 1], pairs[s], w[b].z, w[b].w);
+                    }
+                }
+            }
         }
+    }
+
+    __device__ static __forceinline__ float greatest_of(const float* eight) {
+        const float4 a = *reinterpret_cast<const float4*>(eight), b = *reinterpret_cast<const float4*>(eight + 4);
+        return fmaxf(fmaxf(fmaxf(a.x, a.y), fmaxf(a.z, a.w)), fmaxf(fmaxf(b.x, b.y), fmaxf(b.z, b.w)));
+    }
+    __device__ static __forceinline__ float sum_of(const float* eight) {
+        const float4 a = *reinterpret_cast<const float4*>(eight), b = *reinterpret_cast<const float4*>(eight + 4);
+        return ((a.x + a.y) + (a.z + a.w)) + ((b.x + b.y) + (b.z + b.w));
+    }
+
+    // Computes everything, from queries and tail in the work area that a barrier has made visible; `result` reads it after
+    // the next barrier.
+    template <typename Reader>
+    __device__ static __forceinline__ void run(u8* work, Reader& reader, int pos, int part, Watch& watch, u32 operation) {
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, quad = lane % 4;
+        const int block = SHARES == 1 ? warp : warp % VALUE_BLOCKS, share = SHARES == 1 ? 0 : warp / VALUE_BLOCKS;
+        u32* const weights = reinterpret_cast<u32*>(work + WEIGHTS_AT);
+        float* const maxima = reinterpret_cast<float*>(work + MAXIMA_AT);
+        float* const sums = reinterpret_cast<float*>(work + SUMS_AT);
+        const int open = pos / GROUP;  // the first group of the tail
+        const int own = Own::count(open, part);
+
+#pragma unroll 1
+        for (int kv = 0; kv < KV_HEADS; ++kv) {
+            int at[BATCHES], row[BATCHES];
+            float most[BATCHES], total[BATCHES];
+            float product[BATCHES][TILES][CHAINS][4] = {};
+#pragma unroll
+            for (int b = 0; b < BATCHES; ++b) {
+                // This lane's query; the last one stands for those that there are not.
+                const int mine = b * 8 + lane / 4 < QUERIES ? b * 8 + lane / 4 : QUERIES - 1;
+                row[b] = mine / SHARED_BY;
+                at[b] = (row[b] * HEADS + kv * SHARED_BY + mine % SHARED_BY) * QUERY_STRIDE + quad * 8;
+                most[b] = LOWEST, total[b] = 0.0f;
+            }
+            int first = 0;
+            do {
+                const int groups = own - first < PASS ? own - first : PASS;
+                const bool is_last = own - first <= PASS;
+                float exponent[STAGES][SLOTS][BATCHES][2], last_exponent[BATCHES][2];
+                float greatest[BATCHES];
+#pragma unroll
+                for (int b = 0; b < BATCHES; ++b) greatest[b] = most[b];
+
+#pragma unroll
+                for (int s = 0; s < STAGES; ++s) {
+                    if (s * CHUNK < groups) {
+                        const KV* keys = reinterpret_cast<const KV*>(reader.acquire(watch, operation));
+#pragma unroll
+                        for (int slot = 0; slot < SLOTS; ++slot) {
+                            const int tile = slot * CONSUMER_WARPS + warp;
+                            if (tile < 2 * CHUNK && tile < 2 * (groups - s * CHUNK)) {
+                                add_tile(exponent[s][slot], keys + tile * (KEY_BLOCKS * 256), queries(work), at, lane);
+#pragma unroll
+                                for (int b = 0; b < BATCHES; ++b)
+                                    greatest[b] = fmaxf(greatest[b], fmaxf(exponent[s][slot][b][0], exponent[s][slot][b][1]));
+                            }
+                        }
+                        reader.release();
+                    }
+                }
+                // Tiles go to the warps in turn, the tail's as if they were earlier ones: so a position is added by the same
+                // warp however many rows a step has.
+                const int tail_tile = (warp - 2 * own) & (CONSUMER_WARPS - 1);
+                const bool has_tail = is_last && tail_tile < 2 * TAIL;
+                if (has_tail) {
+                    add_tile(last_exponent, tail_keys(work, kv) + tail_tile * (KEY_BLOCKS * 256), queries(work), at, lane);
+                    const bool mine = Own::has(open + tail_tile / 2, part);
+#pragma unroll
+                    for (int b = 0; b < BATCHES; ++b) {
+#pragma unroll
+                        for (int i = 0; i < 2; ++i) {
+                            const int position = open * GROUP + tail_tile * 8 + quad * 2 + i;
+                            if (!mine || position > pos + row[b]) last_exponent[b][i] = LOWEST;
+                            greatest[b] = fmaxf(greatest[b], last_exponent[b][i]);
+                        }
+                    }
+                }
+#pragma unroll
+                for (int b = 0; b < BATCHES; ++b) {
+                    greatest[b] = fmaxf(greatest[b], __shfl_xor_sync(~0u, greatest[b], 1));
+                    greatest[b] = fmaxf(greatest[b], __shfl_xor_sync(~0u, greatest[b], 2));
+                    if (quad == 0) maxima[(b * 8 + lane / 4) * CONSUMER_WARPS + warp] = greatest[b];
+                }
+                consumer_barrier();
+
+                float shrink[BATCHES], sum[BATCHES] = {};
+#pragma unroll
+                for (int b = 0; b < BATCHES; ++b) {
+                    const float now = greatest_of(maxima + (b * 8 + lane / 4) * CONSUMER_WARPS);
+                    shrink[b] = power_of_two(most[b] - now);
+                    most[b] = now;
+                }
+#pragma unroll
+                for (int s = 0; s < STAGES; ++s) {
+#pragma unroll
+                    for (int slot = 0; slot < SLOTS; ++slot) {
+                        const int tile = slot * CONSUMER_WARPS + warp;
+                        if (tile < 2 * CHUNK && tile < 2 * (groups - s * CHUNK))
+                            put_weights(exponent[s][slot], most, sum, weights, 2 * s * CHUNK + tile, lane);
+                    }
+                }
+                if (has_tail) put_weights(last_exponent, most, sum, weights, 2 * PASS + tail_tile, lane);
+#pragma unroll
+                for (int b = 0; b < BATCHES; ++b) {
+                    sum[b] += __shfl_xor_sync(~0u, sum[b], 1);
+                    sum[b] += __shfl_xor_sync(~0u, sum[b], 2);
+                    if (quad == 0) sums[(b * 8 + lane / 4) * CONSUMER_WARPS + warp] = sum[b];
+                }
+                consumer_barrier();
+
+#pragma unroll
+                for (int b = 0; b < BATCHES; ++b) {
+                    total[b] = total[b] * shrink[b] + sum_of(sums + (b * 8 + lane / 4) * CONSUMER_WARPS);
+                    if (first > 0) {
+                        // The sums of this lane are those of queries 2 * quad and 2 * quad + 1.
+                        const float even = of_lane(shrink[b], quad * 8), odd = of_lane(shrink[b], quad * 8 + 4);
+#pragma unroll
+                        for (int tile = 0; tile < TILES; ++tile) {
+#pragma unroll
+                            for (int c = 0; c < CHAINS; ++c) {
+                                product[b][tile][c][0] *= even, product[b][tile][c][1] *= odd;
+                                product[b][tile][c][2] *= even, product[b][tile][c][3] *= odd;
+                            }
+                        }
+                    }
+                }
+#pragma unroll 1
+                for (int s = 0; s * CHUNK < groups; ++s) {
+                    const KV* values = reinterpret_cast<const KV*>(reader.acquire(watch, operation));
+#pragma unroll
+                    for (int n = 0; n < CHUNK; ++n) {
+                        const bool mine = share < SHARES && (first + s * CHUNK + n) % SHARES == share;
+                        if (mine && s * CHUNK + n < groups)
+                            add_values(product, values + n * Layout::VALUE_GROUP, weights, s * CHUNK + n, block, lane);
+                    }
+                    reader.release();
+                }
+                if (is_last) {
+#pragma unroll
+                    for (int n = 0; n < TAIL; ++n) {
+                        if (share < SHARES && (own + n) % SHARES == share)
+                            add_values(product, tail_values(work, kv) + n * Layout::VALUE_GROUP, weights, PASS + n, block, lane);
+                    }
+                }
+                first += PASS;
+            } while (first < own);
+
+            float* const results = reinterpret_cast<float*>(work + RESULTS_AT);
+            float2* const totals = reinterpret_cast<float2*>(work + TOTALS_AT);
+#pragma unroll
+            for (int b = 0; b < BATCHES; ++b) {
+                if (warp == 0 && quad == 0 && b * 8 + lane / 4 < QUERIES)
+                    totals[query_of(kv, b * 8 + lane / 4)] = make_float2(most[b], total[b]);
+#pragma unroll
+                for (int odd = 0; odd < 2; ++odd) {
+                    const int n = b * 8 + quad * 2 + odd;
+                    if (n < QUERIES && share < SHARES) {
+#pragma unroll
+                        for (int tile = 0; tile < TILES; ++tile) {
+#pragma unroll
+                            for (int high = 0; high < 2; ++high) {
+                                const int d = (block + tile * CONSUMER_WARPS) * 16 + high * 8 + lane / 4;
+                                float value = product[b][tile][0][odd + 2 * high];
+                                if (CHAINS == 2) value += product[b][tile][1][odd + 2 * high];
+                                if (d < DIM) results[(query_of(kv, n) * SHARES + share) * DIM + d] = value;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    // Number of the query (row times HEADS plus head) that is the n-th one of a KV head.
+    __device__ static __forceinline__ int query_of(int kv, int n) {
+        return n / SHARED_BY * HEADS + kv * SHARED_BY + n % SHARED_BY;
+    }
+
+    // The sum of the values, each times its weight.
+    __device__ static __forceinline__ float product(const u8* work, int query, int element) {
+        const float* from = reinterpret_cast<const float*>(work + RESULTS_AT) + query * SHARES * DIM + element;
+        float sum = 0.0f;
+#pragma unroll
+        for (int s = 0; s < SHARES; ++s) sum += from[s * DIM];
+        return sum;
+    }
+    // Element `element` of the attention of a query.
+    __device__ static __forceinline__ float result(const u8* work, int query, int element) {
+        return __fdividef(product(work, query, element), reinterpret_cast<const float2*>(work + TOTALS_AT)[query].y);
+    }
+    // The second result of `task.attention_part`.
+    __device__ static __forceinline__ float stat(const u8* work, int query, int which) {
+        return reinterpret_cast<const float*>(work + TOTALS_AT)[query * 2 + which];
     }
 };
 
-// Queries whose results are merged together: bounds the scratch memory.
-__device__ constexpr int attention_merged(int dim, int queries) {
-    const int most = dim <= 64 ? 8 : dim <= 128 ? 4 : 2;
-    return queries < most ? queries : most;
-}
-// Floats of scratch that `attention` needs.
-__device__ constexpr int attention_scratch(int dim, int queries) {
-    return CONSUMER_WARPS * attention_merged(dim, queries) * (dim + 2);
-}
-
-// queries: [ROWS][HEADS], activation_stride(KEY_BLOCKS) apart, multiplied by the scale and by log2(e). out: shared
-// [ROWS][HEADS][DIM]. keys, values: this task's first kv head in global memory, `POSITION_STRIDE` and `HEAD_STRIDE`
-// elements apart; row r sees positions 0 to pos + r. cached: its first tiles, up to pos + ROWS. `scratch`:
-// attention_scratch(...) floats of shared memory. The caller's barrier makes the queries visible before; `out` is
-// visible to all consumers on return.
-template <int DIM, int HEADS, int KV_HEADS, int ROWS, int POSITION_STRIDE, int HEAD_STRIDE, int LOADS, typename KV>
-__device__ __forceinline__ void attention(CachedTile<DIM, POSITION_STRIDE, LOADS, KV>& cached, const KV* keys,
-                                          const KV* values, Activations queries, float* out, float* scratch, int pos) {
-    using Cached = CachedTile<DIM, POSITION_STRIDE, LOADS, KV>;
-    constexpr int HALVES = Cached::HALVES, POSITIONS = Cached::POSITIONS, KEY_BLOCKS = Cached::KEY_BLOCKS;
-    // Without registers for a tile, each pass is for one block of the values, and computes the scores anew.
-    constexpr int VALUE_BLOCKS = Cached::HELD ? Cached::VALUE_BLOCKS : 1;
-    constexpr int VALUE_PASSES = Cached::HELD ? 1 : Cached::VALUE_BLOCKS, SPAN = Cached::HELD ? DIM : 64;
-    constexpr int PARTS = Eight<KV>::PARTS;
-    constexpr int STRIDE = activation_stride(KEY_BLOCKS);
-    constexpr int SHARED_BY = HEADS / KV_HEADS;
-    constexpr int QUERIES = SHARED_BY * ROWS;
-    constexpr int BATCH = QUERIES < 8 ? QUERIES : 8, BATCHES = (QUERIES + 7) / 8, PASSES = KV_HEADS * BATCHES * VALUE_PASSES;
-    constexpr int MERGED = attention_merged(DIM, QUERIES);
-    const int warp = cached.warp, lane = cached.lane, quad = lane % 4;
-
-#pragma unroll 1
-    for (int pass = 0; pass < PASSES; ++pass) {
-        const int kv = pass / VALUE_PASSES / BATCHES, first = pass / VALUE_PASSES % BATCHES * 8;
-        const int first_block = pass % VALUE_PASSES;
-        const KV* key_lane = cached.key_lane(keys + kv * HEAD_STRIDE);
-        const KV* value_lane = cached.value_lane(values + kv * HEAD_STRIDE);
-        const int last = first + 7 < QUERIES ? first + 7 : QUERIES - 1;
-        // This lane's query; the last one stands for those that there are not.
-        const int mine = first + lane / 4 < QUERIES ? first + lane / 4 : QUERIES - 1;
-        const int visible = pos + mine / SHARED_BY, stop = pos + last / SHARED_BY + 1;
-        const int at = ((mine / SHARED_BY) * HEADS + kv * SHARED_BY + mine % SHARED_BY) * STRIDE + quad * 8;
-        float sum[VALUE_BLOCKS][4][4] = {}, most = LOWEST, weight = 0.0f;
-#pragma unroll 1
-        for (int tile = warp; tile * POSITIONS < stop; tile += CONSUMER_WARPS) {
-            float score[HALVES][4] = {};
-#pragma unroll(Cached::HELD ? KEY_BLOCKS : 1)
-            for (int block = 0; block < KEY_BLOCKS; ++block) {
-                const uint4 first = queries.four(at + block * 32), second = queries.four(at + block * 32 + 4);
-#pragma unroll
-                for (int half = 0; half < HALVES; ++half) {
-                    u32 pairs[PARTS][4];
-                    if constexpr (Cached::HELD) {
-                        key_pairs(pairs, cached.key[half][block]);
-                    } else {
-                        Eight<KV> key;
-                        cached.load_key(key, cached.key_row(key_lane, tile, half, stop), block);
-                        key_pairs(pairs, key);
-                    }
-#pragma unroll
-                    for (int part = 0; part < PARTS; ++part) {
-                        mma(score[half], first, pairs[part][0], pairs[part][1]);
-                        mma(score[half], second, pairs[part][2], pairs[part][3]);
-                    }
-                }
-            }
-            // The next keys are under way during the softmax and the product with the values, as the next values are
-            // during the next scores.
-            __syncwarp();  // else the compiler may move the loads further ahead, and spill
-            cached.load_keys(key_lane, tile + CONSUMER_WARPS, stop);
-            float greatest = most;
-#pragma unroll
-            for (int half = 0; half < HALVES; ++half) {
-#pragma unroll
-                for (int i = 0; i < 2; ++i) {
-                    const int position = tile * POSITIONS + half * 8 + quad * 2 + i;
-                    float& own = score[half][i];
-                    own = position <= visible ? own + score[half][i + 2] : LOWEST;
-                    greatest = fmaxf(greatest, own);
-                }
-            }
-            greatest = fmaxf(greatest, __shfl_xor_sync(~0u, greatest, 1));
-            greatest = fmaxf(greatest, __shfl_xor_sync(~0u, greatest, 2));
-            const float shrink = exp2f(most - greatest);
-            most = greatest;
-            weight *= shrink;
-            SplitPair weights[2] = {};
-#pragma unroll
-            for (int half = 0; half < HALVES; ++half) {
-                const float a = score[half][0], b = score[half][1];
-                const float p = a == LOWEST ? 0.0f : exp2f(a - greatest);
-                const float q = b == LOWEST ? 0.0f : exp2f(b - greatest);
-                weight += p + q;
-                weights[half] = split_pair(p, q);
-            }
-            // The sums of this lane are those of queries 2 * quad and 2 * quad + 1.
-            const float even = of_lane(shrink, quad * 8), odd = of_lane(shrink, quad * 8 + 4);
-#pragma unroll
-            for (int block = 0; block < VALUE_BLOCKS; ++block) {
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    sum[block][j][0] *= even, sum[block][j][1] *= odd;
-                    sum[block][j][2] *= even, sum[block][j][3] *= odd;
-                }
-            }
-#pragma unroll
-            for (int block = 0; block < VALUE_BLOCKS; ++block) {
-                Eight<KV> value[2 * HALVES];
-#pragma unroll
-                for (int r = 0; r < 2 * HALVES; ++r) {
-                    if constexpr (Cached::HELD)
-                        value[r] = cached.value[r][block];
-                    else
-                        cached.load_value(value[r], cached.value_row(value_lane, tile, r, stop), first_block);
-                }
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    u32 a[4][PARTS] = {};
-#pragma unroll
-                    for (int half = 0; half < HALVES; ++half) {
-                        value_pair(a[2 * half], value[2 * half], value[2 * half + 1], 2 * j);
-                        value_pair(a[2 * half + 1], value[2 * half], value[2 * half + 1], 2 * j + 1);
-                    }
-#pragma unroll
-                    for (int part = 0; part < PARTS; ++part) {
-                        const u32 a0 = a[0][part], a1 = a[1][part], a2 = a[2][part], a3 = a[3][part];
-                        mma(sum[block][j], a0, a1, a2, a3, weights[0].hi, weights[1].hi);
-                        mma(sum[block][j], a0, a1, a2, a3, weights[0].lo, weights[1].lo);
-                    }
-                }
-            }
-            __syncwarp();
-            cached.load_values(value_lane, tile + CONSUMER_WARPS, stop);
-        }
-        weight += __shfl_xor_sync(~0u, weight, 1);
-        weight += __shfl_xor_sync(~0u, weight, 2);
-        if (pass + 1 < PASSES) {
-            const int next = (pass + 1) / VALUE_PASSES / BATCHES * HEAD_STRIDE;
-            cached = Cached();
-            cached.load(keys + next, values + next, 0, pos + ROWS);
-        }
-
-#pragma unroll 1
-        for (int merged = 0; merged < BATCH; merged += MERGED) {
-            if (quad == 0 && lane / 4 >= merged && lane / 4 < merged + MERGED) {
-                float* to = scratch + (warp * MERGED + lane / 4 - merged) * (DIM + 2) + DIM;
-                to[0] = most, to[1] = weight;
-            }
-#pragma unroll
-            for (int odd = 0; odd < 2; ++odd) {
-                const int i = quad * 2 + odd - merged;
-                float* to = scratch + (warp * MERGED + i) * (DIM + 2);
-#pragma unroll
-                for (int block = 0; block < VALUE_BLOCKS; ++block) {
-#pragma unroll
-                    for (int j = 0; j < 4; ++j) {
-                        const int d = (first_block + block) * 64 + lane / 4 * 8 + j * 2;
-                        if (i >= 0 && i < MERGED && d < DIM)
-                            *reinterpret_cast<float2*>(to + d) =
-                                make_float2(sum[block][j][odd], sum[block][j][odd + 2]);
-                    }
-                }
-            }
-            consumer_barrier();
-            for (int item = threadIdx.x; item < MERGED * SPAN; item += CONSUMERS) {
-                const int i = item / SPAN, d = first_block * 64 + item % SPAN, n = first + merged + i;
-                if (n >= QUERIES || d >= DIM) continue;
-                float greatest = LOWEST, total = 0.0f, result = 0.0f;
-#pragma unroll
-                for (int w = 0; w < CONSUMER_WARPS; ++w)
-                    greatest = fmaxf(greatest, scratch[(w * MERGED + i) * (DIM + 2) + DIM]);
-#pragma unroll
-                for (int w = 0; w < CONSUMER_WARPS; ++w) {
-                    const float* part = scratch + (w * MERGED + i) * (DIM + 2);
-                    const float factor = exp2f(part[DIM] - greatest);
-                    result += part[d] * factor;
-                    total += part[DIM + 1] * factor;
-                }
-                out[((n / SHARED_BY) * HEADS + kv * SHARED_BY + n % SHARED_BY) * DIM + d] = result / total;
-            }
-            consumer_barrier();
-        }
+// An element of `task.attention_merge` from PARTS parts: its sums, SUM_STRIDE apart, and the pairs of its query.
+template <int PARTS, int SUM_STRIDE, int STAT_STRIDE>
+__device__ __forceinline__ float merged_attention(const float* sums, const float* stats) {
+    float most = LOWEST, sum = 0.0f, total = 0.0f;
+#pragma unroll 16
+    for (int p = 0; p < PARTS; ++p) most = fmaxf(most, stats[p * STAT_STRIDE]);
+#pragma unroll 16
+    for (int p = 0; p < PARTS; ++p) {
+        const float factor = power_of_two(stats[p * STAT_STRIDE] - most);
+        sum += sums[p * SUM_STRIDE] * factor;
+        total += stats[p * STAT_STRIDE + 1] * factor;
     }
+    return __fdividef(sum, total);
 }

@@ -34,7 +34,13 @@ __device__ __forceinline__ void put_norm_sum(float* scratch, int row, float squa
     if (threadIdx.x % 32 == 0) scratch[row * CONSUMER_WARPS + threadIdx.x / 32] = sum;
 }
 
-// The factors 1 / sqrt(mean square + eps) of ROWS rows, in registers: `scratch` is free again after the next barrier.
+// 1 / sqrt(value) to the last bit or the one before, without the code for values that are not normal.
+__device__ __forceinline__ float inverse_root(float value) {
+    const float root = rsqrtf(value);
+    return root * (1.5f - 0.5f * value * root * root);
+}
+
+// The factors 1 / sqrt(mean square + eps) of ROWS rows, in registers.
 template <int ROWS>
 struct NormScales {
     float scale[ROWS];
@@ -45,7 +51,7 @@ struct NormScales {
             float sum = 0.0f;
 #pragma unroll
             for (int w = 0; w < CONSUMER_WARPS; ++w) sum += scratch[row * CONSUMER_WARPS + w];
-            scale[row] = 1.0f / sqrtf(sum / width + eps);
+            scale[row] = inverse_root(sum * (1.0f / width) + eps);
         }
     }
     __device__ __forceinline__ float of(int row) const {

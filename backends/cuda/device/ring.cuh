@@ -29,13 +29,20 @@ struct Ring {
     }
 };
 
-// Waits until `barrier` has completed the phase of the given parity; false if it gave up.
-__device__ __forceinline__ bool wait_barrier(u64* barrier, u32 parity, Watch& watch, u32 operation, u32 kind,
-                                             u32 stage) {
+// Polls until `barrier` has completed the phase of the given parity; false if it gave up. Out of line: a poll lasts as long
+// as most waits do.
+__device__ __noinline__ bool poll_barrier(u64* barrier, u32 parity, Watch& watch, u32 operation, u32 kind, u32 stage) {
     Spin spin;
     while (!mbarrier_poll(barrier, parity))
         if (spin.give_up(watch, operation, kind, stage, parity, parity ^ 1)) return false;
     return true;
+}
+
+// Waits until `barrier` has completed the phase of the given parity; false if it gave up.
+__device__ __forceinline__ bool wait_barrier(u64* barrier, u32 parity, Watch& watch, u32 operation, u32 kind,
+                                             u32 stage) {
+    if (mbarrier_poll(barrier, parity)) return true;
+    return poll_barrier(barrier, parity, watch, operation, kind, stage);
 }
 
 // Consumer side; every consumer thread keeps its own copy of the position.
@@ -81,11 +88,20 @@ struct RingWriter {
         return landed;
     }
 
-    // Loads `bytes` (a multiple of 16) at `source` into the next stage. Does nothing once a wait has given up.
+    // Waits for room in the next stage; false if there will be none, because the launch has ended or the wait gave up.
+    __device__ __forceinline__ bool await_room(Watch& watch, u32 operation) {
+        Spin spin;
+        while (watch.ended == 0 && !mbarrier_poll(ring.empty + stage, parity ^ 1))
+            if (spin.give_up(watch, operation, WAIT_RING_EMPTY, stage, parity ^ 1, parity)) return false;
+        return watch.ended == 0;
+    }
+
+    // Loads `bytes` (a multiple of 16) at `source` into the next stage. Does nothing once a wait has given up, or when no
+    // step follows that would use it.
     __device__ __forceinline__ void push(const u8* source, u32 bytes, Watch& watch, u32 operation) {
         if (stopped) return;
         bool failed = under_way == IN_FLIGHT && !await_oldest(watch, operation);
-        failed = failed || !wait_barrier(ring.empty + stage, parity ^ 1, watch, operation, WAIT_RING_EMPTY, stage);
+        failed = failed || !await_room(watch, operation);
         stopped = any_driver(failed);
         if (stopped) return;
         start_copy(ring.data + stage * STAGE_BYTES, source, bytes, ring.full + stage);

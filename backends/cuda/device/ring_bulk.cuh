@@ -43,3 +43,6 @@ __device__ __forceinline__ void start_copy(u8* destination, const u8* source, u3
 }
 
 __device__ __forceinline__ void drain_copies() {}
+
+// Orders copies that follow after writes to global memory that this thread has seen.
+__device__ __forceinline__ void order_copies() { asm volatile("fence.proxy.async.global;" ::: "memory"); }

@@ -15,18 +15,20 @@ struct StuckRecord {
     u32 index;      // counter, tagged word or ring stage
     u32 expected;
     u32 seen;
-    u32 phase;      // phases that this block had passed: the least one over all blocks is the root of the jam
+    u32 phase;      // phases of the step that this block had passed: the least one over all blocks is the root of the jam
     u32 thread;
+    u32 step;  // of the launch, from 0, that the block's consumers were in
 };
 
-enum WaitKind : u32 { WAIT_COUNTER = 1, WAIT_TAG = 2, WAIT_RING_FULL = 3, WAIT_RING_EMPTY = 4 };
+enum WaitKind : u32 { WAIT_COUNTER = 1, WAIT_TAG = 2, WAIT_RING_FULL = 3, WAIT_RING_EMPTY = 4, WAIT_STEP = 5 };
 
 // What the threads of a block need in order to wait: in shared memory, because only a wait that fails reads it.
 struct Watch {
     StuckRecord* records;
     u32* abort;
     u64 limit_ns;
-    u32 phase;
+    u32 phase, step;
+    volatile u32 ended;        // 1 when no further step of the launch will be run
     volatile u32 block_abort;  // the block's copy of the grid's flag
     Trace trace;
 };
@@ -48,8 +50,8 @@ __device__ __noinline__ u64 check_time(Watch& watch, u64 started, u32 operation,
     if (!stop) {
         const u64 time = now_ns();
         if (started == 0) started = time;
-        // Ring waits are given twice the time, because a full or empty ring is nearly always the consequence of a wait
-        // for a counter or a tag.
+        // Waits on the ring and for the end of a step are given twice the time, because they are nearly always the
+        // consequence of a wait for a counter or a tag.
         const u64 limit = kind >= WAIT_RING_FULL ? 2 * watch.limit_ns : watch.limit_ns;
         stop = *static_cast<volatile u32*>(watch.abort) != 0 || time - started > limit;
     }
@@ -63,6 +65,7 @@ __device__ __noinline__ u64 check_time(Watch& watch, u64 started, u32 operation,
         record->seen = seen;
         record->phase = watch.phase;
         record->thread = threadIdx.x;
+        record->step = watch.step;
     }
     watch.block_abort = 1;
     atomicExch(watch.abort, 1u);
@@ -73,9 +76,9 @@ struct Spin {
     u64 started = 0;
     u32 polls = 0;
 
-    // True when the wait must end: out of time, or another one was.
+    // True when the wait must end: out of time, or another one was. Asked after each poll, so it has to be short.
     __device__ __forceinline__ bool give_up(Watch& watch, u32 operation, u32 kind, u32 index, u32 expected, u32 seen) {
-        if ((++polls & 63u) != 0 && watch.block_abort == 0) return false;
+        if ((++polls & 63u) != 0) return false;
         started = check_time(watch, started, operation, kind, index, expected, seen);
         return started == OUT_OF_TIME;
     }

@@ -34,7 +34,7 @@
 
 // All four SMs own a task, so that all signals of the step are four.
 // CHECK:       // queue.wait @done[0] all
-// CHECK-NEXT:  if (threadIdx.x == 0) wait_counter(p.counters, 0, p.epoch * 4u, watch,
+// CHECK-NEXT:  if (threadIdx.x == 0) wait_counter(p.counters, 0, epoch * 4u, watch,
 // CHECK-NEXT:  consumer_barrier();
 
 queue.kernel @linear target "sm_90a" sms 4 max_seq 16 tokens 1 ring #amk.ring<stages = 4, bytes = 16384, in_flight = 2> {

@@ -1,0 +1,78 @@
+"""How much of the activations of a matrix product an SM holds at a time: all of a short row, segments of long ones.
+
+Mathematics only: the pass that plans shared memory and the emitter that uses it must agree. A step of several tokens
+multiplies several rows; where they do not fit beside a weight ring, the product is made segment by segment along k, and
+each thread's sums wait in shared memory meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BLOCK_K = 32
+"""Elements of k that a weight fragment has."""
+THREADS = 256
+"""Consumer threads, each of which keeps sums."""
+ELEMENT_BYTES = 4
+"""Of an activation in shared memory: two bf16 whose sum it is."""
+_PADDING = 4
+"""Elements from the end of one row of activations to the start of the next."""
+
+
+def rows_bytes(tokens: int, k_blocks: int) -> int:
+    """Shared memory of `tokens` rows of `k_blocks` blocks."""
+    return tokens * (k_blocks * BLOCK_K + _PADDING) * ELEMENT_BYTES
+
+
+def sums_bytes(groups: int) -> int:
+    """Shared memory of the sums that the threads keep of a task of `groups` groups of eight weight rows."""
+    chains = 2 if groups < 4 else 1  # as in device/matvec.cuh
+    return groups * chains * 16 * THREADS
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The segments of a product of `tokens` rows of `k_blocks` blocks: of `blocks` blocks each, the last may be shorter.
+
+    batch: tasks of an SM that are multiplied with one segment after the other.
+    """
+
+    tokens: int
+    k_blocks: int
+    blocks: int
+    groups: int
+    batch: int
+
+    @property
+    def count(self) -> int:
+        return -(-self.k_blocks // self.blocks)
+
+    @property
+    def last_blocks(self) -> int:
+        """Blocks of the last segment."""
+        return self.k_blocks - (self.count - 1) * self.blocks
+
+    @property
+    def bytes(self) -> int:
+        """Shared memory of a segment and of the sums of a batch."""
+        return rows_bytes(self.tokens, self.blocks) + self.batch * sums_bytes(self.groups)
+
+
+def plan_segments(
+    tokens: int, k_blocks: int, chunk_blocks: int, groups: int, tasks: int, shared_bytes: int
+) -> Segments | None:
+    """The segments of a product, None if all its activations are held at once.
+
+    chunk_blocks: blocks of a ring stage, of which a segment has a whole number. tasks: of one SM, at most. shared_bytes: a
+    block's shared memory on the target, of which whole rows may take four sevenths, and a segment half of that.
+    """
+    most = shared_bytes * 4 // 7
+    if tokens == 1 or rows_bytes(tokens, k_blocks) <= most:
+        return None
+    stages = -(-k_blocks // chunk_blocks)
+    fitting = [n for n in range(1, stages) if rows_bytes(tokens, n * chunk_blocks) <= most // 2] or [1]
+    even = [n for n in fitting if stages % n == 0]
+    # equal segments unless they would be much shorter
+    chosen = max(even) if 2 * max(even) >= max(fitting) else max(fitting)
+    batch = max(1, min(tasks, most // 2 // sums_bytes(groups)))
+    return Segments(tokens, k_blocks, chosen * chunk_blocks, groups, batch)

@@ -1,0 +1,319 @@
+"""C++ of attention: how it takes earlier rows from the ring, its bodies, and the merge of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log, prod
+
+from xdsl.ir import SSAValue
+
+from ...amk_ir.errors import CompileError
+from ...dialects.task import AttentionMergeOp, AttentionOp, AttentionPartOp, FamilyOp, StreamOp, op_of, shape_of
+from .caches import GROUP, CacheLayout
+from .context import EmitContext, attentions_of
+from .coordinates import Coordinates, linear_text
+from .placement import PlacedTasks
+from .source import SourceWriter
+from .stores import store_loop
+from .values import CONSUMERS, ElementLoop, Given, ValueWriter
+
+CONSUMER_WARPS = CONSUMERS // 32
+MOST_DIM = 256
+"""Elements of a head."""
+MOST_CHUNK = 8
+"""Groups of positions in a ring stage, at most."""
+PASS = 16
+"""Groups of a pass, at most, of eight queries."""
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """The constants of an attention: the parameters of `Attention` and `push_history` in device/*.cuh.
+
+    Lengths in groups of 16 positions: block, of what is dealt to the `parts`; chunk, of a ring stage; span, of a pass.
+    """
+
+    op: AttentionOp | AttentionPartOp
+    dim: int
+    heads: int
+    kv_heads: int
+    tokens: int
+    parts: int
+    block: int
+    chunk: int
+    span: int
+    element: str
+    keys: CacheLayout
+    values: CacheLayout
+
+    @staticmethod
+    def of(context: EmitContext, family: FamilyOp) -> AttentionPlan:
+        """The plan of a family with one attention; CompileError for what cannot be emitted."""
+        name = family.sym_name.data
+        op = attentions_of(family)[0]
+        tokens, heads, _, half = shape_of(op.q)
+        kv_heads, dim = shape_of(op.k)[1], 2 * half
+        if dim > MOST_DIM:
+            raise CompileError(
+                f"family @{name}: head_dim {dim} is more than the {MOST_DIM} that attention is written for"
+            )
+        if tokens > 8:
+            raise CompileError(f"family @{name}: attention of at most 8 rows, found {tokens}")
+        keys, values = (context.buffers[stream.region.buffer] for stream in cache_streams(op))
+        if keys.element != values.element or keys.cache is None or values.cache is None:
+            raise CompileError(f"family @{name}: keys and values must be stored alike")
+        group_bytes = GROUP * keys.cache.row * keys.element_bytes
+        chunk = min(MOST_CHUNK, context.ring.stage_bytes // group_bytes)
+        if chunk < 1:
+            raise CompileError(
+                f"family @{name}: {GROUP} keys take {group_bytes} bytes, a ring stage has {context.ring.stage_bytes}; use "
+                "larger stages"
+            )
+        parts, block = 1, 1
+        if isinstance(op, AttentionPartOp):
+            parts = op.parts.value.data
+            if op.block.value.data % GROUP:
+                raise CompileError(
+                    f"family @{name}: positions are dealt to parts in multiples of {GROUP}, found {op.block.value.data}"
+                )
+            block = op.block.value.data // GROUP
+            if parts > 1:
+                chunk = next(n for n in range(min(chunk, block), 0, -1) if block % n == 0)
+        batches = -(-heads // kv_heads * tokens // 8)
+        span = chunk * max(1, PASS // batches // chunk)
+        return AttentionPlan(
+            op, dim, heads, kv_heads, tokens, parts, block, chunk, span, keys.c_type, keys.cache, values.cache
+        )
+
+    @property
+    def part(self) -> AttentionPartOp | None:
+        """The op if there are several parts."""
+        return self.op if isinstance(self.op, AttentionPartOp) else None
+
+    @property
+    def c_type(self) -> str:
+        numbers = (
+            self.dim,
+            self.heads,
+            self.kv_heads,
+            self.tokens,
+            self.parts,
+            self.block,
+            self.chunk,
+            self.span,
+        )
+        return f"Attention<{', '.join(map(str, numbers))}, {self.element}>"
+
+    @property
+    def key_blocks(self) -> int:
+        """Blocks of 32 elements of a query or key."""
+        return self.keys.row // 32
+
+    @property
+    def work_bytes(self) -> int:
+        """Shared memory; as `BYTES` in device/attention.cuh, which is checked by the compiler."""
+        rows = self.tokens * self.heads
+        batches = -(-self.heads // self.kv_heads * self.tokens // 8)
+        tail = 2 if self.tokens > 1 else 1
+        blocks = self.values.row // 16
+        shares = 1 if blocks > 4 else 8 // blocks
+        element = 2 if self.element == "u16" else 4
+        return (
+            4 * rows * activation_stride(self.key_blocks)
+            + self.kv_heads * tail * GROUP * (self.keys.row + self.values.row) * element
+            + batches * (self.span + tail) * 512
+            + 2 * batches * 8 * CONSUMER_WARPS * 4
+            + (2 * rows + 3) // 4 * 16
+            + rows * shares * self.dim * 4
+        )
+
+    def pointers(self, context: EmitContext, run: PlacedTasks) -> list[str]:
+        """Statements that define `keys` and `values`, the first elements of a task's first head."""
+        lines: list[str] = []
+        for name, stream, layout in zip(
+            ("keys", "values"), cache_streams(self.op), (self.keys, self.values), strict=True
+        ):
+            storage = context.buffers[stream.region.buffer]
+            context.use_buffer(storage.name)
+            *outer, _, head, _, _ = stream.region.substitute(run.bound).dims
+            where = layout.head_text([linear_text(dim.start, run.task.own) for dim in (*outer, head)])
+            lines.append(f"const {self.element}* const {name} = p.{storage.parameter} + {where};")
+        return lines
+
+    def part_text(self, run: PlacedTasks) -> str:
+        """C++ number of the part of a task."""
+        if self.part is None:
+            return "0"
+        return linear_text(self.part.part.data.substitute(run.bound), run.task.own)
+
+
+def activation_stride(k_blocks: int) -> int:
+    """Elements from one row of split activations to the next; as in device/matvec.cuh."""
+    return k_blocks * 32 + 4
+
+
+def cache_streams(op: AttentionOp | AttentionPartOp) -> tuple[StreamOp, StreamOp]:
+    """The streams of keys and values: `cache_layouts` has checked that they are."""
+    k, v = op_of(op.k), op_of(op.v)
+    assert isinstance(k, StreamOp) and isinstance(v, StreamOp)
+    return k, v
+
+
+def write_history_fetch(source: SourceWriter, context: EmitContext, fetch: PlacedTasks) -> None:
+    """The producer's side of a fetch of attention tasks."""
+    plan = AttentionPlan.of(context, fetch.family)
+    operation = context.operation(f"queue.fetch @{fetch.name}")
+    with source.block(f"for (int tile = {fetch.begin}; tile < {fetch.end}; tile += {fetch.step})"):
+        source.lines(fetch.index_lines())
+        source.lines(plan.pointers(context, fetch))
+        numbers = f"{plan.dim}, {plan.parts}, {plan.block}, {plan.chunk}, {plan.span}"
+        if context.token_loop is not None:
+            # unlike weights, earlier rows may have been written by the step before
+            source.line(f"writer.stopped = any_driver(writer.stopped || !await_step(watch, step, {operation}));")
+        heads = "" if plan.kv_heads == 1 else f"for (int kv = 0; kv < {plan.kv_heads}; ++kv) "
+        at = (
+            ("", "")
+            if plan.kv_heads == 1
+            else (f" + kv * {plan.keys.head_elements}", f" + kv * {plan.values.head_elements}")
+        )
+        source.line(
+            f"{heads}push_history<{numbers}>(writer, keys{at[0]}, values{at[1]}, pos, {plan.part_text(fetch)}, watch, {operation});"
+        )
+
+
+def write_attention(
+    source: SourceWriter, context: EmitContext, run: PlacedTasks, op: AttentionOp | AttentionPartOp
+) -> None:
+    """A body with one attention: one task at a time."""
+    plan = AttentionPlan.of(context, run.family)
+    context.need_work(plan.work_bytes)
+    name = f"Attention{run.number}"
+    operation = context.operation(f"task.stream in @{run.name}, consumed")
+    source.line(f"using {name} = {plan.c_type};")
+    source.line(f'static_assert({name}::BYTES == {plan.work_bytes}, "as planned");')
+    loop = (
+        f"if ({run.begin} < {run.end})"
+        if run.most == 1
+        else f"for (int task = {run.begin}; task < {run.end}; task += {run.step})"
+    )
+    task = run.begin if run.most == 1 else "task"
+    with source.block(loop):
+        source.line(f"const int tile = {task};")
+        source.lines(run.index_lines())
+        source.lines(plan.pointers(context, run))
+        _write_operands(source, context, run, plan, name)
+        source.line("consumer_barrier();")
+        context.mark(source, f"queries of @{run.name}")
+        source.line(f"at = attend<{name}>(at, pos, {plan.part_text(run)}, {operation});")
+        source.line("consumer_barrier();")
+        context.mark(source, f"attention of @{run.name}")
+
+        given: dict[SSAValue, Given] = {}
+        if isinstance(op, AttentionOp):
+            given[op.result] = lambda at: f"{name}::result(work, {at.number(0, 2)}, {at.number(2, 4)})"
+        else:
+            given[op.sums] = lambda at: f"{name}::product(work, {at.number(0, 2)}, {at.number(2, 4)})"
+            given[op.stats] = lambda at: f"{name}::stat(work, {at.number(0, 2)}, {at.number(2, 3)})"
+        _write_stores(source, context, run, task, given)
+
+
+def _write_stores(
+    source: SourceWriter, context: EmitContext, run: PlacedTasks, task: str, given: dict[SSAValue, Given]
+) -> None:
+    """Stores what task number `task` has put into the work area, which is free again after."""
+    for store in run.family.stores:
+        store_loop(context, run, store, given, (task, "1", 1)).write(source)
+    source.line("consumer_barrier();")
+    context.mark(source, f"results of @{run.name}")
+
+
+def _write_operands(
+    source: SourceWriter, context: EmitContext, run: PlacedTasks, plan: AttentionPlan, name: str
+) -> None:
+    """Puts queries, new rows and the tail of the earlier ones into the work area; a barrier has to follow.
+
+    Everything is under way before the first word is waited for.
+    """
+    dim, op = plan.dim, plan.op
+    # exponents are of base 2
+    scale = op.scale.value.data / log(2.0)
+    row = f"i / {plan.kv_heads * dim}, i / {dim} % {plan.kv_heads}, i % {dim}"
+    loops: list[tuple[ValueWriter, ElementLoop]] = []
+    for number, (value, put) in enumerate(
+        (
+            (op.q, f"put_query(work, i / {dim}, i % {dim}, {{0}} * {scale!r}f)"),
+            (op.k_new, f"put_key(work, pos, {row}, {{0}})"),
+            (op.v_new, f"put_value(work, pos, {row}, {{0}})"),
+        )
+    ):
+        values = ValueWriter(context, run.task, {}, f"operand{number}_")
+        size = prod(shape_of(value))
+        text = values.value(value, Coordinates.flat("i", shape_of(value)))
+        values.lines.append(f"{name}::{put.format(text)};")
+        loops.append((values, ElementLoop.of(values, str(size), size, context.loads.elements)))
+    meanwhile = ["tail.put(work, 0);"]
+    if plan.kv_heads > 1:
+        at = f"keys + kv * {plan.keys.head_elements}, values + kv * {plan.values.head_elements}"
+        meanwhile.append(f"for (int kv = 1; kv < {plan.kv_heads}; ++kv) {name}::TailLoads({at}, pos).put(work, kv);")
+    with source.block(""):
+        source.line(f"const {name}::TailLoads tail(keys, values, pos);")
+        write_together(source, loops, meanwhile)
+    if padding := plan.key_blocks * 32 - dim:
+        with source.block(f"for (int i = threadIdx.x; i < {plan.tokens * plan.heads * padding}; i += CONSUMERS)"):
+            source.line(f"{name}::put_query(work, i / {padding}, {dim} + i % {padding}, 0.0f);")
+
+
+def write_merge(
+    source: SourceWriter, context: EmitContext, run: PlacedTasks, merges: Sequence[AttentionMergeOp]
+) -> None:
+    """A body that merges the parts of an attention: one task at a time, its parts in the work area."""
+    op = merges[0]
+    if len(merges) > 1 or any(store.value is not op.result for store in run.family.stores):
+        raise CompileError(f"family @{run.name}: one task.attention_merge a body, stored as it is")
+    parts, *row = shape_of(op.sums)
+    size, pairs = prod(row), prod(row[:2])
+    context.need_work(4 * parts * (size + 2 * pairs))
+    with source.block(f"for (int task = {run.begin}; task < {run.end}; task += {run.step})"):
+        source.line("const int tile = task;")
+        source.lines(run.index_lines())
+        source.line("float* const sums = reinterpret_cast<float*>(work);")
+        source.line(f"float* const stats = sums + {parts * size};")
+        loops: list[tuple[ValueWriter, ElementLoop]] = []
+        for value, to in ((op.sums, "sums"), (op.stats, "stats")):
+            values = ValueWriter(context, run.task, {}, f"{to}_")
+            text = values.value(value, Coordinates.flat("i", shape_of(value)))
+            values.lines.append(f"{to}[i] = {text};")
+            count = prod(shape_of(value))
+            loops.append((values, ElementLoop.of(values, str(count), count, context.loads.elements)))
+        write_together(source, loops)
+        source.line("consumer_barrier();")
+        context.mark(source, f"parts of @{run.name}")
+
+        def given(at: Coordinates) -> str:
+            query = at.number(0, 2)
+            return f"merged_attention<{parts}, {size}, {2 * pairs}>(sums + ({at.number(0, 4)}), stats + ({query}) * 2)"
+
+        _write_stores(source, context, run, "task", {op.result: given})
+
+
+def write_together(
+    source: SourceWriter, loops: Sequence[tuple[ValueWriter, ElementLoop]], meanwhile: Sequence[str] = ()
+) -> None:
+    """Loops over loaded elements: all is under way before the first word is waited for, if each has a single round.
+
+    `meanwhile` is executed before the waits.
+    """
+    with source.block(""):
+        single = all(loop.is_single for _, loop in loops)
+        if single:
+            source.line("const int base = threadIdx.x;")
+            for values, loop in loops:
+                loop.write_issue(source, values)
+        source.lines(meanwhile)
+        for values, loop in loops:
+            if single:
+                loop.write_finish(source, values)
+                loop.write_elements(source, values.lines)
+            else:
+                loop.write(source, values)

@@ -1,0 +1,127 @@
+"""C++ that puts several rows of activations into shared memory: the loads of as many rows as possible are issued together.
+
+One row after the other would wait for memory once a row.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from math import prod
+
+from xdsl.ir import SSAValue
+
+from ...amk_ir.errors import CompileError
+from ...amk_ir.segments import BLOCK_K, Segments
+from ...dialects.task import RmsNormOp, shape_of
+from .context import EmitContext
+from .coordinates import Coordinates, Segment
+from .placement import PlacedTasks
+from .source import SourceWriter
+from .values import ElementLoop, ValueWriter
+
+
+def write_rows(
+    source: SourceWriter,
+    context: EmitContext,
+    run: PlacedTasks,
+    x: SSAValue,
+    norm: RmsNormOp | None,
+    stride: str,
+    segments: Segments | None = None,
+) -> None:
+    """Puts the rows of `x` into `Activations x`, `stride` elements apart; of a norm, all but its scale, and its sums.
+
+    `base` must be this thread's number. With `segments`, the part of each row that is segment number `segment`.
+    """
+    shape = shape_of(x)
+    tokens = shape[0]
+    budget = (
+        8 * context.loads.elements // 3
+    )  # vectors, of which a thread may have `elements` under way beside much else
+    rows = [_Row.of(context, run, x, norm, t, budget, segments) for t in range(tokens)]
+    if not rows[0].loop.is_single:
+        for row in rows:
+            row.write(source, stride, alone=True)
+        return
+    together = max(1, budget // rows[0].loop.unroll)
+    for first in range(0, tokens, together):
+        with source.block(""):
+            for row in rows[first : first + together]:
+                row.loop.write_issue(source, row.values)
+            for row in rows[first : first + together]:
+                row.write(source, stride, alone=False)
+
+
+class _Row:
+    """One row: its values, as text, and the loop over its elements."""
+
+    def __init__(self, values: ValueWriter, text: str, loop: ElementLoop, number: int, is_normed: bool):
+        self.values, self.text, self.loop, self.number, self.is_normed = values, text, loop, number, is_normed
+
+    @staticmethod
+    def of(
+        context: EmitContext,
+        run: PlacedTasks,
+        x: SSAValue,
+        norm: RmsNormOp | None,
+        number: int,
+        budget: int,
+        segments: Segments | None,
+    ) -> _Row:
+        shape = shape_of(x)
+        where = Coordinates((Segment(str(number), shape[:1]), Segment("i", shape[1:])))
+        values = ValueWriter(context, run.task, {}, f"row{number}_")
+        text = values.value(x if norm is None else norm.x, where)
+        if norm is not None:
+            weight = values.value(norm.weight, where.select(range(1, len(shape))))
+            values.lines.append(f"square += {text} * {text};")
+            text = f"{text} * {weight}"
+        width = prod(shape[1:])
+        if segments is not None:
+            size = segments.blocks * BLOCK_K
+            _shift(run, values, text, size)
+            loop = ElementLoop.of(values, str(size), size, budget)
+            loop = replace(loop, total="size") if width % size else loop
+        else:
+            loop = ElementLoop.of(values, str(width), width, budget)
+        return _Row(values, text, loop, number, norm is not None)
+
+    def write(self, source: SourceWriter, stride: str, alone: bool) -> None:
+        """Awaits the loads, issued before unless `alone`, and stores the row."""
+        at = f"{self.number} * {stride} + "
+        with source.block(""):
+            if self.is_normed:
+                source.line("float square = 0.0f;")
+            if alone:
+                with self.loop.rounds(source):
+                    self.loop.write_loads(source, self.values)
+                    self._write_elements(source, at)
+            else:
+                self.loop.write_finish(source, self.values)
+                self._write_elements(source, at)
+            if self.is_normed:
+                source.line(f"put_norm_sum(norm_sums, {self.number}, square);")
+
+    def _write_elements(self, source: SourceWriter, at: str) -> None:
+        lines = self.values.lines
+        if self.loop.vector > 1:
+            self.values.lines = [*lines, f"row[v] = {self.text};"]
+            self.loop.write_rows(source, self.values, f"x.put_four({at}first, row);")
+        else:
+            self.loop.write_elements(source, [*lines, f"x.put({at}i, {self.text});"])
+
+
+def _shift(run: PlacedTasks, values: ValueWriter, text: str, size: int) -> None:
+    """Makes `i` count from the start of segment number `segment`, of `size` elements."""
+    if any(re.search(r"\bi\b", line) for line in (*values.lines, text)) or any(
+        leaf.address.run != "i" or leaf.address.inside for leaf in values.leaves
+    ):
+        raise CompileError(
+            f"family @{run.name}: its activations do not fit into shared memory, and are no pointwise function of "
+            "neighbours in memory that could be computed a part at a time; use fewer tokens a step"
+        )
+    values.leaves = [
+        replace(leaf, address=replace(leaf.address, offset=f"{leaf.address.offset} + segment * {size}"))
+        for leaf in values.leaves
+    ]

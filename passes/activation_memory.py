@@ -1,0 +1,63 @@
+"""The shared memory that the matrix products of a kernel take beside the weight ring."""
+
+from __future__ import annotations
+
+from math import prod
+
+from xdsl.dialects.builtin import DYNAMIC_INDEX
+
+from ..amk_ir.segments import BLOCK_K, ELEMENT_BYTES, Segments, plan_segments
+from ..amk_ir.targets import get_target
+from ..dialects import queue, task
+
+_GROUP_ROWS = 8
+"""Weight rows that a fragment has."""
+_PARTIAL_RESERVE = 6144
+"""Bytes of partial sums that are part of what plan-stream reserves."""
+
+
+def activation_bytes(kernel: queue.KernelOp, name: str, stage_bytes: int) -> int:
+    """What a task of family `name` holds of the vectors that its matmuls read, beside a ring of stages of `stage_bytes`.
+
+    Rows of several tokens that are too long are held a segment at a time (see `amk_ir/segments.py`).
+    """
+    family = kernel.families[name]
+    inputs = {op.x: task.shape_of(op.x) for op in family.body.block.ops if isinstance(op, task.MatmulOp)}
+    shapes = [shape for shape in inputs.values() if DYNAMIC_INDEX not in shape]
+    if len(shapes) == 1 and family.streams and (segments := _segments(kernel, name, shapes[0], stage_bytes)):
+        return segments.bytes
+    return sum(ELEMENT_BYTES * prod(shape) for shape in shapes)
+
+
+def _segments(kernel: queue.KernelOp, name: str, shape: tuple[int, ...], stage_bytes: int) -> Segments | None:
+    """The segments in which a streaming family holds activations of `shape`."""
+    target = get_target(kernel.target.data)
+    if not target.is_cuda:
+        return None
+    family = kernel.families[name]
+    tokens, k = shape[0], prod(shape[1:])
+    groups, k_blocks = _groups(family, k), -(-k // BLOCK_K)
+    chunk_blocks = max(1, min(k_blocks, stage_bytes // (_GROUP_ROWS * BLOCK_K * 2 * groups)))
+    tasks = 1
+    for program in kernel.programs:
+        for op in program.body.walk():
+            if isinstance(op, queue.RunOp) and op.family_name == name and op.placement is not None:
+                own = prod(family.domain.shape[len(op.indices.data) :])
+                tasks = max(tasks, -(-own // len(program.sms)))
+    return plan_segments(tokens, k_blocks, chunk_blocks, groups, tasks, target.shared_memory_per_block)
+
+
+def _groups(family: task.FamilyOp, k: int) -> int:
+    """Groups of eight weight rows of a task."""
+    return max(1, -(-sum(prod(op.region.tile_shape) // k for op in family.streams) // _GROUP_ROWS))
+
+
+def partial_bytes(kernel: queue.KernelOp) -> int:
+    """What the partial sums of eight warps take, twice, as far as it is more than what is reserved for them anyway."""
+    most = 0
+    for family in kernel.families.values():
+        for op in family.body.block.ops:
+            if isinstance(op, task.MatmulOp) and family.streams:
+                tokens, *inner = task.shape_of(op.x)
+                most = max(most, 2 * 4 * 8 * tokens * _GROUP_ROWS * _groups(family, prod(inner)))
+    return max(0, most - _PARTIAL_RESERVE)

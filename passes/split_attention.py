@@ -1,0 +1,158 @@
+"""`split-attention`: divide the positions that an attention sees among several tasks, for long contexts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, TensorType, f32
+from xdsl.ir import Block, Region, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import PassFailedException
+
+from ..amk_ir.access import Access, Dim
+from ..amk_ir.attrs import BufferKind, DomainAttr
+from ..amk_ir.linear import Linear
+from ..dialects import task
+from .family_bodies import ProgramIndex, programs
+from .names import NameTable
+from .tiling import Tile, tiled_body
+
+PART, HEAD, SLICE = "part", "head", "slice"
+"""Domain indices: of the parts; of the heads, and of the slices of a head, that one task merges."""
+_VECTOR = 4
+"""Slices are multiples of 16 bytes."""
+
+
+@dataclass(frozen=True)
+class SplitAttentionPass(ModulePass):
+    """Splits families that store an attention: `parts` tasks for each of theirs, then tasks that merge the results.
+
+    Positions are dealt to the parts in blocks of `block`, so that at any position all parts see about as many. With 0
+    parts, there are as many as give each of `sms` SMs at most one task. One part changes nothing. A task merges a head, or
+    a slice of one if `sms` SMs have one each.
+    """
+
+    name = "split-attention"
+
+    parts: int = 0
+    block: int = 64
+    sms: int = 0
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for option, value, least in (("parts", self.parts, 0), ("block", self.block, 1), ("sms", self.sms, 0)):
+            if value < least:
+                raise PassFailedException(f"split-attention: {option} must be at least {least}, found {value}")
+        for program in programs(op):
+            index = ProgramIndex(program)
+            names = NameTable({*index.buffers, *index.families})
+            for name, family in index.families.items():
+                call = index.only_call(name)
+                *_, attention, store = (None, None, *family.body.block.ops)
+                if (
+                    call is not None
+                    and isinstance(attention, task.AttentionOp)
+                    and isinstance(store, task.StoreOp)
+                    and store.value is attention.result
+                    and index.buffers[store.region.buffer].kind.data is BufferKind.SCRATCH
+                    and len(family.stores) == 1
+                    and not {PART, HEAD, SLICE} & {*family.domain.names}
+                ):
+                    self._split(names, index, family, call, attention, store)
+
+    def _split(
+        self,
+        names: NameTable,
+        index: ProgramIndex,
+        family: task.FamilyOp,
+        call: task.CallOp,
+        attention: task.AttentionOp,
+        store: task.StoreOp,
+    ) -> None:
+        domain, bound = family.domain.data, len(call.indices.data)
+        tasks = prod(extent for _, extent in domain[bound:])
+        parts = self.parts or self.sms // tasks
+        shape, region = index.buffers[store.region.buffer].shape, store.region
+        leading, (tokens, heads, _, half) = shape[:-4], shape[-4:]
+        *own, rows, group, second, element = region.dims
+        loops = {name for name, _ in domain[:bound]}
+        whole = tasks * group.size.constant == heads and group.limit is None and rows.extent == tokens
+        if parts < 2 or not whole or any(d.kept or not d.start.names <= loops for d in own):
+            return
+        sums = task.BufferOp(
+            names.unique(f"{region.buffer}_sums"),
+            BufferKind.SCRATCH,
+            TensorType(f32, (*leading, parts, tokens, heads, 2, half)),
+        )
+        stats = task.BufferOp(
+            names.unique(f"{region.buffer}_stats"),
+            BufferKind.SCRATCH,
+            TensorType(f32, (*leading, parts, tokens, heads, 2)),
+        )
+
+        # the tasks of the parts: what the family did, with another result
+        part, pair = Dim(Linear.of(PART), kept=False), Dim(Linear(), Linear(constant=2))
+        partial = task.AttentionPartOp(
+            *attention.operands,
+            scale=attention.scale.value.data,
+            part=Linear.of(PART),
+            parts=parts,
+            block=self.block,
+        )
+        partial.sums.name_hint, partial.stats.name_hint = "sums", "stats"
+        for op in (store, attention):
+            op.detach()
+            op.erase()
+        name = family.sym_name.data
+        searched = task.FamilyOp(names.unique(f"{name}_part"), (*domain, (PART, parts)), Region(Block()))
+        for op in tuple(family.body.block.ops):
+            op.detach()
+            searched.body.block.add_op(op)
+        searched.body.block.add_ops(
+            (
+                partial,
+                task.StoreOp(partial.sums, Access(sums.sym_name.data, (*own, part, rows, group, second, element))),
+                task.StoreOp(partial.stats, Access(stats.sym_name.data, (*own, part, rows, group, pair))),
+            )
+        )
+
+        every = (Dim(Linear(), Linear(constant=parts)), rows, Dim(Linear(), Linear(constant=heads)))
+        all_sums = task.LoadOp(Access(sums.sym_name.data, (*own, *every, second, element)), f32)
+        all_stats = task.LoadOp(Access(stats.sym_name.data, (*own, *every, pair)), f32)
+        merge = task.AttentionMergeOp(all_sums.result, all_stats.result)
+        values: tuple[tuple[SSAValue, str], ...] = (
+            (all_sums.result, "sums"),
+            (all_stats.result, "stats"),
+            (merge.result, region.buffer),
+        )
+        for value, hint in values:
+            value.name_hint = hint
+        target = task.StoreOp(merge.result, Access(region.buffer, (*own, rows, every[2], second, element)))
+        slices = self._slices(heads, half)
+        tile: Tile = (None, Dim(Linear.of(HEAD), Linear(constant=1)), None, None)
+        added = [(HEAD, heads)]
+        if slices > 1:
+            width = half // slices
+            tile = (*tile[:3], Dim(Linear.of(SLICE) * width, Linear(constant=width)))
+            added.append((SLICE, slices))
+        family.properties["domain"] = DomainAttr((*domain[:bound], *added))
+        merged = Block([all_sums, all_stats, merge, target])
+        family.body.detach_block(family.body.block).erase()
+        family.body.add_block(tiled_body(merged, {target: tile}))
+        merged.erase()
+
+        program = family.parent
+        assert program is not None and call.parent is not None
+        last_buffer = [op for op in program.ops if isinstance(op, task.BufferOp)][-1]
+        program.insert_op_after(stats, last_buffer)
+        program.insert_op_after(sums, last_buffer)
+        program.insert_op_before(searched, family)
+        call.parent.insert_op_before(task.CallOp(searched.sym_name.data, call.indices.data), call)
+
+    def _slices(self, heads: int, half: int) -> int:
+        """Slices of a head, so that all slices of all heads have an SM each."""
+        fitting = (
+            n for n in range(half, 1, -1) if half % n == 0 and half // n % _VECTOR == 0 and n * heads <= self.sms
+        )
+        return next(fitting, 1)

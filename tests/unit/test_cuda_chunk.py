@@ -1,0 +1,209 @@
+"""Kernels of several tokens a step against one token a step: the same bits, whatever is held at once."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_emulator import EmulatedKernel
+from cuda_models import CONFIGS, LLAMA_1B, LLAMA_8B, SMOLLM2, RandomWeights, llama_config, verified
+
+from amk.amk_ir.errors import CompileError, ExecutionError, UsageError
+from amk.amk_ir.segments import Segments, plan_segments, rows_bytes
+from amk.amk_ir.targets import TARGETS
+from amk.backends.cuda.backend import CudaBackend
+from amk.backends.cuda.emit import emit_kernel
+from amk.backends.cuda.pack import packed_weights
+from amk.backends.reference.backend import ReferenceBackend
+from amk.passes.verify_schedule import VerifiedKernel
+
+emulated_only = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+TOKENS = [5, 17, 99, 3, 250, 1, 42, 8, 7, 11, 13, 200, 5, 5, 60, 61]
+
+
+def emulate(config: dict[str, Any], tokens: int, folder: Path, **options: Any) -> EmulatedKernel:
+    kernel = verified(config, sms=3, tokens=tokens, **options).kernel
+    folder.mkdir()
+    emitted = emit_kernel(kernel)
+    return EmulatedKernel(emitted, packed_weights(emitted.plan, RandomWeights(kernel)), folder)
+
+
+def ids(tokens: list[int]) -> dict[str, np.ndarray]:
+    return {"token": np.array(tokens, np.int32)}
+
+
+@emulated_only
+@pytest.mark.parametrize(
+    ("name", "tokens", "handoff"),
+    [("gqa", 8, "auto"), ("mha", 4, "counter"), ("odd", 3, "auto")],
+)
+def test_rows_have_the_bits_of_single_tokens(name: str, tokens: int, handoff: str, tmp_path: Path) -> None:
+    single = emulate(CONFIGS[name], 1, tmp_path / "single", handoff=handoff)
+    several = emulate(CONFIGS[name], tokens, tmp_path / "several", handoff=handoff)
+    for first in range(0, 2 * tokens, tokens):
+        found = several.step(ids(TOKENS[first : first + tokens]), first, seed=first)
+        for row in range(tokens):
+            expected = single.step(ids([TOKENS[first + row]]), first + row)
+            assert np.array_equal(found["logits"][row], expected["logits"][0])
+            assert found["next_token"][row] == expected["next_token"][0]
+    for cache in ("b_k_cache", "b_v_cache"):
+        assert np.array_equal(several.arrays[cache], single.arrays[cache])
+
+
+# mlp: rows of so many elements, of which eight do not fit into shared memory
+WIDE = {"whole segments": 8192, "a short last segment": 4704, "padding": 4700}
+
+
+@emulated_only
+@pytest.mark.parametrize("mlp", WIDE.values(), ids=WIDE)
+def test_segments_change_no_bit(mlp: int, tmp_path: Path) -> None:
+    config = llama_config(32, mlp, 1, 2, 1, 16, 300)
+    single, several = (emulate(config, n, tmp_path / str(n)) for n in (1, 8))
+    assert "multiply_segment<" in (tmp_path / "8" / "kernel.cpp").read_text().partition("amk_step(")[2]
+    found = several.step(ids(TOKENS[:8]), 0)
+    for row, token in enumerate(TOKENS[:8]):
+        assert np.array_equal(found["logits"][row], single.step(ids([token]), row)["logits"][0])
+
+
+def test_rows_that_cannot_be_cut_are_refused() -> None:
+    with pytest.raises(CompileError, match="family @linear_down: its activations do not fit.*fewer tokens"):
+        emit_kernel(verified(llama_config(32, 4690, 1, 2, 1, 16, 300), sms=3, tokens=8).kernel)
+
+
+@emulated_only
+def test_without_outputs_the_cache_is_the_same(tmp_path: Path) -> None:
+    whole = emulate(CONFIGS["mha"], 8, tmp_path / "whole")
+    filler = emulate(CONFIGS["mha"], 8, tmp_path / "filler", outputs=False)
+    assert not any(b.kind == "output" for b in filler.plan.buffers)
+    assert not any(b.source is not None and "lm_head" in str(b.source) for b in filler.plan.weights)
+    for first in (0, 8):
+        whole.step(ids(TOKENS[first : first + 8]), first)
+        filler.step(ids(TOKENS[first : first + 8]), first)
+    for cache in ("b_k_cache", "b_v_cache"):
+        assert np.array_equal(whole.arrays[cache], filler.arrays[cache])
+
+
+@pytest.mark.parametrize("k_blocks", [129, 137, 256, 344, 448, 1000])
+@pytest.mark.parametrize("groups", [1, 2, 3, 4])
+@pytest.mark.parametrize("tokens", [5, 8])
+def test_segments_cover_and_fit(tokens: int, groups: int, k_blocks: int) -> None:
+    shared = 232448
+    chunk = 32 // groups
+    segments = plan_segments(tokens, k_blocks, chunk, groups, 4, shared)
+    if rows_bytes(tokens, k_blocks) <= shared * 4 // 7:
+        assert segments is None
+        return
+    assert segments is not None
+    assert segments.blocks % chunk == 0
+    assert (segments.count - 1) * segments.blocks + segments.last_blocks == k_blocks
+    assert 0 < segments.last_blocks <= segments.blocks
+    assert rows_bytes(tokens, segments.blocks) <= shared * 2 // 7
+    assert segments.bytes <= shared * 4 // 7
+
+
+def test_known_segments() -> None:
+    """Down of Llama-3.2-1B and 3.1-8B on an H100: four segments of 2048 elements; seven."""
+    assert plan_segments(8, 256, 16, 2, 1, 232448) == Segments(8, 256, 64, 2, 1)
+    found = plan_segments(8, 448, 32, 1, 4, 232448)
+    assert found is not None
+    assert (found.count, found.blocks, found.batch) == (7, 64, 4)
+    assert plan_segments(1, 448, 32, 1, 4, 232448) is None
+
+
+def pair(config: dict[str, Any], sms: int = 3, **options: Any) -> tuple[VerifiedKernel, VerifiedKernel]:
+    """A kernel of one token a step, and one of eight without outputs."""
+    single = verified(config, sms=sms)
+    return single, verified(config, **{"sms": sms, "tokens": 8, "outputs": False, **options})
+
+
+@emulated_only
+@pytest.mark.parametrize("name", ["gqa", "mha"])
+def test_a_prompt_fills_the_cache_of_the_other_kernel(name: str, tmp_path: Path) -> None:
+    """Whole chunks, a padded one, and the last token alone: the bits of token by token. Tied, the embedding is read where
+    the other kernel streams its head from."""
+    single, several = (k.kernel for k in pair(CONFIGS[name]))
+    weights = RandomWeights(single)
+    for folder in ("one", "two", "three"):
+        (tmp_path / folder).mkdir()
+    emitted = emit_kernel(single)
+    expected = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path / "one")
+    for pos, token in enumerate(TOKENS):
+        logits = expected.step(ids([token]), pos)["logits"]
+    kernel = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path / "two")
+    chunk = EmulatedKernel(emit_kernel(several, resident=emitted.plan), (), tmp_path / "three", beside=kernel)
+    chunk.step(ids(TOKENS[:8]), 0)
+    chunk.step(ids([*TOKENS[8:15], 0]), 8)
+    assert np.array_equal(kernel.step(ids(TOKENS[15:]), 15)["logits"], logits)
+    borrowed = [s for s in chunk.plan.streams if s.family == "linear_logits"]
+    assert bool(borrowed) == (name == "gqa")
+
+
+@pytest.mark.parametrize("config", [SMOLLM2, LLAMA_1B, LLAMA_8B], ids=["smollm2", "1b", "8b"])
+def test_real_shapes_share_their_weights(config: dict[str, Any]) -> None:
+    single, several = pair(config, 132)
+    plan = emit_kernel(single.kernel).plan
+    chunk = emit_kernel(several.kernel, resident=plan).plan
+    assert chunk.dynamic_shared <= TARGETS["sm_90a"].shared_memory_per_block
+    assert not {s.family for s in chunk.streams} - {s.family for s in plan.streams}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rows": 16}, "packed weights of family @linear_.* stored otherwise"),
+        ({"kv_dtype": "f32"}, "state @k_cache: are stored otherwise"),
+        ({"target": "sm_80"}, "differ in target: sm_80 and sm_90a"),
+    ],
+)
+def test_kernels_that_cannot_share_are_refused(options: dict[str, Any], message: str) -> None:
+    single, several = pair(CONFIGS["mha"], **options)
+    with pytest.raises(CompileError, match=message):
+        emit_kernel(several.kernel, resident=emit_kernel(single.kernel).plan)
+
+
+def test_another_length_cannot_share() -> None:
+    several = verified({**CONFIGS["mha"], "max_position_embeddings": 32}, sms=3, tokens=8, outputs=False)
+    with pytest.raises(CompileError, match="differ in max_seq: 32 and 64"):
+        emit_kernel(several.kernel, resident=emit_kernel(verified(CONFIGS["mha"], sms=3).kernel).plan)
+
+
+@pytest.mark.parametrize("tokens", [3, 8])
+def test_the_reference_feeds_a_prompt(tokens: int) -> None:
+    single = verified(CONFIGS["mha"], sms=3)
+    several = verified(CONFIGS["mha"], sms=3, tokens=tokens, outputs=False)
+    weights = RandomWeights(single.kernel)
+    backend = ReferenceBackend(checked=True)
+    expected, found = backend.load(single, weights), backend.load(single, weights, chunk=several)
+    assert (expected.chunk, found.chunk) == (1, tokens)
+    pos = 0
+    while pos < len(TOKENS):
+        count = min(tokens, len(TOKENS) - pos)
+        found.feed(TOKENS[pos : pos + count], pos)
+        for token in TOKENS[pos : pos + count]:
+            expected.feed([token], pos)
+            pos += 1
+    a, b = expected.step(9, pos), found.step(9, pos)
+    assert a[0] == b[0]
+    assert np.abs(a[1] - b[1]).max() <= 1e-5 * np.abs(a[1]).max()
+    with pytest.raises(ExecutionError, match=f"1 to {tokens} tokens are fed at a time, found {tokens + 1}"):
+        found.feed([1] * (tokens + 1), pos)
+    # near the end of the cache a padded step has no room: the tokens are run one by one
+    for first in range(pos + 1, 62):
+        found.step(1, first)
+    found.feed([1, 2], 62)
+    assert found.step(1, 63)[1].shape == (300,)
+
+
+def test_a_chunk_with_outputs_is_refused() -> None:
+    single, several = verified(CONFIGS["mha"], sms=3), verified(CONFIGS["mha"], sms=3, tokens=2)
+    with pytest.raises(UsageError, match="without outputs, @model has 2 tokens and 2 outputs"):
+        ReferenceBackend().load(single, RandomWeights(single.kernel), chunk=several)
+
+
+@pytest.mark.parametrize("target", [name for name, target in TARGETS.items() if target.is_cuda])
+def test_chunks_compile_for_all_targets(target: str) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc")
+    single, several = (verified(CONFIGS["gqa"], target, sms=8, tokens=n, outputs=n == 1) for n in (1, 8))
+    backend = CudaBackend()
+    assert backend.compile_chunk(several, backend.compile(single).plan).resources.spill_stores == 0

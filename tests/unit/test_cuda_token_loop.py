@@ -1,0 +1,202 @@
+"""Several steps in one launch: emulated against one step a launch, and what is refused."""
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuda_emulator import EmulatedKernel
+from cuda_kernels import SMOLLM2, Shape, kernel_text
+from cuda_models import CONFIGS, RandomWeights, llama_config, verified
+from xdsl.parser import Parser
+
+from amk.amk_ir.errors import CompileError, StuckWaitError, UsageError
+from amk.amk_ir.targets import TARGETS
+from amk.backends.cuda.backend import CudaBackend
+from amk.backends.cuda.emit import DroppedSignal, emit_kernel
+from amk.backends.cuda.pack import packed_weights
+from amk.backends.cuda.parameters import MAX_STOPS, Launch
+from amk.backends.cuda.sent_tokens import count_sent, sent_token
+from amk.backends.cuda.stuck import RECORD_WORDS, stuck_error
+from amk.backends.reference.backend import ReferenceBackend
+from amk.dialects.queue import KernelOp
+from amk.runtime.compile import find_kernel, new_context
+
+CUDA_TARGETS = [name for name, target in TARGETS.items() if target.is_cuda]
+emulated_only = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+
+def parse(shape: Shape) -> KernelOp:
+    return find_kernel(Parser(new_context(), kernel_text(shape)).parse_module())
+
+
+def emulate(kernel: KernelOp, folder: Path, drop: DroppedSignal | None = None, limit: float = 60.0) -> EmulatedKernel:
+    folder.mkdir(exist_ok=True)
+    emitted = emit_kernel(kernel, drop, token_loop=True)
+    return EmulatedKernel(emitted, packed_weights(emitted.plan, RandomWeights(kernel)), folder, limit)
+
+
+def ids(token: int) -> dict[str, np.ndarray]:
+    return {"token": np.array([token], np.int32)}
+
+
+def one_by_one(kernel: EmulatedKernel, token: int, pos: int, count: int) -> list[int]:
+    found = [token]
+    for n in range(count):
+        found.append(int(kernel.step(ids(found[-1]), pos + n)["next_token"][0]))
+    return found[1:]
+
+
+@emulated_only
+@pytest.mark.parametrize("handoff", ["auto", "counter"])
+@pytest.mark.parametrize("name", ["mha", "odd"])
+def test_the_same_tokens_as_one_step_a_launch(name: str, handoff: str, tmp_path: Path) -> None:
+    """Launches of any length, one after the other, leave the same tokens, logits and cache.
+
+    The last one writes position 16, before which the ring has no rows to stream: the next steps stream what it wrote.
+    """
+    kernel = verified(CONFIGS[name], sms=3, handoff=handoff).kernel
+    single = emulate(kernel, tmp_path / "single")
+    expected = one_by_one(single, 5, 0, 19)
+    several = emulate(kernel, tmp_path / "several")
+    tokens = [5]
+    starts = (0, 1, 5, 7, 8, 19)
+    for first, last in pairwise(starts):
+        if last - first == 1:
+            tokens += one_by_one(several, tokens[-1], first, 1)
+        else:
+            tokens += several.steps(ids(tokens[-1]), first, last - first, seed=first)
+    assert tokens[1:] == expected
+    assert several.epoch == single.epoch == 19
+    for name in ("b_logits", "b_k_cache", "b_v_cache"):
+        assert np.array_equal(several.arrays[name], single.arrays[name]), name
+
+
+@emulated_only
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stop_token_ends_the_launch(seed: int, tmp_path: Path) -> None:
+    """Nothing of a further step is done, and the next launch goes on from there."""
+    kernel = verified(CONFIGS["mha"], sms=4).kernel
+    expected = one_by_one(emulate(kernel, tmp_path / "single"), 7, 0, 6)
+    stop = expected[3]
+    first = expected.index(stop)
+    several = emulate(kernel, tmp_path / "several")
+    assert several.steps(ids(7), 0, 6, [299, stop, 0 if stop else 1], seed) == expected[: first + 1]
+    assert several.epoch == first + 1
+    assert several.arrays["arrivals"].view(np.uint32)[0] == 4 * (first + 1)
+    storage = next(b for b in several.plan.buffers if b.name == "k_cache")
+    assert storage.cache is not None
+    cache = storage.cache.rows(several.arrays["b_k_cache"].view(np.uint16)).reshape(2, 64, -1)
+    assert cache[:, : first + 1].any(axis=-1).all()
+    assert not cache[:, first + 1 :].any()
+    assert several.steps(ids(expected[first]), first + 1, 5 - first, (), seed) == expected[first + 1 :]
+
+
+@emulated_only
+def test_a_stop_after_the_last_step(tmp_path: Path) -> None:
+    kernel = verified(CONFIGS["mha"], sms=2).kernel
+    several = emulate(kernel, tmp_path)
+    tokens = several.steps(ids(7), 0, 3)
+    again = emulate(kernel, tmp_path / "again")
+    stop = next(t for t in tokens if tokens.index(t) == len(tokens) - 1)
+    assert again.steps(ids(7), 0, 3, [stop]) == tokens
+
+
+@emulated_only
+def test_more_sms_than_tasks(tmp_path: Path) -> None:
+    """An SM without any task takes part in the ends of steps only."""
+    kernel = parse(Shape(sms=20, layers=1))
+    expected = one_by_one(emulate(kernel, tmp_path / "single"), 3, 0, 4)
+    assert emulate(kernel, tmp_path / "several").steps(ids(3), 0, 4) == expected
+
+
+@emulated_only
+@pytest.mark.parametrize("handoff", ["auto", "counter"])
+def test_a_missing_signal_in_a_later_step_is_reported(handoff: str, tmp_path: Path) -> None:
+    """The error names the step; tokens of steps that ended came before it, and none after."""
+    kernel = verified(llama_config(), sms=3, handoff=handoff).kernel
+    counter = next(iter(kernel.counters))
+    emulated = emulate(kernel, tmp_path / "broken", DroppedSignal(counter, 1, step=2), limit=0.5)
+    with pytest.raises(StuckWaitError, match=rf"at position 6 .*@{counter}\[.*expected 3 signals in this step, seen 2"):
+        emulated.steps(ids(1), 4, 6)
+    assert count_sent(emulated.sent, 6, 1) == 2
+    assert [sent_token(emulated.sent, n, 1) for n in range(2)] == one_by_one(
+        emulate(kernel, tmp_path / "whole"), 1, 4, 2
+    )
+
+
+def test_an_end_of_a_step_that_is_not_reached_is_named() -> None:
+    plan = emit_kernel(parse(Shape()), token_loop=True).plan
+    number = next(i for i, o in enumerate(plan.operations) if o.text == "the end of a step")
+    records = np.zeros((plan.grid, 2, RECORD_WORDS), np.uint32)
+    records[0, 0] = [1, number, 5, 0, 9, 8, 17, 0, 2]
+    text = str(stuck_error(plan, records, epoch=5, pos=10, limit_s=2.0))
+    assert "stopped at position 12" in text
+    assert "SM 0 waited at 'the end of a step' until all SMs had ended the step, which 1 had not" in text
+
+
+def test_the_earliest_step_is_the_cause() -> None:
+    plan = emit_kernel(parse(Shape()), token_loop=True).plan
+    operation = next(i for i, o in enumerate(plan.operations) if o.text.startswith("queue.wait"))
+    records = np.zeros((plan.grid, 2, RECORD_WORDS), np.uint32)
+    records[0, 0] = [1, operation, 1, 0, 7 * 3 + 3, 7 * 3, 2, 0, 3]
+    records[1, 0] = [1, operation, 1, 0, 6 * 3 + 3, 6 * 3 + 1, 9, 0, 2]
+    text = str(stuck_error(plan, records, epoch=5, pos=0, limit_s=2.0))
+    assert "stopped at position 2" in text
+    assert "SM 1 waited" in text
+    assert "expected 3 signals in this step, seen 1" in text
+
+
+@pytest.mark.parametrize(
+    ("launch", "message"),
+    [
+        (Launch(0, 1, 0), "one step or more, found 0"),
+        (Launch(30, 1, 3), "3 steps can start at positions 0 to 29, found 30"),
+        (Launch(-1, 1), "1 steps can start at positions 0 to 31, found -1"),
+        (Launch(0, 1, 2, tuple(range(MAX_STOPS + 1))), "at most 32 stop tokens, found 33"),
+    ],
+)
+def test_launches_that_are_refused(launch: Launch, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        launch.check(emit_kernel(parse(Shape()), token_loop=True).plan)
+
+
+def test_a_kernel_without_the_loop_runs_one_step_a_launch() -> None:
+    plan = emit_kernel(parse(Shape())).plan
+    Launch(31, 1).check(plan)
+    with pytest.raises(UsageError, match="runs one step a launch"):
+        Launch(0, 1, 2).check(plan)
+
+
+def test_steps_of_several_tokens_have_no_loop() -> None:
+    with pytest.raises(CompileError, match="found 4 tokens a step, 1 inputs and 1 i32 outputs"):
+        emit_kernel(parse(Shape(tokens=4)), token_loop=True)
+
+
+def test_a_kernel_without_the_option_is_as_before() -> None:
+    source = emit_kernel(parse(Shape())).source
+    assert "token_loop.cuh" not in source
+    assert "while (true)" not in source.partition('extern "C"')[2]
+
+
+@pytest.mark.parametrize("target", CUDA_TARGETS)
+def test_it_compiles_for_all_targets(target: str) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc")
+    backend = CudaBackend(token_loop=True)
+    config = llama_config(SMOLLM2.width, 1536, 30, 9, 3, 64, 49152, 2048)
+    compiled = backend.compile(verified(config, target, sms=TARGETS[target].num_sms))
+    assert compiled.plan.token_loop is not None
+    assert compiled.resources.spill_stores == 0
+
+
+def test_the_reference_runs_the_same_steps() -> None:
+    kernel = verified(CONFIGS["mha"], sms=3)
+    weights = RandomWeights(kernel.kernel)
+    single, several = (ReferenceBackend().load(kernel, weights) for _ in range(2))
+    token, expected = 5, []
+    for pos in range(8):
+        token = single.step(token, pos)[0]
+        expected.append(token)
+    assert list(several.steps(5, 0, 8)) == expected
+    assert list(several.steps(expected[2], 3, 5, {expected[5]})) == expected[3 : expected.index(expected[5], 3) + 1]
