@@ -11,6 +11,11 @@
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{target=sm_80 sms=5 rows=4 handoff=counter stages=3 bytes=2048 in-flight=2}' > %t.pipeline.mlir
 // RUN: diff %t.pipeline.mlir %t.queue.mlir
 
+// With quantised weights.
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=5 weights="int4:g8:zp" head=int8}' > %t.pipeline.mlir
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'quantize-weights{format="int4:g8:zp" head=int8},graph-to-queue{sms=5}' > %t.parts.mlir
+// RUN: diff %t.pipeline.mlir %t.parts.mlir
+
 // What they make is accepted, in both forms.
 // RUN: amk-opt %t.queue.mlir -p verify-schedule,expand-queues,verify-schedule > /dev/null
 
