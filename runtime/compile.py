@@ -30,6 +30,10 @@ def new_context() -> Context:
     return context
 
 
+FAR = 256
+"""Position from which attention is better divided among more SMs than there are KV heads (measured on an H100)."""
+
+
 def plan(
     model: ModuleOp,
     target: Target,

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..amk_ir.errors import StorageError, UsageError
+from ..dialects.graph import WeightOp
 from ..frontends.import_model import ImportedModel
 from .cache import CACHE_VARIABLE, cache_folder, compiler_fingerprint, digest
 from .files import storage_error, write_atomically
+from .footprint import model_of
 from .pass_options import PassOptions, check_options
 
 FORMAT = 1
@@ -49,10 +51,17 @@ class TunedRecord:
 
 
 def tuned_shape(model: ImportedModel) -> dict[str, Any]:
-    """What a model's best options depend on: its dimensions and dtypes, by name, in a fixed order."""
+    """What a model's best options depend on: its dimensions and dtypes, by name, in a fixed order.
+
+    weight_types: a digest of the types of all weights, which do not all have the same one.
+    """
     shape = {f.name: getattr(model.config, f.name) for f in dataclasses.fields(model.config)}
     shape = {name: value for name, value in shape.items() if name not in _NO_MATTER}
-    return shape | {"weights": model.weight_dtype, "kv": model.kv_dtype}
+    types = [
+        f"{op.sym_name.data} {op.type}" for op in model_of(model.module).body.block.ops if isinstance(op, WeightOp)
+    ]
+    digits = digest("\n".join(types).encode())[:12]
+    return shape | {"weights": model.weight_dtype, "kv": model.kv_dtype, "weight_types": digits}
 
 
 class TunedStore:

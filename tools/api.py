@@ -11,6 +11,7 @@ from ..amk_ir.errors import TargetError, UsageError
 from ..amk_ir.targets import Target, get_target
 from ..frontends.import_model import ImportedModel, import_model
 from ..runtime.backend import Backend, Progress, no_progress
+from ..runtime.compile import FAR
 from ..runtime.pass_options import PassOptions
 from ..runtime.sampling import Sampling
 from ..runtime.session import Session, check_steps_per_launch
@@ -134,18 +135,22 @@ def open_session(
     options: PassOptions | None = None,
     steps_per_launch: int = 1,
     chunk: int = 1,
+    far_from: int | None = None,
     progress: Progress = no_progress,
 ) -> Session:
     """Compiles `model`, loads its weights and returns a session: token ids in, token ids out.
 
     target: what to compile for (default: what the backend runs on). sms: size of the grid (default: all SMs). options:
-    of the passes (default: without `sms`, what `amk tune` found; {}: those of the passes).
-    steps_per_launch: tokens that one launch generates at most; more than one takes the best token always.
-    chunk: tokens of a prompt that are run at once; more than one takes a second kernel.
+    of the passes (default: without `sms`, what `amk tune` found; {}: those of the passes). steps_per_launch: tokens that
+    one launch generates at most; more than one takes the best token always. chunk: tokens of a prompt that are run at
+    once; more than one takes a second kernel. far_from: position from which a kernel takes over that divides attention
+    among all SMs (default: 256 with the backend cuda, never with the reference backend).
     """
     from .tuned import choose_options
 
     check_steps_per_launch(steps_per_launch)
+    if far_from is not None and far_from < 1:
+        raise UsageError(f"far-from: expected position 1 or later, found {far_from}")
     if chunk < 1:
         raise UsageError(f"chunk: expected 1 token or more, found {chunk}")
     if not isinstance(model, ImportedModel):
@@ -156,10 +161,15 @@ def open_session(
     if not isinstance(target, Target):
         target = choose_target(backend, target)
     choice = choose_options(model, target, sms=sms, options=options)
+    if far_from is None:
+        far_from = FAR if target.is_cuda else model.max_seq
     with choice.blamed():
         kernel = choice.plan(model, target)
-        several = choice.plan(model.with_tokens(chunk), target, outputs=False) if chunk > 1 else None
-        executable = make_backend(backend, steps_per_launch).load(kernel, model.checkpoint, progress, chunk=several)
+        several = choice.plan_chunk(model, target, chunk) if chunk > 1 else None
+        far = (choice.plan_far(model, target), far_from) if far_from < model.max_seq else None
+        executable = make_backend(backend, steps_per_launch).load(
+            kernel, model.checkpoint, progress, chunk=several, far=far
+        )
     return Session(executable, vocab_size=model.config.vocab, max_seq=model.max_seq, steps_per_launch=steps_per_launch)
 
 

@@ -81,7 +81,8 @@ def compile_model(
 ) -> CompileResult:
     """Compiles `model` into `folder`, which appears whole or not at all; needs no GPU. sms, options: `choose_options`.
 
-    token_loop: make a kernel that can run several steps a launch. A folder that already holds exactly this is checked and left as it is; a damaged one is replaced.
+    token_loop: make a kernel that can run several steps a launch. A folder that already holds exactly this is checked and
+    left as it is; a damaged one is replaced.
 
     Raises:
         CompileError, ScheduleError, StorageError, ArtifactError, CheckpointError: see the modules below.

@@ -14,6 +14,9 @@ from ..runtime.compile import plan
 from ..runtime.pass_options import PassOptions, options_text
 from ..runtime.tuned import TunedRecord, TunedStore, tuned_shape
 
+_LAYOUT = ("rows", "tasks", "widest", "bytes")
+"""Options that decide how weights are packed, which two kernels have to agree on to share them."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -32,6 +35,19 @@ class Choice:
     def plan(self, model: ImportedModel, target: Target, *, outputs: bool = True) -> VerifiedKernel:
         """The verified kernel of `model`; outputs and errors as `runtime.compile.plan`."""
         return plan(model.module, target, self.sms, self.options, outputs=outputs)
+
+    def plan_chunk(self, model: ImportedModel, target: Target, tokens: int) -> VerifiedKernel:
+        """The verified kernel that takes `tokens` tokens of a prompt, beside that of `plan`; errors as there.
+
+        It packs the weights in the same way. What was chosen for the ring and the attention of one token has no meaning
+        for it: its activations leave less room for stages.
+        """
+        shared = {name: value for name, value in self.options.items() if name in _LAYOUT}
+        return plan(model.with_tokens(tokens).module, target, self.sms, shared, outputs=False)
+
+    def plan_far(self, model: ImportedModel, target: Target) -> VerifiedKernel:
+        """The verified kernel for long contexts, in which all SMs share the work of attention; errors as `plan`."""
+        return plan(model.module, target, self.sms, {**self.options, "parts": 0})
 
     @contextmanager
     def blamed(self) -> Generator[None]:

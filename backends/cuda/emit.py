@@ -38,7 +38,7 @@ LOADS_OF_ROWS = (Loads(4), Loads(3), Loads(2))
 """The same for steps of several tokens."""
 PARTIAL_BYTES = 3072
 """Shared memory for the partial sums of one batch of tasks; there are two such buffers."""
-CONTROL_BYTES = 1024
+CONTROL_BYTES = 1536
 """Shared memory, at most, of barriers, reductions and what waits need."""
 ENTRY = "amk_step"
 """Name of the kernel's entry function."""

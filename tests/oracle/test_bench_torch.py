@@ -114,6 +114,7 @@ def test_the_compiled_step(model: BenchModel):
     half = divergence(expected.bf16[CONTEXT][None], expected.logits[CONTEXT][None]).relative_error
     assert found.relative_error is not None
     assert found.relative_error < 3 * half
+    assert found.prepared_s is not None and found.prepared_s > 0
     assert "mode default, CUDA graph" in found.what
 
 

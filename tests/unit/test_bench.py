@@ -240,6 +240,7 @@ def test_measure(shape: BenchModel):
         assert context.check.bf16 is not None
         assert context.check.ours.relative_error < context.check.bf16.relative_error
     assert result.memory.used == 20000
+    assert result.memory.weights == 1200
     assert result.memory.kv == 2 * 2 * 64 * 2 * 8 * 2, "k and v, layers, positions, heads, elements, bytes"
     assert result.launches == Launches(2500, 0)
     assert engine.launches >= 2500 + 2 * 7
@@ -251,7 +252,9 @@ def test_bytes(shape: BenchModel):
     hidden, mlp, vocab, layers = 32, 64, 50, 2
     matrices = layers * (hidden * (32 + 16 + 16) + 32 * hidden + 3 * hidden * mlp) + vocab * hidden
     vectors = layers * 2 * hidden + hidden
-    assert step_bytes(shape.model, 0, 16) == 2 * matrices + 4 * vectors + 17 * 2 * 2 * 2 * 8 * 2
+    kv = 17 * 2 * 2 * 2 * 8 * 2
+    assert step_bytes(shape.model, 10**9, 16) == 2 * matrices + 4 * vectors + kv, "nobody has to read padding"
+    assert step_bytes(shape.model, 1000, 16) == 1000 + kv
 
 
 def test_wrong_logits(shape: BenchModel):
@@ -439,7 +442,8 @@ def test_the_command(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr()
     assert printed.out.startswith("NVIDIA H100 80GB HBM3, sm_90a, 132 SMs; read peak 3,000 GB/s")
     assert "pass options: rows=16" in " ".join(printed.out.split())
-    assert printed.err == f"{tiny_model} ...\n"
+    stages = [line.rpartition(" s: ")[2] for line in printed.err.splitlines()]
+    assert stages == ["running the text", "launching", "loading weights", "reference backend"]
     content = json.loads(out.read_text())
     assert content["ok"] is True
     assert content["arguments"]["repeat"] == 5

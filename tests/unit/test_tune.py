@@ -19,13 +19,13 @@ from amk.tools.tune.report import report_lines, to_json
 from amk.tools.tune.search import Found, Search
 from amk.tools.tune.space import Axis, Candidate, axes
 
-AXES = [Axis("in_flight", (3, 2, 4, 5)), Axis("rows", (8, 16)), Axis("handoff", ("auto", "counter"))]
+AXES = [Axis("widest", (32, 16, 64, 128)), Axis("rows", (8, 16)), Axis("handoff", ("auto", "counter"))]
 VOCAB = 50
 
 
 def cost(candidate: Candidate, pos: int) -> float:
-    """Best: in-flight=4 with rows=16; each alone brings less."""
-    us = 100 + pos / 10 + 2 * abs(candidate.value("in_flight") - 4)
+    """Best: widest=64 with rows=16; each alone brings less."""
+    us = 100 + pos / 10 + {16: 4, 32: 2, 64: 0, 128: 2}[candidate.value("widest")]
     us *= 0.95 if candidate.value("rows") == 16 else 1
     return us * (1.2 if candidate.value("handoff") == "counter" else 1)
 
@@ -43,12 +43,12 @@ def test_the_best_is_found(noise: float):
     """Also with times that scatter by 2%."""
     workshop = FakeWorkshop(cost, noise=noise)
     found = search(workshop).run()
-    assert found.best == Candidate({"in_flight": 4, "rows": 16})
+    assert found.best == Candidate({"rows": 16, "widest": 64})
     assert found.is_complete
     assert found.final is not None and found.final.is_won
     assert found.final.ratio == pytest.approx(cost(found.best, 16) / cost(Candidate(), 16), rel=0.01)
-    assert verdicts(found)["in-flight=4"] == verdicts(found)["in-flight=4 rows=16"] == "faster"
-    assert verdicts(found)["in-flight=2"] == "slower"
+    assert verdicts(found)["widest=64"] == verdicts(found)["rows=16 widest=64"] == "faster"
+    assert verdicts(found)["widest=16"] == "slower"
     assert all(engine.closed for engine in workshop.engines)
 
 
@@ -60,7 +60,7 @@ def test_where_memory_lies_wins_nothing():
 
     found = search(FakeWorkshop(us, place=lambda number: 0.985 if number else 1.0)).run()
     assert found.same is not None and found.same.ratio == pytest.approx(0.985)
-    assert verdicts(found)["in-flight=4"] == "slower"
+    assert verdicts(found)["widest=64"] == "slower"
     assert found.best == Candidate({"rows": 16})
 
 
@@ -150,7 +150,7 @@ def test_wrong_logits_cannot_win():
 
 def test_rounding_may_differ():
     found = search(FakeWorkshop(cost, loads=lambda c: {} if c.is_default else {"offset": 1e-3})).run()
-    assert found.best == Candidate({"in_flight": 4, "rows": 16})
+    assert found.best == Candidate({"rows": 16, "widest": 64})
 
 
 def test_logits_that_are_not_numbers_cannot_win():
@@ -217,7 +217,7 @@ def test_the_budget_is_kept():
 
 
 def test_it_begins_with_what_was_found_before():
-    before = Candidate({"in_flight": 4, "rows": 16})
+    before = Candidate({"rows": 16, "widest": 64})
     found = search(FakeWorkshop(cost), first=before).run()
     assert (found.trials[0].axis, found.trials[0].verdict) == ("found before", "faster")
     assert found.best == before
@@ -250,7 +250,7 @@ def test_no_room_for_the_last_race():
         return DeviceError("out of device memory") if count["defaults"] > 2 else {}
 
     found = search(FakeWorkshop(cost, loads=loads)).run()
-    assert found.best == Candidate({"in_flight": 4, "rows": 16})
+    assert found.best == Candidate({"rows": 16, "widest": 64})
     assert found.final is None
     assert found.best_us < found.default_us
 
@@ -275,9 +275,9 @@ def test_chosen_axes():
 
 
 def test_candidates():
-    candidate = Candidate().replaced("in_flight", 4).replaced("sms", 66)
-    assert (str(candidate), candidate.value("in_flight"), candidate.value("sms")) == ("in-flight=4 sms=66", 4, 66)
-    assert candidate.replaced("in_flight", 3).replaced("sms", None) == Candidate()
+    candidate = Candidate().replaced("widest", 64).replaced("sms", 66)
+    assert (str(candidate), candidate.value("widest"), candidate.value("sms")) == ("widest=64 sms=66", 64, 66)
+    assert candidate.replaced("widest", 32).replaced("sms", None) == Candidate()
     assert (str(Candidate()), str(Candidate({}, 66))) == ("defaults", "sms=66")
 
 
@@ -298,7 +298,7 @@ def test_the_result_is_kept(model: ImportedModel, tmp_path: Path, capsys: pytest
         "sm_90a",
         132,
         tuned_shape(model),
-        {"in_flight": 4, "rows": 16},
+        {"rows": 16, "widest": 64},
         None,
         (16,),
         found.default_us,
@@ -307,7 +307,7 @@ def test_the_result_is_kept(model: ImportedModel, tmp_path: Path, capsys: pytest
     )
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == len(found.trials)
-    assert lines[0].startswith("in-flight=2: slower (+1.9%) [")
+    assert lines[0].startswith("widest=16: slower (+1.9%) [")
 
 
 def test_that_the_defaults_are_best_is_kept_too(model: ImportedModel, tmp_path: Path):
@@ -321,14 +321,14 @@ def test_what_was_won_before_an_error_is_kept(model: ImportedModel, tmp_path: Pa
     store = TunedStore(tmp_path)
 
     def loads(candidate: Candidate):
-        if str(candidate) == "in-flight=4":
+        if str(candidate) == "widest=64":
             return {"error": KeyboardInterrupt(), "fails_after": 30}
         return {}
 
     with pytest.raises(KeyboardInterrupt):
         tune(search(FakeWorkshop(cost, loads=loads)), store, FakeDevice(), model)
     (record,) = store.find_all("sm_90a", tuned_shape(model))
-    assert record.options == {"in_flight": 4}
+    assert record.options == {"widest": 64}
 
 
 LONG = "/models/" + "a-folder-with-a-long-name/" * 5
@@ -345,8 +345,8 @@ def test_the_report(name: str, refuse: bool):
     lines = list(report_lines(name, found, AXES, (16, 4_000), None))
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
-    assert "in-flight   3 -> 4" in text
-    assert ("refused: in-flight=4 rows=16: spills many" in text) == refuse
+    assert "widest      32 -> 64" in text
+    assert ("refused: rows=16 widest=64: spills many" in text) == refuse
     assert "rows        8 -> 16" in text or refuse
     assert "handoff     auto stays, counter:" in text
     assert "by default" in text
@@ -355,11 +355,11 @@ def test_the_report(name: str, refuse: bool):
 def test_the_json():
     found = search(FakeWorkshop(cost)).run()
     content = json.loads(json.dumps(to_json("tiny", found, (16,), Rules(), {"gpu": "x"}, None), allow_nan=False))
-    assert content["best"] == {"options": {"in_flight": 4, "rows": 16}, "sms": None}
+    assert content["best"] == {"options": {"rows": 16, "widest": 64}, "sms": None}
     assert content["final"]["is_won"] is True
     assert len(content["trials"]) == len(found.trials)
     first = content["trials"][0]
-    assert (first["option"], first["before"], first["after"], first["verdict"]) == ("in-flight", 3, 2, "slower")
+    assert (first["option"], first["before"], first["after"], first["verdict"]) == ("widest", 32, 16, "slower")
     assert len(first["race"]["ratios"]) == Rules().first_rounds
 
 

@@ -32,7 +32,7 @@ def kernel_plan(model: BenchModel, **options: int) -> KernelPlan:
 def test_weights_are_packed_once_for_each_layout(model: BenchModel):
     weights = PackedWeights(model, room=1 << 30)
     plain, other = kernel_plan(model), kernel_plan(model, rows=16)
-    same = kernel_plan(model, in_flight=2)
+    same = kernel_plan(model, in_flight=4)
     for which, packed in ((plain, 1), (same, 1), (other, 2), (plain, 2)):
         found = np.concatenate(list(weights.pieces(which)))
         assert np.array_equal(found, np.concatenate(list(packed_weights(which, model.weights))))
@@ -60,7 +60,7 @@ def test_weights_that_were_packed_in_part_are_not_kept(model: BenchModel):
 
 def test_candidates_are_lowered_and_verified(model: BenchModel):
     workshop = CudaWorkshop(model, TARGET)
-    digests = [workshop.plan(c) for c in (Candidate(), Candidate({"in_flight": 2}), Candidate({}, 66), Candidate())]
+    digests = [workshop.plan(c) for c in (Candidate(), Candidate({"in_flight": 4}), Candidate({}, 66), Candidate())]
     assert len(set(digests)) == 3
     assert digests[0] == digests[3]
     with pytest.raises(CompileError, match="with stages=1000: .*do not fit"):

@@ -8,10 +8,12 @@ import pytest
 
 from amk.amk_ir.errors import CompileError, StorageError
 from amk.amk_ir.targets import get_target
+from amk.backends.cuda.backend import CudaBackend
 from amk.frontends.import_model import ImportedModel, import_model
 from amk.runtime.tuned import TunedRecord, TunedStore, tuned_shape
 from amk.tools import tuned
 from amk.tools.api import compile
+from amk.tools.compiled import CachedCompiler
 from amk.tools.tuned import Choice, choose_options
 
 TARGET = get_target("sm_90a")
@@ -123,6 +125,16 @@ def test_compile_uses_it(tool, tiny_model: Path, model: ImportedModel, store: Tu
     assert (run.returncode, "pass options" in run.stdout) == (0, False)
     run = tool("amk", "compile", tiny_model, "--set", "stages=4", "-o", tmp_path / "b", env=env)
     assert "pass options  stages=4\n" in run.stdout
+
+
+def test_a_kernel_for_prompts_shares_the_weights(model: ImportedModel):
+    """It packs them as the tuned kernel does, and leaves out what concerns one token: its ring has fewer stages."""
+    choice = Choice({"rows": 16, "stages": 9, "in_flight": 4}, 5)
+    backend = CudaBackend(compiler=CachedCompiler())
+    resident = backend.compile(choice.plan(model, TARGET))
+    chunk = backend.compile_chunk(choice.plan_chunk(model, TARGET, 4), resident.plan)
+    assert (chunk.plan.tokens, chunk.plan.grid, chunk.plan.streams) == (4, 5, resident.plan.streams)
+    assert chunk.plan.ring.in_flight != 4
 
 
 def test_options_that_cannot_be_compiled_are_blamed(model: ImportedModel, store: TunedStore, tmp_path: Path):

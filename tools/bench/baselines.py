@@ -5,6 +5,7 @@ Both are captured in a CUDA graph and timed as AMK's launches are, by an event b
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -61,14 +62,16 @@ def _torch_compile_step(
             cache,
         )
         compiled = torch.compile(step, fullgraph=True, dynamic=False, mode=mode)
+        start = time.perf_counter()
         replay, outputs = _capture(lambda: compiled(*arguments), rewind)
+        prepared = time.perf_counter() - start
         times = _time(replay, repeats, rewind)
         error = None
         if expected is not None:
             logits = outputs[0].float().cpu().numpy()
             error = divergence(logits, expected[None]).relative_error
     what = f"transformers {transformers.__version__}, torch {torch.__version__}, torch.compile mode {mode}, CUDA graph"
-    return Baseline(what, times, error)
+    return Baseline(what, times, error, prepared)
 
 
 def matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline | NotRun:

@@ -50,20 +50,21 @@ def wanted_positions(contexts: Sequence[int]) -> list[int]:
 
 
 def step_bytes(model: ImportedModel, streamed: int, context: int) -> int:
-    """Bytes of weights and KV cache that the step at position `context` must read. streamed: those that the kernel
-    streams, which stand for weights of dtypes that a footprint does not know."""
+    """Bytes of weights and KV cache that the step at position `context` must read.
+
+    streamed: those of packed weights that the kernel reads: fewer than the model's own where they are quantised, more
+    where tiles are padded, which nobody has to read.
+    """
     counts = footprint(model_of(model.module))
-    weights = counts.weight_bytes(itemsize(model.weight_dtype)) if model.weight_dtype in ("f32", "bf16") else streamed
+    weights = min(streamed, counts.weight_bytes(itemsize(model.weight_dtype)))
     return weights + counts.kv_per_position * (context + 1) * itemsize(model.kv_dtype)
 
 
 def least_memory(model: ImportedModel, packed: int) -> tuple[int, int]:
-    """Bytes of all weights, and of the KV cache, that a device has to hold. packed: see `step_bytes`."""
+    """Bytes of all weights, and of the KV cache, that a device has to hold. packed: of all packed weights."""
     counts = footprint(model_of(model.module))
-    weights = packed
-    if model.weight_dtype in ("f32", "bf16"):
-        weights = (counts.parameters - counts.vectors) * itemsize(model.weight_dtype) + counts.vectors * 4
-    return weights, counts.kv_per_position * model.max_seq * itemsize(model.kv_dtype)
+    own = (counts.parameters - counts.vectors) * itemsize(model.weight_dtype) + counts.vectors * 4
+    return min(packed, own), counts.kv_per_position * model.max_seq * itemsize(model.kv_dtype)
 
 
 def measure(

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...amk_ir.dtypes import FloatType
 from ...amk_ir.errors import UsageError
 from ...frontends.import_model import ImportedModel, import_config
 from ...frontends.registry import find_recipe
@@ -29,6 +30,10 @@ class BenchModel:
     is_random: bool
 
 
+def _dtype(args: argparse.Namespace, option: str) -> FloatType:
+    return getattr(args, option, "bf16")
+
+
 def open_model(args: argparse.Namespace, name: str, contexts: Sequence[int]) -> BenchModel:
     """The model or shape `name`, imported as the arguments of `add_import_options` say, with room for `contexts`.
 
@@ -41,13 +46,15 @@ def open_model(args: argparse.Namespace, name: str, contexts: Sequence[int]) -> 
     if name in SHAPES:
         shape = SHAPES[name]
         wanted = min(wanted, shape["max_position_embeddings"])
-        model = import_config(shape, name=name, max_seq=given or wanted, weight_dtype=args.weights, kv_dtype=args.kv)
+        model = import_config(
+            shape, name=name, max_seq=given or wanted, weight_dtype=_dtype(args, "weights"), kv_dtype=_dtype(args, "kv")
+        )
         recipe = find_recipe(shape["architectures"][0], name)
         result = BenchModel(name, model, RandomWeights(weight_shapes(recipe, model.config)), is_random=True)
     else:
-        positions = import_named(argparse.Namespace(**{**vars(args), "model": name})).config.max_position
+        positions = import_named(argparse.Namespace(**{**vars(args), "model": name}), "bf16").config.max_position
         again = {**vars(args), "model": name, "max_seq": given or min(wanted, positions)}
-        model = import_named(argparse.Namespace(**again))
+        model = import_named(argparse.Namespace(**again), "bf16")
         assert model.checkpoint is not None, "import_model finds one or raises"
         result = BenchModel(name, model, model.checkpoint, is_random=False)
     for context in contexts:

@@ -61,14 +61,17 @@ class NotRun:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What another implementation took. what: which one, exactly. relative_error: of its logits, where it has any."""
+    """What another implementation took. what: which one, exactly. relative_error: of its logits, where it has any.
+    prepared_s: seconds that it took to compile and to capture it."""
 
     what: str
     times: Times
     relative_error: float | None = None
+    prepared_s: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"what": self.what, "relative_error": number(self.relative_error), **self.times.to_json()}
+        facts = {"relative_error": number(self.relative_error), "prepared_s": self.prepared_s}
+        return {"what": self.what, **facts, **self.times.to_json()}
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ Exit status: 0 measured and right, 1 something is wrong (logits, repeatability, 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..progress import ProgressBar
+from ..progress import ProgressBar, StageLines
 from .options import add_import_options, add_pass_options, add_target, natural, pass_options, positive
 
 if TYPE_CHECKING:
+    from ...runtime.backend import Progress
     from ..bench.comparison import Comparison
     from ..bench.device import Device
     from ..bench.models import BenchModel
@@ -106,7 +106,6 @@ def run(args: argparse.Namespace) -> int:
         progress("measuring the read peak", 1, 1)
     print("\n".join(report_lines(report)), flush=True)
     for model in models:
-        print(f"{model.name} ...", file=sys.stderr)
         try:
             report.models.append(_measure(args, model, device, contexts, compiled_contexts))
         except AmkError as e:  # the others are worth having
@@ -157,7 +156,7 @@ def _measure(
     from ..tuned import choose_options
 
     choice = choose_options(model.model, device.target, sms=getattr(args, "sms", None), options=pass_options(args))
-    with ProgressBar() as progress:
+    with StageLines(model.name) as progress:
         return measure(
             model,
             lambda: load_engine(model, device.target, choice, progress),
@@ -170,7 +169,7 @@ def _measure(
 
 
 def _comparison(
-    args: argparse.Namespace, model: BenchModel, compiled_contexts: Sequence[int], progress: ProgressBar
+    args: argparse.Namespace, model: BenchModel, compiled_contexts: Sequence[int], progress: Progress
 ) -> Comparison:
     from ..bench.comparison import ReferenceComparison, TorchComparison
     from ..bench.torch_model import torch_problem

@@ -65,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="tokens of the prompt that are run at once, up to 8 with --backend cuda (default: 1)",
     )
+    parser.add_argument(
+        "--far-from",
+        metavar="POSITION",
+        type=positive,
+        default=argparse.SUPPRESS,
+        help="from where on all SMs share the work of attention (default: 256 with --backend cuda)",
+    )
     sampling = parser.add_argument_group("sampling", "Greedy unless a temperature is given.")
     sampling.add_argument(
         "--temperature", metavar="T", type=float, default=0.0, help="0, the default, takes the best token"
@@ -96,6 +103,8 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError("--compiled goes with --backend cuda")
         if args.chunk > 1:
             raise UsageError("--compiled goes without --chunk: a compiled model has one kernel, of one token a step")
+        if "far_from" in args:
+            raise UsageError("--compiled goes without --far-from: a compiled model has one kernel")
         for name in ("target", "sms", "set", "weights", "kv", "max_seq"):
             if name in args:
                 option = name.replace("_", "-")
@@ -130,6 +139,7 @@ def run(args: argparse.Namespace) -> None:
                 options=options,
                 steps_per_launch=args.steps_per_launch,
                 chunk=args.chunk,
+                far_from=getattr(args, "far_from", None),
                 progress=progress,
             )
     with session:

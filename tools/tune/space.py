@@ -14,7 +14,9 @@ GRID = "sms"
 """The axis of the size of the grid, which is no pass option: None stands for all SMs."""
 
 _VALUES: Mapping[str, tuple[Any, ...]] = {
-    "in_flight": (2, 3, 4, 5, 6),
+    "in_flight": (2, 3, 4, 5),
+    "parts": (1, 0, 2, 4, 8, 16),
+    "block": (64, 32, 128),
     "widest": (8, 16, 32, 64),
     "rows": (8, 16, 32),
     "bytes": (8192, 12288, 16384, 24576, 32768),
