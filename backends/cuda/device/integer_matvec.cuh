@@ -227,7 +227,7 @@ __device__ __forceinline__ void add_integer_blocks(IntegerSums<Q, GROUPS, TOKENS
 template <typename Q, int COUNT, int GROUPS, int TOKENS, typename Digits>
 __device__ __forceinline__ void add_integer_stage(IntegerSums<Q, GROUPS, TOKENS>& sums, CodesStage stage, Digits x, int first,
                                                   int warp) {
-    constexpr int STEP = TOKENS > 2 ? 1 : GROUPS == 1 ? 4 : GROUPS == 2 ? 2 : 1;  // blocks under way together
+    constexpr int STEP = TOKENS <= 2 && GROUPS <= 2 ? 2 : 1;  // blocks under way together
     constexpr int EACH = COUNT / CONSUMER_WARPS, REST = COUNT % CONSUMER_WARPS;
     constexpr int STEPS = EACH / STEP, MORE = EACH % STEP;
     int block = warp;
