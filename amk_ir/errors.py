@@ -55,3 +55,7 @@ class StorageError(AmkError):
 
 class ArtifactError(AmkError):
     """A folder that is not a compiled model, or whose files are not those that were written."""
+
+
+class TraceError(AmkError):
+    """A trace that is incomplete, damaged, or of another version."""

@@ -279,7 +279,8 @@ class QuantizedTensor:
 def quantize(array: NDArray[Any], format: QuantizedFormat) -> QuantizedTensor:
     """`array` [N, K], finite floats, in `format`, each group (or block) on its own.
 
-    Symmetric: the scale takes the largest magnitude to the largest code (127, 7 or 448). With zero points: the scale
+    Symmetric: the scale takes the largest magnitude to 127.5, 7.5 or 448, so that all codes are used and no value is off
+    by more than half a step. With zero points: the scale
     takes [min, max], widened to contain 0, to the range of the codes, and 0 is represented exactly. With minimums: the
     scale takes [min, max] to the range of the codes. Scales and minimums are rounded to the scale type, zero points and
     then codes to the nearest (ties to even) and clipped to their range. A group of equal zeros has scale 0.
@@ -335,7 +336,7 @@ def _choose(part: Floats, format: QuantizedFormat) -> tuple[Floats, Floats, Floa
         scale = _round_scale((high.astype(np.float64) - low) / (highest - lowest), format)
         zero = lowest - np.rint(low / np.where(scale == 0, 1, scale))
         return scale, np.clip(zero, lowest, highest).astype(np.float32), nothing
-    largest = E4M3_MAX if format.storage == "fp8_e4m3" else highest
+    largest = E4M3_MAX if format.storage == "fp8_e4m3" else highest + 0.5
     return _round_scale(np.maximum(-low, high) / np.float32(largest), format), nothing, nothing
 
 
@@ -349,8 +350,6 @@ def _encode(part: Floats, scale: Floats, zero: Floats, minimum: Floats, format: 
     if format.storage == "fp8_e4m3":
         return e4m3_from_f32(np.clip(quotient, -E4M3_MAX, E4M3_MAX))
     lowest, highest = format.code_range
-    if not (format.zero_points or format.minimums):
-        lowest = -highest  # symmetric
     return np.clip(np.rint(quotient) + per_element(zero), lowest, highest).astype(np.int8)
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/chunk_cost.py llama-3.2-1b llama-3.1-8b --tokens 8 --context 128
 
-Each MODEL is a shape of shapes.py with random weights. The rows of a step are compared with single tokens, bit by bit.
+Each MODEL is a shape of `amk bench` with random weights. The rows of a step are compared with single tokens, bit by bit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 import environment
 import numpy as np
 from random_weights import packed_pieces
-from shapes import SHAPES
 
 from amk.backends.cuda.backend import detect_target
 from amk.backends.cuda.compile import compile_kernel
@@ -26,6 +25,7 @@ from amk.frontends.import_model import import_config
 from amk.passes.graph_to_queue import GraphToQueuePass
 from amk.passes.verify_schedule import VerifiedKernel, verify
 from amk.runtime.compile import find_kernel, new_context
+from amk.tools.bench.shapes import SHAPES
 
 
 def lowered(name: str, tokens: int, outputs: bool, max_seq: int) -> VerifiedKernel:

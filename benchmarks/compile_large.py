@@ -10,12 +10,12 @@ import resource
 import time
 
 import environment
-from shapes import SHAPES
 
 from amk.amk_ir.targets import get_target
 from amk.backends.cuda.backend import CudaBackend
 from amk.frontends.import_model import import_config
 from amk.runtime.compile import plan
+from amk.tools.bench.shapes import SHAPES
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/steps_per_launch.py smollm2-135m llama-3.2-1b --steps 1 8 64 --context 128
 
-Each MODEL is a shape of shapes.py with random weights. `host` is the wall clock a token of a session that takes them as
+Each MODEL is a shape of `amk bench` with random weights. `host` is the wall clock a token of a session that takes them as
 they come; `device` the time between two events around a launch, divided by its steps.
 """
 
@@ -16,7 +16,6 @@ from typing import Any
 import environment
 import numpy as np
 from random_weights import packed_pieces
-from shapes import SHAPES
 
 from amk.backends.cuda.backend import CudaExecutable, detect_target
 from amk.backends.cuda.compile import compile_kernel
@@ -24,6 +23,7 @@ from amk.backends.cuda.driver import LoadedKernel
 from amk.backends.cuda.emit import ENTRY
 from amk.frontends.import_model import import_config
 from amk.runtime.compile import plan
+from amk.tools.bench.shapes import SHAPES
 
 
 def measure(name: str, steps: list[int], context: int, launches: int) -> dict[str, Any]:

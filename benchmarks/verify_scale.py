@@ -26,14 +26,15 @@ from typing import Any
 
 import environment
 import scale_graph
-from shapes import SHAPES
+
+from amk.tools.bench.shapes import SHAPES
 
 SMS, TARGET, MAX_SEQ = 132, "sm_90a", 8192
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A model, lowered: a shape of shapes.py with another number of layers, `rows` output rows a task."""
+    """A model, lowered: a shape of tools/bench/shapes.py with another number of layers, `rows` output rows a task."""
 
     shape: str
     layers: int

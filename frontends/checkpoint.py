@@ -13,10 +13,15 @@ from numpy.typing import NDArray
 
 from ..amk_ir.dtypes import FloatType, bf16_from_f32, f32_from_bf16
 from ..amk_ir.errors import CheckpointError
+from ..amk_ir.quantization import QuantizedFormat, QuantizedTensor
 from .one_line import one_line
 
 LOADABLE_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 """Storage types that `Checkpoint.load` reads, by their name in safetensors or GGUF."""
+
+
+_ELEMENTS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I8": "i1", "F8_E4M3": "u1"}
+"""NumPy's name for each type of stored elements that is read."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class TensorInfo:
 
     `name` is its canonical (Hugging Face) name, `stored_name` its name in `file`. `shape` is outermost dimension first.
     `dtype` is the storage type: a safetensors dtype or a GGUF quantisation type, in upper case. `offset` and `nbytes`
-    say where the bytes lie in `file`.
+    say where the bytes lie in `file`. `quantized` is the format in which `Checkpoint.quantized` gives it; such a tensor
+    may consist of several stored ones: `stored_name` and `offset` are then those of its codes, `nbytes` is that of all.
     """
 
     name: str
@@ -35,6 +41,7 @@ class TensorInfo:
     file: Path
     offset: int
     nbytes: int
+    quantized: QuantizedFormat | None = None
 
     def __str__(self) -> str:
         also = "" if self.name == self.stored_name else f" ({self.name})"
@@ -62,10 +69,13 @@ class Checkpoint(ABC):
         The result may be a read-only view of the mapped file.
 
         Raises:
-            CheckpointError: no such tensor, or a storage type that cannot be read.
+            CheckpointError: no such tensor, a storage type that cannot be read, or a damaged quantised tensor.
         """
         info = self.info(name)
         if info.dtype not in LOADABLE_TYPES:
+            if (tensor := self.quantized(name)) is not None:
+                values = tensor.dequantize()
+                return values if dtype == "f32" else bf16_from_f32(values)
             raise CheckpointError(
                 f"{info}: cannot read its type {info.dtype}; supported types: {', '.join(LOADABLE_TYPES)}"
             )
@@ -74,6 +84,21 @@ class Checkpoint(ABC):
             return stored if dtype == "bf16" else f32_from_bf16(stored)
         values = stored if stored.dtype == np.float32 else stored.astype(np.float32)
         return values if dtype == "f32" else bf16_from_f32(values)
+
+    def quantized(self, name: str) -> QuantizedTensor | None:
+        """The tensor `name` as it is stored, if it is in a quantised format; None if it is not (`info` says so too).
+
+        `load` gives exactly its dequantised values.
+
+        Raises:
+            CheckpointError: no such tensor, or a damaged one: a scale that is not finite, a code out of range, ...
+        """
+        info = self.info(name)
+        if info.quantized is None:
+            return None
+        tensor = self._read_quantized(info)
+        tensor.validate(str(info))
+        return tensor
 
     def info(self, name: str) -> TensorInfo:
         """Where and how the tensor `name` is stored.
@@ -92,6 +117,10 @@ class Checkpoint(ABC):
     def _read(self, info: TensorInfo) -> NDArray[Any]:
         """The values in the canonical layout: float32, float16, or uint16 bit patterns for BF16."""
 
+    def _read_quantized(self, info: TensorInfo) -> QuantizedTensor:
+        """The tensor of an `info` that has a quantised format; it is validated after."""
+        raise NotImplementedError(f"{type(self).__name__} has no quantised tensors")
+
 
 def map_file(path: Path) -> NDArray[np.uint8]:
     """The bytes of a file, memory-mapped and read-only.
@@ -108,7 +137,7 @@ def map_file(path: Path) -> NDArray[np.uint8]:
 
 
 def native_values(data: NDArray[np.uint8], info: TensorInfo) -> NDArray[Any]:
-    """The bytes of an F32, F16 or BF16 tensor as an array of its shape; BF16 as uint16 bit patterns."""
-    element = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[info.dtype]
+    """The bytes of a tensor as an array of its shape; BF16 and F8_E4M3 as bit patterns (uint16, uint8)."""
+    element = _ELEMENTS[info.dtype]
     # frombuffer, unlike view, takes any alignment: safetensors promises only 8 bytes for the header as a whole
     return np.frombuffer(data, element, count=int(np.prod(info.shape)), offset=info.offset).reshape(info.shape)

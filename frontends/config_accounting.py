@@ -54,6 +54,7 @@ HARMLESS_KEYS: Mapping[str, str] = {
         ),
         "choices of other tools",
     ),
+    "quantization_config": "how the matrices are stored; `quantized.registry` reads and checks it",
     **dict.fromkeys(
         (
             "bad_words_ids",
@@ -94,7 +95,6 @@ REQUIRED_VALUES: Mapping[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False, None),
     "per_layer_config": (None,),
     "pruned_heads": ({}, None),
-    "quantization_config": (None,),
     "sparsify": (None,),
     "tie_encoder_decoder": (False, None),
 }

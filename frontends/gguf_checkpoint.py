@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from ..amk_ir.attrs import RopeFrequencies
 from ..amk_ir.errors import CheckpointError
+from ..amk_ir.quantization import QuantizedTensor
 from ..amk_ir.rope import inverse_frequencies
 from .checkpoint import Checkpoint, TensorInfo, native_values
 from .gguf_file import GgufFile
 from .one_line import one_line
+from .quantized.gguf_blocks import FORMATS, from_blocks
 
 ROPE_FACTORS = "rope_freqs.weight"
 """llama.cpp's rope scaling: what each rotary frequency is to be divided by (converted from llama3 scaling)."""
@@ -71,8 +73,16 @@ class GgufCheckpoint(Checkpoint):
                 raise CheckpointError(f"{file.path}: both '{tensors[name].stored_name}' and '{tensor.name}' are {name}")
             if heads := layout.rotary_heads.get(template):
                 self._heads[name] = heads
+            kind = tensor.type.name
             tensors[name] = TensorInfo(
-                name, tensor.name, tensor.shape, tensor.type.name, file.path, tensor.offset, tensor.nbytes
+                name,
+                tensor.name,
+                tensor.shape,
+                kind,
+                file.path,
+                tensor.offset,
+                tensor.nbytes,
+                FORMATS.get(kind) if len(tensor.shape) == 2 else None,
             )
         self.tensors = tensors
 
@@ -87,17 +97,40 @@ class GgufCheckpoint(Checkpoint):
             values = self._scaled_frequencies(values, info)
         return values
 
+    def _read_quantized(self, info: TensorInfo) -> QuantizedTensor:
+        rows, columns = info.shape
+        tensor = from_blocks(info.dtype, self._blocks(info), (rows, columns))
+        if heads := self._heads.get(info.name):
+            # a row keeps its scales and minimums
+            parts = (tensor.codes, tensor.scales, tensor.minimums)
+            codes, scales, minimums = (None if p is None else _halves_from_pairs(p, heads, info) for p in parts)
+            assert codes is not None and scales is not None
+            tensor = replace(tensor, codes=codes, scales=scales, minimums=minimums)
+        return tensor
+
+    def _blocks(self, info: TensorInfo) -> NDArray[np.uint8]:
+        """The bytes of a quantised tensor, [blocks, bytes of a block]."""
+        block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[info.dtype]][1]
+        return self._file.data[info.offset : info.offset + info.nbytes].reshape(-1, block_bytes)
+
     def _dequantised(self, info: TensorInfo) -> NDArray[np.float32]:
         kind = GGMLQuantizationType[info.dtype]
-        block, block_bytes = GGML_QUANT_SIZES[kind]
-        data = self._file.data[info.offset : info.offset + info.nbytes].reshape(-1, block_bytes)
+        block = GGML_QUANT_SIZES[kind][0]
+        data = self._blocks(info)
         result = np.empty((len(data), block), np.float32)
         # The package's dequantiser takes 16 rows at a time, most of it overhead; blocks do not depend on each other,
         # so give it long rows that still fit a cache.
         step = _DEQUANTISED_AT_ONCE // block
         for start in range(0, len(data), step):
             part = data[start : start + step]
-            result[start : start + step] = dequantize(part.reshape(1, -1), kind).reshape(-1, block)
+            values = dequantize(part.reshape(1, -1), kind).reshape(-1, block)
+            if not np.isfinite(values).all():
+                at = int(np.argwhere(~np.isfinite(values))[0][0])
+                raise CheckpointError(
+                    f"{info}: {info.dtype} block {start + at}: expected finite scales, found values that are not: the "
+                    f"file is damaged"
+                )
+            result[start : start + step] = values
         return result.reshape(info.shape)
 
     def _scaled_frequencies(self, factors: NDArray[Any], info: TensorInfo) -> NDArray[np.float32]:

@@ -20,9 +20,10 @@ from .checkpoint import Checkpoint
 from .config_accounting import ConfigReader
 from .json_file import read_json_object
 from .locate import locate_model
+from .quantized.registry import read_layout
 from .recipe import DecoderConfig, ImportOptions, Recipe
 from .registry import find_gguf_recipe, find_recipe
-from .tensor_accounting import check_tensors
+from .tensor_accounting import check_tensors, layer_matrices
 
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
@@ -114,6 +115,7 @@ def import_config(
         raw, path, source = read_json_object(file, ConfigError), file.parent, str(file)
     recipe = _directory_recipe(raw, source)
     decoder = _read_config(recipe, ConfigReader(raw, source))
+    read_layout(raw, source)  # to refuse what cannot be read later
     return _build(_Source(name, path, recipe, decoder, raw, None), max_seq, weight_dtype, kv_dtype, tokens)
 
 
@@ -131,15 +133,21 @@ class _Source:
 
 
 def _open_directory(path: Path) -> _Source:
+    from .quantized.checkpoint import QuantizedCheckpoint
     from .safetensors_checkpoint import INDEX_FILE, SINGLE_FILE, SafetensorsCheckpoint
 
     file = path / "config.json"
     raw = read_json_object(file, ConfigError)
     recipe = _directory_recipe(raw, str(file))
     config = _read_config(recipe, ConfigReader(raw, str(file)))
+    layout = read_layout(raw, str(file))
     try:
         checkpoint = SafetensorsCheckpoint(path)
+        if layout is not None:
+            checkpoint = QuantizedCheckpoint(checkpoint, layout)
         check_tensors(checkpoint, recipe, config)
+        if isinstance(checkpoint, QuantizedCheckpoint):
+            checkpoint.check_coverage(layer_matrices(recipe, config))
     except CheckpointError as e:
         if (path / SINGLE_FILE).is_file() and (path / INDEX_FILE).is_file():
             raise CheckpointError(

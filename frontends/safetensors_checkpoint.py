@@ -51,8 +51,12 @@ class SafetensorsCheckpoint(Checkpoint):
             raise CheckpointError(f"{directory}: expected {SINGLE_FILE} or {INDEX_FILE}, {what}")
         self._data = {path: map_file(path) for path in self.files}
 
-    def _read(self, info: TensorInfo) -> NDArray[Any]:
+    def stored(self, info: TensorInfo) -> NDArray[Any]:
+        """The elements of a tensor as they are in the file, of any type that quantised matrices consist of."""
         return native_values(self._data[info.file], info)
+
+    def _read(self, info: TensorInfo) -> NDArray[Any]:
+        return self.stored(info)
 
 
 def _read_shards(index: Path) -> dict[str, TensorInfo]:

@@ -12,6 +12,9 @@ from ..amk_ir.errors import CheckpointError
 from .checkpoint import LOADABLE_TYPES, Checkpoint, TensorInfo
 from .recipe import DecoderConfig, Recipe, Weight
 
+_PACKED = ("qweight", "weight_packed")
+"""Tensors that layouts of quantised matrices have in place of `weight`."""
+
 
 def check_tensors(
     checkpoint: Checkpoint, recipe: Recipe, config: DecoderConfig, extra: dict[str, tuple[int, ...]] | None = None
@@ -30,6 +33,13 @@ def check_tensors(
             _check_unused(checkpoint, info, recipe, config)
 
 
+def layer_matrices(recipe: Recipe, config: DecoderConfig) -> Iterator[str]:
+    """The names of all matrices of the layers: those that tools quantise if nobody excludes them."""
+    for weight in recipe.weights:
+        if weight.exists(config) and weight.per_layer and len(weight.dims) == 2:
+            yield from (weight.name.format(layer=layer) for layer in range(config.layers))
+
+
 def _expected(recipe: Recipe, config: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of all weights. Lazily: the number of layers may be absurd."""
     for weight in recipe.weights:
@@ -42,10 +52,17 @@ def _expected(recipe: Recipe, config: DecoderConfig) -> Iterator[tuple[str, tupl
 def _check_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
     info = checkpoint.tensors.get(name)
     if info is None:
-        raise CheckpointError(f"{checkpoint.path}: tensor '{name}' is missing, but the configuration calls for it")
+        hint = ""
+        if packed := [
+            p for p in _PACKED if name.endswith(".weight") and name[: -len("weight")] + p in checkpoint.tensors
+        ]:
+            hint = f"; '{packed[0]}' is there: is 'quantization_config' missing in config.json?"
+        raise CheckpointError(
+            f"{checkpoint.path}: tensor '{name}' is missing, but the configuration calls for it{hint}"
+        )
     if info.shape != shape:
         raise CheckpointError(f"{info}: expected shape {list(shape)} by the configuration, found {list(info.shape)}")
-    if info.dtype not in LOADABLE_TYPES:
+    if info.dtype not in LOADABLE_TYPES and info.quantized is None:
         raise CheckpointError(f"{info}: unsupported type {info.dtype}; supported types: {', '.join(LOADABLE_TYPES)}")
 
 
@@ -59,6 +76,8 @@ def _check_unused(checkpoint: Checkpoint, info: TensorInfo, recipe: Recipe, conf
     if layer is not None and layer >= config.layers:
         raise CheckpointError(f"{info}: unexpected: the configuration says {config.layers} layers")
     if weight.when != "untied":
+        if len(info.shape) == 1 and info.dtype in LOADABLE_TYPES and not checkpoint.load(info.name).any():
+            return  # a bias that adds nothing: AutoGPTQ writes one for every module
         raise CheckpointError(f"{info}: unexpected: the configuration says {weight.when} = false")
     _check_tied_copy(checkpoint, info, recipe)
 

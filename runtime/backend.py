@@ -82,11 +82,12 @@ class Backend(Protocol):
         progress: Progress = no_progress,
         *,
         chunk: VerifiedKernel | None = None,
+        far: tuple[VerifiedKernel, int] | None = None,
     ) -> Executable:
         """The kernel with its weights, ready for the step at position 0.
 
-        chunk: another kernel of the same model, of several tokens a step and without outputs, for prompts. Both use one
-        copy of the weights and one KV cache.
+        chunk: another kernel of the same model, of several tokens a step and without outputs, for prompts. far: another one
+        like the first, and the position from which it is used instead. All use one copy of the weights and one KV cache.
 
         Raises an AmkError: not a verified kernel, weights that do not fit it, no device, or no room on it.
         """

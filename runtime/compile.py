@@ -19,6 +19,7 @@ from ..dialects.task import Task
 from ..passes.graph_to_queue import GraphToQueuePass
 from ..passes.verify_schedule import VerifiedKernel, verify
 from . import xdsl_fixes as xdsl_fixes
+from .pass_options import PassOptions, check_options, options_text
 
 
 def new_context() -> Context:
@@ -29,12 +30,24 @@ def new_context() -> Context:
     return context
 
 
-def plan(model: ModuleOp, target: Target, sms: int | None = None, *, outputs: bool = True) -> VerifiedKernel:
+FAR = 256
+"""Position from which attention is better divided among more SMs than there are KV heads (measured on an H100)."""
+
+
+def plan(
+    model: ModuleOp,
+    target: Target,
+    sms: int | None = None,
+    options: PassOptions | None = None,
+    *,
+    outputs: bool = True,
+) -> VerifiedKernel:
     """Lowers a module with one graph.model to a schedule for `target` on `sms` SMs (None: all), and verifies it.
 
-    `model` is left as it is. Without `outputs`, the kernel only leaves its KV cache behind.
+    options: of the passes. `model` is left as it is. Without `outputs`, the kernel only leaves its KV cache behind.
 
     Raises:
+        UsageError: options that the pipeline does not have.
         TargetError: the target has fewer SMs.
         CompileError: a pass cannot lower the model for this target.
         ScheduleError: the verifier rejects the schedule, which is a defect of the passes.
@@ -44,11 +57,13 @@ def plan(model: ModuleOp, target: Target, sms: int | None = None, *, outputs: bo
             f"sms: {target.name} has {target.num_sms} SMs, found {sms}; all blocks must be resident at once"
         )
     module = model.clone()
-    lowering = GraphToQueuePass(target=target.name, sms=sms or target.num_sms, outputs=outputs)
+    chosen = check_options(options or {}, "options")
+    lowering = GraphToQueuePass(target=target.name, sms=sms or target.num_sms, outputs=outputs, **chosen)
     try:
         PassPipeline((lowering,), _verify).apply(new_context(), module)
     except PassFailedException as e:
-        raise CompileError(f"cannot compile for {target.name}: {e}") from e
+        chosen_text = f" with {options_text(chosen)}" if chosen else ""
+        raise CompileError(f"cannot compile for {target.name}{chosen_text}: {e}") from e
     return verify(find_kernel(module))
 
 

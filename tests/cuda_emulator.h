@@ -123,7 +123,11 @@ static inline unsigned long long now_ns() {
     clock_gettime(CLOCK_MONOTONIC, &time);
     return time.tv_sec * 1000000000ull + time.tv_nsec;
 }
-static inline unsigned long long sm_clock() { return now_ns() & ~0ull >> 12; }
+static inline unsigned long long* kept(unsigned long long* pointer) { return pointer; }
+static inline void store_event(unsigned long long* to, unsigned code, unsigned time) {
+    *to = static_cast<unsigned long long>(code) << 32 | time;
+}
+static inline unsigned clock_word() { return static_cast<unsigned>(now_ns()); }
 static inline void signal_counter(unsigned* counter) { __atomic_fetch_add(counter, 1u, __ATOMIC_RELEASE); }
 static inline unsigned load_acquire(const unsigned* p) {
     emu_yield();

@@ -23,6 +23,7 @@ from amk.backends.cuda.plan import KernelPlan
 from amk.backends.cuda.sent_tokens import count_sent, sent_token
 from amk.backends.cuda.sharing import check_shared, states
 from amk.backends.cuda.stuck import RECORD_WORDS, stuck_error
+from amk.backends.cuda.trace_points import TRACE_HEADER
 
 _HEADER = Path(__file__).with_name("cuda_emulator.h")
 
@@ -64,6 +65,7 @@ class EmulatedKernel:
         weights: Iterable[NDArray[np.uint8]],
         folder: Path,
         time_limit_s: float = 60.0,
+        trace_events: int = 4000,
         beside: EmulatedKernel | None = None,
     ):
         self.plan: KernelPlan = emitted.plan
@@ -89,7 +91,9 @@ class EmulatedKernel:
         self.arrays["counters"] = _aligned_bytes(4 * self.plan.counter_words)
         self.arrays["records"] = _aligned_bytes(2 * self.plan.grid * RECORD_WORDS * 4)
         self.arrays["abort"] = _aligned_bytes(4)
-        self.arrays["trace"] = _aligned_bytes(8 * self.plan.grid * self.plan.trace_events)
+        if self.plan.trace is not None:
+            self.arrays["trace"] = _aligned_bytes(8 * self.plan.grid * 2 * (TRACE_HEADER + trace_events))
+        self.trace_events = trace_events
         self.arrays["arrivals"], self.arrays["sent"] = _aligned_bytes(32), _aligned_bytes(8 * self.plan.max_seq)
         self.epoch = self.arrived = 0
 
@@ -125,8 +129,9 @@ class EmulatedKernel:
         for name, values in inputs.items():
             self.arrays[f"b_{name}"][:] = values.view(np.uint8)
         where = self._regions | {name: array.ctypes.data for name, array in self.arrays.items()}
-        traces = ("trace",) if self.plan.trace_events else ()
-        pointers = [where[name] for name in (*self.plan.pointers, "counters", "records", "abort", *traces)]
+        pointers = [where[name] for name in (*self.plan.pointers, "counters", "records", "abort")]
+        if self.plan.trace is not None:
+            pointers += [where["trace"], self.trace_events]
         loop = (where["arrivals"], where["sent"])
         content = parameter_bytes(self.plan, pointers, self.time_limit_s, launch, loop)
         words = np.frombuffer(content, np.uint64)

@@ -11,7 +11,8 @@ from ..amk_ir.errors import TargetError, UsageError
 from ..amk_ir.targets import Target, get_target
 from ..frontends.import_model import ImportedModel, import_model
 from ..runtime.backend import Backend, Progress, no_progress
-from ..runtime.compile import plan
+from ..runtime.compile import FAR
+from ..runtime.pass_options import PassOptions
 from ..runtime.sampling import Sampling
 from ..runtime.session import Session, check_steps_per_launch
 
@@ -72,14 +73,16 @@ def compile(
     directory: str | Path = "model.amk",
     *,
     sms: int | None = None,
+    options: PassOptions | None = None,
     with_weights: bool = True,
     token_loop: bool = False,
     progress: Progress = no_progress,
 ) -> CompileResult:
     """Compiles `model` for a GPU into `directory`: plan, kernel, packed weights, manifest. Needs no GPU.
 
-    sms: size of the grid (default: all SMs of the target). with_weights: pack them too. token_loop: make a kernel that
-    can run several steps a launch.
+    sms: size of the grid (default: all SMs of the target). options: of the passes (default: without `sms`, what
+    `amk tune` found; {}: those of the passes). with_weights: pack them too. token_loop: make a kernel that can run
+    several steps a launch.
     """
     from .compiled import compile_model
 
@@ -92,6 +95,7 @@ def compile(
         target,
         Path(directory),
         sms=sms,
+        options=options,
         with_weights=with_weights,
         token_loop=token_loop,
         progress=progress,
@@ -128,17 +132,25 @@ def open_session(
     *,
     target: Target | str | None = None,
     sms: int | None = None,
+    options: PassOptions | None = None,
     steps_per_launch: int = 1,
     chunk: int = 1,
+    far_from: int | None = None,
     progress: Progress = no_progress,
 ) -> Session:
     """Compiles `model`, loads its weights and returns a session: token ids in, token ids out.
 
-    target: what to compile for (default: what the backend runs on). sms: size of the grid (default: all SMs).
-    steps_per_launch: tokens that one launch generates at most; more than one takes the best token always.
-    chunk: tokens of a prompt that are run at once; more than one takes a second kernel.
+    target: what to compile for (default: what the backend runs on). sms: size of the grid (default: all SMs). options:
+    of the passes (default: without `sms`, what `amk tune` found; {}: those of the passes). steps_per_launch: tokens that
+    one launch generates at most; more than one takes the best token always. chunk: tokens of a prompt that are run at
+    once; more than one takes a second kernel. far_from: position from which a kernel takes over that divides attention
+    among all SMs (default: 256 with the backend cuda, never with the reference backend).
     """
+    from .tuned import choose_options
+
     check_steps_per_launch(steps_per_launch)
+    if far_from is not None and far_from < 1:
+        raise UsageError(f"far-from: expected position 1 or later, found {far_from}")
     if chunk < 1:
         raise UsageError(f"chunk: expected 1 token or more, found {chunk}")
     if not isinstance(model, ImportedModel):
@@ -148,9 +160,16 @@ def open_session(
         raise UsageError(f"{model.name}: was imported from a configuration alone and has no weights to run")
     if not isinstance(target, Target):
         target = choose_target(backend, target)
-    kernel = plan(model.module, target, sms)
-    several = plan(model.with_tokens(chunk).module, target, sms, outputs=False) if chunk > 1 else None
-    executable = make_backend(backend, steps_per_launch).load(kernel, model.checkpoint, progress, chunk=several)
+    choice = choose_options(model, target, sms=sms, options=options)
+    if far_from is None:
+        far_from = FAR if target.is_cuda else model.max_seq
+    with choice.blamed():
+        kernel = choice.plan(model, target)
+        several = choice.plan_chunk(model, target, chunk) if chunk > 1 else None
+        far = (choice.plan_far(model, target), far_from) if far_from < model.max_seq else None
+        executable = make_backend(backend, steps_per_launch).load(
+            kernel, model.checkpoint, progress, chunk=several, far=far
+        )
     return Session(executable, vocab_size=model.config.vocab, max_seq=model.max_seq, steps_per_launch=steps_per_launch)
 
 

@@ -26,8 +26,10 @@ from ..passes.verify_schedule import VerifiedKernel, verify
 from ..runtime.artifacts import Artifact, file_digest, read_artifact, read_manifest, write_artifact
 from ..runtime.backend import Executable, Progress, no_progress
 from ..runtime.cache import CompileCache, compiler_fingerprint, digest
-from ..runtime.compile import find_kernel, module_text, new_context, plan
+from ..runtime.compile import find_kernel, module_text, new_context
 from ..runtime.footprint import model_of
+from ..runtime.pass_options import PassOptions
+from .tuned import Choice, choose_options
 
 PLAN, SOURCE, CUBIN, LOG, WEIGHTS = "plan.mlir", "kernel.cu", "kernel.cubin", "kernel.log", "weights.bin"
 _PIECE = 1 << 26
@@ -60,10 +62,11 @@ def stored_cubin(image: bytes, log: bytes, kernel: str) -> Cubin:
 
 @dataclass(frozen=True)
 class CompileResult:
-    """What `compile_model` wrote. from_cache: nothing had to be compiled."""
+    """What `compile_model` wrote. from_cache: nothing had to be compiled. choice: the pass options."""
 
     artifact: Artifact
     from_cache: bool
+    choice: Choice
 
 
 def compile_model(
@@ -72,27 +75,31 @@ def compile_model(
     folder: Path,
     *,
     sms: int | None = None,
+    options: PassOptions | None = None,
     with_weights: bool = True,
     token_loop: bool = False,
     progress: Progress = no_progress,
 ) -> CompileResult:
-    """Compiles `model` into `folder`, which appears whole or not at all; needs no GPU.
+    """Compiles `model` into `folder`, which appears whole or not at all; needs no GPU. sms, options: `choose_options`.
 
-    token_loop: make a kernel that can run several steps a launch. A folder that already holds exactly this is checked and left as it is; a damaged one is replaced.
+    token_loop: make a kernel that can run several steps a launch. A folder that already holds exactly this is checked and
+    left as it is; a damaged one is replaced.
 
     Raises:
         CompileError, ScheduleError, StorageError, ArtifactError, CheckpointError: see the modules below.
     """
     progress("compiling", 0, 2)
-    kernel = plan(model.module, target, sms)
-    progress("compiling", 1, 2)
+    choice = choose_options(model, target, sms=sms, options=options)
     compiler = CachedCompiler()
-    compiled = CudaBackend(compiler=compiler, token_loop=token_loop).compile(kernel)
+    with choice.blamed():
+        kernel = choice.plan(model, target)
+        progress("compiling", 1, 2)
+        compiled = CudaBackend(compiler=compiler, token_loop=token_loop).compile(kernel)
     progress("compiling", 2, 2)
     text = module_text(ModuleOp([kernel.kernel.clone()]))
-    facts = _facts(model, kernel, compiled, with_weights, progress)
+    facts = _facts(model, kernel, compiled, with_weights, progress) | {"options": dict(choice.options)}
     if (existing := _intact(folder, progress)) is not None and _is_same(existing, facts):
-        return CompileResult(existing, from_cache=compiler.compiled == 0)
+        return CompileResult(existing, compiler.compiled == 0, choice)
     files = {
         PLAN: text.encode(),
         SOURCE: compiled.source.encode(),
@@ -102,7 +109,7 @@ def compile_model(
     contents: dict[str, Any] = dict(files)
     if with_weights and model.checkpoint is not None:
         contents[WEIGHTS] = _bytes_of(packed_weights(compiled.plan, model.checkpoint, progress))
-    return CompileResult(write_artifact(folder, facts, contents), from_cache=compiler.compiled == 0)
+    return CompileResult(write_artifact(folder, facts, contents), compiler.compiled == 0, choice)
 
 
 def _facts(

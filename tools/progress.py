@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 
 
@@ -51,3 +52,27 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class StageLines:
+    """A `runtime.backend.Progress` for work of minutes: bars on a terminal, and in a log a line for each stage that says
+    when it began, in seconds since the first one. name: what the lines begin with."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._bar = name, ProgressBar()
+        self._start = time.monotonic()
+        self._what: str | None = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self._what and not sys.stderr.isatty():
+            print(f"{self._name}: {time.monotonic() - self._start:.0f} s: {what}", file=sys.stderr)
+        self._what = what
+        self._bar(what, done, total)
+
+    def __enter__(self) -> StageLines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()

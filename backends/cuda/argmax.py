@@ -43,6 +43,7 @@ def write_argmax(
             else:
                 _store_index(source, context, run, tokens)
             source.line("consumer_barrier();")
+        context.trace.mark(source, "results", run.text)
 
 
 def _write_row(source: SourceWriter, context: EmitContext, run: PlacedTasks, x: SSAValue) -> None:

@@ -204,10 +204,16 @@ def write_attention(
         source.lines(plan.pointers(context, run))
         _write_operands(source, context, run, plan, name)
         source.line("consumer_barrier();")
-        context.mark(source, f"queries of @{run.name}")
-        source.line(f"at = attend<{name}>(at, pos, {plan.part_text(run)}, {operation});")
+        trace = context.trace
+        trace.mark(source, "queries", run.text)
+        traced = ", stages" if trace.has_stages else ""
+        if traced:
+            source.line("Trace stages = trace;")
+        source.line(f"at = attend<{name}>(at, pos, {plan.part_text(run)}, {operation}{traced});")
+        if traced:
+            source.line("trace.next = stages.next;")
         source.line("consumer_barrier();")
-        context.mark(source, f"attention of @{run.name}")
+        trace.mark(source, "attention", run.text)
 
         given: dict[SSAValue, Given] = {}
         if isinstance(op, AttentionOp):
@@ -225,7 +231,7 @@ def _write_stores(
     for store in run.family.stores:
         store_loop(context, run, store, given, (task, "1", 1)).write(source)
     source.line("consumer_barrier();")
-    context.mark(source, f"results of @{run.name}")
+    context.trace.mark(source, "results", run.text)
 
 
 def _write_operands(
@@ -288,7 +294,7 @@ def write_merge(
             loops.append((values, ElementLoop.of(values, str(count), count, context.loads.elements)))
         write_together(source, loops)
         source.line("consumer_barrier();")
-        context.mark(source, f"parts of @{run.name}")
+        context.trace.mark(source, "parts", run.text)
 
         def given(at: Coordinates) -> str:
             query = at.number(0, 2)
@@ -315,5 +321,6 @@ def write_together(
             if single:
                 loop.write_finish(source, values)
                 loop.write_elements(source, values.lines)
+                loop.write_finished(source, values)
             else:
                 loop.write(source, values)

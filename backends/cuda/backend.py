@@ -17,6 +17,7 @@ from .nvrtc import compile_cubin
 from .pack import Progress, WeightProvider, no_progress, packed_weights
 from .plan import KernelPlan
 from .storage import BufferStorage
+from .trace_points import TraceDetail
 
 
 def detect_target(ordinal: int = 0) -> Target:
@@ -48,24 +49,24 @@ class CudaBackend:
         self.compiler = compiler
         self.token_loop = token_loop
 
-    def compile(self, kernel: VerifiedKernel) -> CompiledKernel:
-        """The kernel as a cubin with its plan.
+    def compile(self, kernel: VerifiedKernel, trace: TraceDetail | None = None) -> CompiledKernel:
+        """The kernel as a cubin with its plan. trace: the timestamps that it takes, for `TracedKernel`.
 
         Raises ScheduleError if `kernel` did not come from the verifier or was changed since, CompileError as `compile_kernel`.
         """
         # not only a type: a kernel that nobody has verified must not run
         if not isinstance(kernel, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ScheduleError(f"only verified kernels are compiled, found {type(kernel).__name__}; verify it first")
-        return compile_kernel(kernel, self.drop_signal, self.compiler, token_loop=self.token_loop)
+        return compile_kernel(kernel, self.drop_signal, self.compiler, token_loop=self.token_loop, trace=trace)
 
-    def compile_chunk(self, chunk: VerifiedKernel, resident: KernelPlan) -> CompiledKernel:
-        """A kernel of several tokens a step, which uses the packed weights and the state of the one with plan `resident`.
+    def compile_beside(self, kernel: VerifiedKernel, resident: KernelPlan, token_loop: bool = False) -> CompiledKernel:
+        """Another kernel of a model, which uses the packed weights and the state of the one with plan `resident`.
 
         Raises as `compile`, and CompileError if it cannot use them.
         """
-        if not isinstance(chunk, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ScheduleError(f"only verified kernels are compiled, found {type(chunk).__name__}; verify it first")
-        return compile_kernel(chunk, None, self.compiler, resident=resident)
+        if not isinstance(kernel, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ScheduleError(f"only verified kernels are compiled, found {type(kernel).__name__}; verify it first")
+        return compile_kernel(kernel, None, self.compiler, token_loop=token_loop, resident=resident)
 
     def load(
         self,
@@ -74,36 +75,43 @@ class CudaBackend:
         progress: Progress = no_progress,
         *,
         chunk: VerifiedKernel | None = None,
+        far: tuple[VerifiedKernel, int] | None = None,
     ) -> CudaExecutable:
         """Compiles the kernel, packs the weights and copies both to the GPU.
 
-        chunk: a kernel of several tokens a step and without outputs, for prompts.
+        chunk: a kernel of several tokens a step and without outputs, for prompts. far: a kernel like the first one, and the
+        position from which it is used instead.
 
         Raises also DeviceError (no GPU, another architecture, too few SMs, no memory) and CheckpointError.
         """
         compiled = self.compile(kernel)
-        compiled_chunk = None if chunk is None else self.compile_chunk(chunk, compiled.plan)
+        compiled_chunk = None if chunk is None else self.compile_beside(chunk, compiled.plan)
+        compiled_far = None if far is None else self.compile_beside(far[0], compiled.plan, self.token_loop)
         executable = self.load_packed(kernel, compiled, packed_weights(compiled.plan, weights, progress))
-        if chunk is not None and compiled_chunk is not None:
-            try:
-                self.load_chunk(executable, chunk, compiled_chunk)
-            except BaseException:
-                executable.close()
-                raise
+        try:
+            if chunk is not None and compiled_chunk is not None:
+                _check_chunk(compiled_chunk.plan)
+                executable.chunk_kernel = self.load_beside(executable, chunk, compiled_chunk)
+            if far is not None and compiled_far is not None:
+                _check_step(compiled_far.plan)
+                executable.far_kernel = self.load_beside(executable, far[0], compiled_far)
+                executable.far_from = far[1]
+        except BaseException:
+            executable.close()
+            raise
         return executable
 
-    def load_chunk(self, executable: CudaExecutable, chunk: VerifiedKernel, compiled: CompiledKernel) -> None:
-        """Lets `executable` take several tokens of a prompt at a time by `compiled`, made from `chunk`.
+    def load_beside(self, executable: CudaExecutable, kernel: VerifiedKernel, compiled: CompiledKernel) -> LoadedKernel:
+        """Another kernel of the same model, `compiled` from `kernel`, with the weights and the state of `executable`.
 
-        Raises ScheduleError, UsageError and DeviceError as `load_packed`, CompileError if it cannot share its memory.
+        Raises ScheduleError and DeviceError as `load_packed`, CompileError if it cannot share its memory.
         """
-        chunk.current()
-        if compiled.digest != chunk.digest:
+        kernel.current()
+        if compiled.digest != kernel.digest:
             raise ScheduleError(
                 f"kernel @{compiled.plan.name} was compiled from another schedule than the verified one"
             )
-        _check_chunk(compiled.plan)
-        executable.chunk_kernel = LoadedKernel(
+        return LoadedKernel(
             compiled.plan,
             compiled.image,
             (),
@@ -159,12 +167,15 @@ def _check_chunk(plan: KernelPlan) -> None:
 class CudaExecutable:
     """A loaded kernel and its KV cache: one sequence at a time.
 
-    chunk_kernel: takes several tokens of a prompt at a time, into the same cache; None if there is none.
+    chunk_kernel: takes several tokens of a prompt at a time, into the same cache; None if there is none. far_kernel: takes
+    the place of the first one from position `far_from` on; None if there is none.
     """
 
     def __init__(self, loaded: LoadedKernel):
         self._loaded: LoadedKernel | None = loaded
         self.chunk_kernel: LoadedKernel | None = None
+        self.far_kernel: LoadedKernel | None = None
+        self.far_from = 0
         self._token, self._logits, self._chosen = _check_step(loaded.plan)
         self._filled = 0  # positions that were run since the last reset, without a gap
 
@@ -183,12 +194,21 @@ class CudaExecutable:
             StuckWaitError: a wait in device code ran out of time; `reset` before the next step.
             DeviceError: the launch failed.
         """
-        loaded = self.loaded
         self._check(token, pos, 1)
+        loaded = self.kernel_at(pos)
         outputs = loaded.step({self._token.name: np.array([token], np.int32)}, pos)
         self._filled = max(self._filled, pos + 1)
         # a copy: the next step overwrites the buffer
         return int(outputs[self._chosen.name].reshape(-1)[0]), outputs[self._logits.name].reshape(-1).copy()
+
+    def kernel_at(self, pos: int) -> LoadedKernel:
+        """The kernel for steps at `pos`, when no other one of this executable is running any more."""
+        loaded, far = self.loaded, self.far_kernel
+        chosen, other = (loaded, far) if far is None or pos < self.far_from else (far, loaded)
+        for kernel in (other, self.chunk_kernel):
+            if kernel is not None and kernel.is_running:
+                kernel.finish()
+        return chosen
 
     def _check(self, token: int, pos: int, count: int) -> None:
         vocab, last = self._logits.elements, self.loaded.plan.max_seq - count
@@ -217,22 +237,25 @@ class CudaExecutable:
             return
         # Rows that do not count: what they write is at positions that later steps write again before they read them.
         padded = [*tokens, *([tokens[-1]] * (kernel.plan.tokens - len(tokens)))]
-        if loaded.is_running:
-            loaded.finish()
+        for running in (loaded, self.far_kernel):
+            if running is not None and running.is_running:
+                running.finish()
         (token_input,) = (b.name for b in kernel.plan.buffers if b.kind == "input")
         kernel.step({token_input: np.array(padded, np.int32)}, pos)
         self._filled = max(self._filled, pos + len(tokens))
 
     def steps(self, token: int, pos: int, count: int, stops: Collection[int] = ()) -> Iterator[int]:
-        """Runs `count` steps in one launch: `token` at `pos`, then each chosen token at the position after it.
+        """Runs up to `count` steps in one launch: `token` at `pos`, then each chosen token at the position after it.
 
         Yields the chosen tokens, each as soon as its step has ended; the last one may be of `stops`, and then no further
         step is run. Raises as `step`, now or while tokens are taken; UsageError for too many stop tokens.
         """
         if count == 1:
             return iter((self.step(token, pos)[0],))
-        loaded = self.loaded
         self._check(token, pos, count)
+        loaded = self.kernel_at(pos)
+        if self.far_kernel is not None and pos < self.far_from:
+            count = min(count, self.far_from - pos)  # further ones are another kernel's
         loaded.write(self._token.name, np.array([token], np.int32))
         loaded.launch(pos, count, sorted(stops))
         return self._take(loaded, pos)
@@ -245,15 +268,17 @@ class CudaExecutable:
     def reset(self) -> None:
         """Forgets the KV cache: the next step is at position 0."""
         self.loaded.reset()
-        if self.chunk_kernel is not None:
-            self.chunk_kernel.reset()
+        for kernel in (self.chunk_kernel, self.far_kernel):
+            if kernel is not None:
+                kernel.reset()
         self._filled = 0
 
     def close(self) -> None:
         """Frees the GPU's memory. May be called twice."""
-        if self.chunk_kernel is not None:
-            self.chunk_kernel.close()
-            self.chunk_kernel = None
+        for kernel in (self.chunk_kernel, self.far_kernel):
+            if kernel is not None:
+                kernel.close()
+        self.chunk_kernel = self.far_kernel = None
         if self._loaded is not None:
             self._loaded.close()
             self._loaded = None

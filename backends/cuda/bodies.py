@@ -102,6 +102,7 @@ def _write_pointwise(source: SourceWriter, context: EmitContext, run: PlacedTask
         source.line(f"const int tasks = ({run.end} - {run.begin} + {run.step - 1}) / {run.step};")
         for store in run.family.stores:
             store_loop(context, run, store, {}, (run.begin, "tasks", run.most)).write(source)
+        context.trace.mark(source, "results", run.text)
 
 
 # ---- rows: loops that may contain one rms_norm -------------------------------------------------------------------------
@@ -183,6 +184,7 @@ def _write_norm(source: SourceWriter, context: EmitContext, run: PlacedTasks, no
             [lambda values, at, store=store: values.store(store, at) for store in run.family.stores],
         )
         source.line("consumer_barrier();")
+        context.trace.mark(source, "results", run.text)
 
 
 # ---- matmul ----------------------------------------------------------------------------------------------------------
@@ -251,7 +253,7 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
             source.line(f"const int i = {layout.k} + threadIdx.x;")
             source.line(f"if (i < {layout.zeroed_k}) x.put({at}, 0.0f);")
     source.line(f"}}\n{finish_activations(layout, shape[0], by_fours)}")
-    context.mark(source, "activations")
+    context.trace.read(source)
     context.need_work(4 * shape[0] * layout.activations)
 
 
@@ -297,6 +299,7 @@ def _write_row_activations(
                 loop.write_rows(source, values, f"x.{put_four(context.streams[run.name].layout)}({row}first, row);")
             else:
                 loop.write_elements(source, [*values.lines, f"x.put({row}i, {text});"])
+            loop.write_finished(source, values)
         if norm is not None:
             source.line("put_norm_sum(norm_sums, t, square);")
     return loop.vector > 1
@@ -319,6 +322,7 @@ def _write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pl
                 matmul.write_early(source)
         if shared is not None:
             source.line(shared.rstrip("\n"))
+            context.trace.store(source, "activations", ", ".join(run.text for run in runs))
         for matmul in matmuls:
             source.line(f"// {matmul.run.text}")
             with source.block(""):
@@ -416,13 +420,18 @@ class _Matmul:
             source.line(f"const int tile = first_{run.number};")
             source.lines(run.index_lines())
             _write_activations(source, self.context, run)
+            self.context.trace.store(source, "activations", run.text)
         source.line("float* partial = partials + flip * PARTIAL_FLOATS;")
         if self.segments is not None:
             self._write_segments(source, self.segments)
         else:
             self._write_products(source)
+        trace = self.context.trace
         source.line("consumer_barrier();")
-        self.context.mark(source, f"product of @{run.name}")
+        trace.read(source)
+        waits = any(loop.has_event for loop in self.loops)
+        if waits:
+            trace.store(source, "products", run.text)
         source.line("flip ^= 1;")
         if (deferred := _deferred_norm(run)) is not None:
             source.line(f"const NormScales<{self.context.tokens}> scales(norm_sums, {deferred});")
@@ -431,18 +440,23 @@ class _Matmul:
                 loop.write_rest(source)
             else:
                 loop.write(source)
-        self.context.mark(source, f"results of @{run.name}")
+        if not waits:
+            trace.store(source, "products", run.text)
+        trace.mark(source, "results", run.text)
 
     def _write_products(self, source: SourceWriter) -> None:
         run = self.run
         product = f"at = {self.function}(at, flip * PARTIAL_FLOATS"
-        if self.batch == 1:
-            source.line(f"{product}, {self.operation});")
-        else:
-            source.line(
-                f"for (int slot = 0; slot < count_{run.number}; ++slot)\n"
-                f"    {product} + slot * {self.slot}, {self.operation});"
-            )
+        traced = ", trace" if self.context.trace.has_stages else ""
+        slots = "" if self.batch == 1 else f" + slot * {self.slot}"
+        with source.block("" if self.batch == 1 else f"for (int slot = 0; slot < count_{run.number}; ++slot)"):
+            source.line(f"{product}{slots}, {self.operation}{traced});")
+            self._skip_stages(source, self.context.streams[run.name].layout.chunks)
+
+    def _skip_stages(self, source: SourceWriter, stages: int) -> None:
+        """After a call that has noted the stages that it took from the ring."""
+        if self.context.trace.has_stages:
+            source.line(f"trace.next += {2 * stages};  // two events a stage")
 
     def _write_segments(self, source: SourceWriter, segments: Segments) -> None:
         """All products of a batch: with the first segment of the activations, then with the next one."""
@@ -477,17 +491,22 @@ class _Matmul:
                     with source.block(f"for (int t = 0; t < {segments.tokens}; ++t)"):
                         source.line(f"if (i < {segments.last_blocks * 32}) x.put(t * {stride} + i, 0.0f);")
             source.line("consumer_barrier();")
-            self.context.mark(source, "activations")
+            self.context.trace.mark(source, "activations", run.text)
             with source.block(f"for (int slot = 0; slot < count_{run.number}; ++slot)"):
-                tail = f"{segments.blocks}, {chunk}>(at, slot, segment, {last}, partial_at, {self.operation});"
+                traced = ", trace" if self.context.trace.has_stages else ""
+                tail = f"{segments.blocks}, {chunk}>(at, slot, segment, {last}, partial_at, {self.operation}{traced});"
                 source.line(f"const int partial_at = flip * PARTIAL_FLOATS + slot * {self.slot};")
                 if segments.last_blocks == segments.blocks:
                     source.line(f"at = multiply_segment<{groups}, {segments.blocks}, {tail}")
+                    self._skip_stages(source, -(-segments.blocks // chunk))
                 else:
-                    source.line(
-                        f"if (segment < {last}) at = multiply_segment<{groups}, {segments.blocks}, {tail}\n"
-                        f"else at = multiply_segment<{groups}, {segments.last_blocks}, {tail}"
-                    )
+                    for condition, blocks in (
+                        (f"if (segment < {last})", segments.blocks),
+                        ("else", segments.last_blocks),
+                    ):
+                        with source.block(condition):
+                            source.line(f"at = multiply_segment<{groups}, {blocks}, {tail}")
+                            self._skip_stages(source, -(-blocks // chunk))
 
 
 def _product(run: PlacedTasks, groups: int, tokens: int, slot: int, first_row: int) -> Given:

@@ -14,8 +14,8 @@ from ...dialects.task import AttentionOp, AttentionPartOp, FamilyOp, MatmulOp, S
 from .caches import CacheLayout
 from .placement import PlacedTasks
 from .plan import KernelPlan, Operation, TokenLoop
-from .source import SourceWriter
 from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
+from .trace_points import TraceDetail, TraceWriter
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class EmitContext:
     loads: how many a thread issues together. partial_bytes: wanted for the partial sums of one batch of tasks.
     resident: plan of the kernel whose weights and state this one will use. token_loop: what a launch of several steps
     hands on, if the kernel can do that. borrowed: streams that only the resident kernel fetches, and this one reads rows of.
+    trace: writes timestamps, if any.
     """
 
     kernel: KernelOp
@@ -43,10 +44,9 @@ class EmitContext:
     streams: dict[str, StreamStorage]
     loads: Loads
     partial_bytes: int
-    is_traced: bool = False
+    trace: TraceWriter = field(default_factory=TraceWriter)
     token_loop: TokenLoop | None = None
     resident: KernelPlan | None = None
-    points: list[str] = field(default_factory=lambda: ["wait for the ring", "products of a stage"])
     borrowed: dict[str, StreamStorage] = field(default_factory=dict[str, StreamStorage])
     used: set[str] = field(default_factory=set[str])
     operations: list[Operation] = field(default_factory=list[Operation])
@@ -55,7 +55,11 @@ class EmitContext:
 
     @staticmethod
     def of(
-        kernel: KernelOp, loads: Loads, partial_bytes: int, is_traced: bool = False, has_token_loop: bool = False
+        kernel: KernelOp,
+        loads: Loads,
+        partial_bytes: int,
+        trace: TraceDetail | None = None,
+        has_token_loop: bool = False,
     ) -> EmitContext:
         """The context of `kernel`.
 
@@ -81,7 +85,7 @@ class EmitContext:
                         "bf16 and quantised weights: import the model with bf16 weights"
                     )
         loop = find_token_loop(kernel.sym_name.data, kernel.tokens.value.data, buffers) if has_token_loop else None
-        context = EmitContext(kernel, ring, buffers, streams, loads, partial_bytes, is_traced, loop)
+        context = EmitContext(kernel, ring, buffers, streams, loads, partial_bytes, TraceWriter(trace), loop)
         for storage in buffers.values():
             if storage.kind in (BufferKind.INPUT.value, BufferKind.OUTPUT.value, BufferKind.STATE.value):
                 context.used.add(storage.name)
@@ -129,14 +133,6 @@ class EmitContext:
                         self.borrowed[stream.family] = stream
                     return stream, *layout
         return None
-
-    def mark(self, source: SourceWriter, text: str) -> None:
-        """Writes a timestamp of what ends here into a traced kernel."""
-        if not self.is_traced:
-            return
-        if text not in self.points:
-            self.points.append(text)
-        source.line(f"watch.trace.mark({self.points.index(text)});")
 
     def need_work(self, size: int) -> None:
         """Asks for `size` bytes of the work area, which one run uses at a time."""

@@ -95,12 +95,50 @@ def device_info(ordinal: int = 0) -> DeviceInfo:
 
     return DeviceInfo(
         ordinal,
-        check(driver.cuDeviceGetName(128, device), "asking").decode().strip("\x00"),
+        # what follows the end of the text is not always NULs
+        check(driver.cuDeviceGetName(128, device), "asking").partition(b"\x00")[0].decode(),
         (attribute("COMPUTE_CAPABILITY_MAJOR"), attribute("COMPUTE_CAPABILITY_MINOR")),
         attribute("MULTIPROCESSOR_COUNT"),
         attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
         bool(attribute("COOPERATIVE_LAUNCH")),
     )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A function that does what a loaded kernel does, with its memory and parameters.
+
+    function: the driver's handle. dynamic_shared: bytes. words: parameters of 8 bytes that follow the pointers.
+    """
+
+    function: Any
+    dynamic_shared: int
+    words: tuple[int, ...] = ()
+
+
+def load_function(driver: Any, info: DeviceInfo, plan: KernelPlan, image: bytes, entry: str) -> tuple[Any, Any]:
+    """(module, function) of a cubin in the current context; DeviceError if its grid cannot be resident at once."""
+    module = check(driver.cuModuleLoadData(image), f"loading kernel @{plan.name}")
+    try:
+        function = check(driver.cuModuleGetFunction(module, entry.encode()), f"finding '{entry}'")
+        limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        check(
+            driver.cuFuncSetAttribute(function, limit, plan.dynamic_shared),
+            f"asking for {plan.dynamic_shared} bytes of shared memory",
+        )
+        blocks = check(
+            driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(function, plan.threads, plan.dynamic_shared),
+            "computing the occupancy",
+        )
+        if blocks * info.num_sms < plan.grid:
+            raise DeviceError(
+                f"kernel @{plan.name}: {plan.grid} blocks cannot be resident at once on {info.name}, only "
+                f"{blocks * info.num_sms}: use fewer SMs or a smaller ring"
+            )
+    except BaseException:
+        driver.cuModuleUnload(module)
+        raise
+    return module, function
 
 
 class LoadedKernel:
@@ -167,27 +205,17 @@ class LoadedKernel:
         if not info.cooperative:
             raise DeviceError(f"{info.name} cannot launch cooperative kernels")
 
+    def activate(self) -> Any:
+        """Selects the GPU for this thread, and returns the driver bindings."""
+        self._activate()
+        return self._driver
+
     def _activate(self) -> None:
         check(self._driver.cuCtxSetCurrent(self._context), "selecting the GPU")
 
     def _load(self, image: bytes, entry: str) -> None:
-        driver, plan = self._driver, self.plan
-        self._module = check(driver.cuModuleLoadData(image), f"loading kernel @{plan.name}")
-        self._function = check(driver.cuModuleGetFunction(self._module, entry.encode()), f"finding '{entry}'")
-        limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        check(
-            driver.cuFuncSetAttribute(self._function, limit, plan.dynamic_shared),
-            f"asking for {plan.dynamic_shared} bytes of shared memory",
-        )
-        blocks = check(
-            driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(self._function, plan.threads, plan.dynamic_shared),
-            "computing the occupancy",
-        )
-        if blocks * self.info.num_sms < plan.grid:
-            raise DeviceError(
-                f"kernel @{plan.name}: {plan.grid} blocks cannot be resident at once on {self.info.name}, only "
-                f"{blocks * self.info.num_sms}: use fewer SMs or a smaller ring"
-            )
+        self._module, function = load_function(self._driver, self.info, self.plan, image, entry)
+        self._own = Variant(function, self.plan.dynamic_shared)
 
     def _allocate(self, weights: Iterable[NDArray[np.uint8]]) -> list[int]:
         """Allocates everything, copies the weights; the kernel's pointer parameters in order."""
@@ -209,8 +237,6 @@ class LoadedKernel:
         layout += [(b.parameter, b.bytes) for b in others]
         if plan.token_loop is not None:
             layout.append(("arrivals", 32))
-        if plan.trace_events:
-            layout.append(("trace", 8 * plan.grid * plan.trace_events))
         total = sum(aligned(size) for _, size in layout)
         base = self._new_memory(total, f"allocating {total >> 20} MiB of buffers and KV cache")
         self._zeroed, self._results = (base, total), np.zeros(result_bytes, np.uint8)
@@ -223,8 +249,7 @@ class LoadedKernel:
         self._where = where
         self._sent, sent = self._new_host_words(plan.max_seq if plan.token_loop is not None else 1)
         self._loop = (where.get("arrivals", 0), sent)
-        traces = ("trace",) if plan.trace_events else ()
-        return [where[name] for name in (*plan.pointers, "counters", "records", "abort", *traces)]
+        return [where[name] for name in (*plan.pointers, "counters", "records", "abort")]
 
     def _copy_weights(self, weights: Iterable[NDArray[np.uint8]], where: dict[str, int]) -> None:
         """Allocates and copies the packed weights, and says where their regions are."""
@@ -302,18 +327,12 @@ class LoadedKernel:
         self._copy_out(self._where[buffer.parameter], data)
         return data.reshape(buffer.shape) if buffer.cache is None else buffer.cache.rows(data)
 
-    def read_trace(self) -> NDArray[np.uint64]:
-        """The timestamps of a traced kernel's last step: [SMs, events], clock << 12 | point, 0 where there is none."""
-        self._activate()
-        data = np.zeros((self.plan.grid, self.plan.trace_events), np.uint64)
-        self._copy_out(self._where["trace"], data)
-        return data
-
-    def launch(self, pos: int, steps: int = 1, stops: Sequence[int] = ()) -> None:
+    def launch(self, pos: int, steps: int = 1, stops: Sequence[int] = (), *, variant: Variant | None = None) -> None:
         """Starts the step at position `pos` with the inputs written before; does not wait for its end.
 
         With `steps` > 1, that many steps from `pos` on: each takes the token that the one before has chosen, and none
-        follows one that chose a token of `stops`. `tokens` returns them as they come.
+        follows one that chose a token of `stops`. `tokens` returns them as they come. variant: what to launch instead of
+        the kernel's own function.
 
         Raises UsageError for what the kernel cannot do, DeviceError if it cannot be launched.
         """
@@ -321,11 +340,13 @@ class LoadedKernel:
             raise DeviceError(
                 "the last step was stopped, in a stuck wait or by an interrupt: reset before the next one"
             )
+        variant = variant or self._own
         if self._running is not None and self._running.steps > 1:
             self.finish()  # only then the number of its steps is known
         launch = Launch(pos, self._epoch + 1, steps, tuple(stops), self._arrived)
         launch.check(self.plan)
-        content = parameter_bytes(self.plan, self._addresses, self.time_limit_s, launch, self._loop)
+        words = (*self._addresses, *variant.words)
+        content = parameter_bytes(self.plan, words, self.time_limit_s, launch, self._loop)
         parameters = ctypes.create_string_buffer(content, len(content))
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameters))
         plan = self.plan
@@ -333,7 +354,16 @@ class LoadedKernel:
         # leaves open whether it has.
         self._broken = True
         launched = self._driver.cuLaunchCooperativeKernel(
-            self._function, plan.grid, 1, 1, plan.threads, 1, 1, plan.dynamic_shared, 0, ctypes.addressof(pointers)
+            variant.function,
+            plan.grid,
+            1,
+            1,
+            plan.threads,
+            1,
+            1,
+            variant.dynamic_shared,
+            0,
+            ctypes.addressof(pointers),
         )
         if int(launched[0]) == 0:
             self._running = launch
@@ -420,8 +450,9 @@ class LoadedKernel:
         self.launch(pos)
         return self.finish()
 
-    def time_steps(self, pos: int, repeats: int, steps: int = 1) -> list[float]:
-        """Milliseconds of each of `repeats` launches of `steps` steps from `pos` on, by events around each."""
+    def time_steps(self, pos: int, repeats: int, steps: int = 1, variant: Variant | None = None) -> list[float]:
+        """Milliseconds of each of `repeats` launches of `steps` steps from `pos` on, by events around each; `variant` as
+        `launch`."""
         self._activate()
         driver = self._driver
         events = [check(driver.cuEventCreate(0), "timing") for _ in range(2)]
@@ -429,7 +460,7 @@ class LoadedKernel:
         try:
             for _ in range(repeats):
                 check(driver.cuEventRecord(events[0], 0), "timing")
-                self.launch(pos, steps)
+                self.launch(pos, steps, variant=variant)
                 check(driver.cuEventRecord(events[1], 0), "timing")
                 self.finish()
                 times.append(float(check(driver.cuEventElapsedTime(events[0], events[1]), "timing")))

@@ -29,6 +29,7 @@ from .plan import CounterStorage, KernelPlan
 from .quantized_text import MULTIPLY, MULTIPLY_QUANTIZED
 from .sharing import check_shared
 from .source import SourceWriter
+from .trace_points import PointKind, TraceDetail
 
 BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
@@ -38,7 +39,7 @@ LOADS_OF_ROWS = (Loads(4), Loads(3), Loads(2))
 """The same for steps of several tokens."""
 PARTIAL_BYTES = 3072
 """Shared memory for the partial sums of one batch of tasks; there are two such buffers."""
-CONTROL_BYTES = 1024
+CONTROL_BYTES = 1536
 """Shared memory, at most, of barriers, reductions and what waits need."""
 ENTRY = "amk_step"
 """Name of the kernel's entry function."""
@@ -68,23 +69,23 @@ def emit_kernel(
     kernel: KernelOp,
     drop_signal: DroppedSignal | None = None,
     loads: Loads = LOADS[0],
-    trace_events: int = 0,
+    trace: TraceDetail | None = None,
     token_loop: bool = False,
     resident: KernelPlan | None = None,
 ) -> EmittedKernel:
     """CUDA C++ of `kernel`, which the caller has verified. `loads`: those that a thread issues together.
-    `trace_events`: timestamps that each block takes. `token_loop`: whether a launch can run several steps.
+    `trace`: the timestamps that each block takes. `token_loop`: whether a launch can run several steps.
     `resident`: plan of another kernel of the model, whose packed weights and state this one is to use.
 
     Raises CompileError: weights or state that the resident kernel stores otherwise, not a CUDA target, no ring, the explicit form, a body that cannot be expressed, or a token loop
     of steps that are not from one token id to one.
     """
     check_hazards(kernel)
-    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace_events, token_loop, resident).emit()
+    emitted = _Emitter(kernel, drop_signal, loads, PARTIAL_BYTES, trace, token_loop, resident).emit()
     limit = get_target(kernel.target.data).shared_memory_per_block
     if emitted.plan.dynamic_shared > limit:
         # more barriers, less memory: the sums of one task at a time
-        emitted = _Emitter(kernel, drop_signal, loads, 0, trace_events, token_loop, resident).emit()
+        emitted = _Emitter(kernel, drop_signal, loads, 0, trace, token_loop, resident).emit()
     if resident is not None:
         check_shared(emitted.plan, resident)
     return emitted
@@ -99,11 +100,10 @@ class _Emitter:
         drop_signal: DroppedSignal | None,
         loads: Loads,
         partial_bytes: int,
-        trace_events: int,
+        trace: TraceDetail | None,
         token_loop: bool,
         resident: KernelPlan | None,
     ):
-        self.trace_events = trace_events
         self.kernel = kernel
         self.drop = drop_signal
         self.name = kernel.sym_name.data
@@ -112,8 +112,9 @@ class _Emitter:
             raise CompileError(
                 f"kernel @{self.name} is for target '{self.target.name}', the CUDA backend needs one of the sm_* targets"
             )
-        self.context = EmitContext.of(kernel, loads, partial_bytes, trace_events > 0, token_loop)
+        self.context = EmitContext.of(kernel, loads, partial_bytes, trace, token_loop)
         self.context.resident = resident
+        self.trace = self.context.trace
         self.counters = self._count_signals()
         self.placed: dict[Operation, PlacedTasks] = {}
         self.synced = False  # whether a consumer barrier follows everything written so far
@@ -149,15 +150,14 @@ class _Emitter:
             streams=(*context.streams.values(), *context.borrowed.values()),
             counters=tuple(self.counters.values()),
             operations=tuple(context.operations),
-            trace_events=self.trace_events,
-            trace_points=tuple(context.points),
+            trace=self.trace.detail,
+            trace_points=tuple(self.trace.points) if self.trace.detail else (),
             token_loop=context.token_loop,
         )
         source = SourceWriter()
         source.line(f"// @{self.name} for {self.target.name}: {plan.grid} blocks of {plan.threads} threads, one an SM.")
         ring_file = "ring_bulk.cuh" if self.target.has_bulk_copy else "ring_async.cuh"
-        if self.trace_events:
-            source.line("#define AMK_TRACED")
+        self.trace.write_defines(source)
         is_quantized = any(b.quantized is not None for b in context.buffers.values())
         for name in (
             ring_file,
@@ -202,8 +202,7 @@ class _Emitter:
             for stream in plan.streams:
                 source.line(f"const u8* {stream.parameter};  // {stream.tasks} packed tasks")
             source.line("u32* counters;\nStuckRecord* records;\nu32* abort;")
-            if self.trace_events:
-                source.line("u64* trace;")
+            self.trace.write(source, "u64* trace;\nu64 trace_events;")
             source.line("u64 limit_ns;\nint pos;\nu32 epoch;")
             if context.token_loop is not None:
                 source.line("TokenLoop loop;")
@@ -239,6 +238,8 @@ class _Emitter:
             with source.block("if (threadIdx.x >= CONSUMERS)"):
                 source.line("if (!drives_ring()) return;")
                 source.line("WeightWriter writer = {ring};")
+                self.trace.write_begin(source, 1, "writer.trace")
+                self.trace.write(source, "writer.trace.begin(p.trace_events);")
                 loops = self.context.token_loop is not None
                 if loops:
                     # ahead of the consumers, into the next step's weights
@@ -251,14 +252,13 @@ class _Emitter:
                         with self._program(source, program):
                             self._write_stream(source, program, program.stream.block)
                 source.line("writer.finish();")
+                self.trace.write(source, "writer.trace.align(p.trace_events);\nwriter.trace.finish(p.trace_events);")
                 source.line("return;")
             source.line("u32 at = 0;  // where this thread reads the ring")
             source.line("float* const partials = reinterpret_cast<float*>(shared + PARTIALS_AT);")
             source.line("u8* const work = shared + WORK_AT;")
-            if self.trace_events:
-                events = self.trace_events
-                source.line(f"if (threadIdx.x == 0) watch.trace.begin(p.trace + blockIdx.x * {events}, {events});")
-                self.context.mark(source, "start of the step")
+            self.trace.write_begin(source, 0, "Trace trace")
+            self.trace.mark(source, "start of the step")
             source.line("int flip = 0;  // which half of the partial sums the next batch uses")
             source.line("int norm_flip = 0;  // which norm sums the next group of runs uses")
             with self._steps(source):
@@ -267,6 +267,7 @@ class _Emitter:
                         self.synced = True
                         self.read, self.written = set(), set()
                         self._write_body(source, program, program.body.block)
+            self.trace.write(source, "trace.finish(p.trace_events);")
         return source.text
 
     @contextmanager
@@ -314,11 +315,16 @@ class _Emitter:
             "// All of an attention task but its operands, likewise; out of line, so that it has registers of its own."
         )
         source.line("template <typename Attention>")
-        head = "__device__ __noinline__ u32 attend(u32 at, int pos, int part, u32 operation)"
+        trace, traced = (", Trace& trace", ", trace") if self.trace.has_stages else ("", "")
+        head = f"__device__ __noinline__ u32 attend(u32 at, int pos, int part, u32 operation{trace})"
         with source.block(head):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
-            source.line("WeightReader reader = {{shared, control.full, control.empty}, at & 0xffff, at >> 16};")
+            source.line(
+                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
+            )
             source.line("Attention::run(shared + WORK_AT, reader, pos, part, control.watch, operation);")
+            if traced:
+                source.line("trace.next = reader.trace.next;")
             source.line("return reader.stage | reader.parity << 16;")
         source.line()
         if self.context.tokens > 1:
@@ -328,9 +334,12 @@ class _Emitter:
         self, source: SourceWriter, template: str, name: str, function: str, inline: str = "forceinline"
     ) -> None:
         source.line(template)
-        with source.block(f"__device__ __{inline}__ u32 {name}(u32 at, int partial_at, u32 operation)"):
+        trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
+        with source.block(f"__device__ __{inline}__ u32 {name}(u32 at, int partial_at, u32 operation{trace})"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
-            source.line("WeightReader reader = {{shared, control.full, control.empty}, at & 0xffff, at >> 16};")
+            source.line(
+                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
+            )
             source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
             source.line(
                 f"{function}GROUPS, K_BLOCKS, CHUNK, {self.context.tokens}>(reader, activations(shared + WORK_AT), partial, "
@@ -343,11 +352,14 @@ class _Emitter:
             "// A task's product with one segment of the activations; the sums of a batch are kept behind the segment."
         )
         source.line("template <int GROUPS, int BLOCKS, int SEGMENT, int CHUNK>")
-        head = "u32 at, int slot, int segment, int last, int partial_at, u32 operation"
+        trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
+        head = f"u32 at, int slot, int segment, int last, int partial_at, u32 operation{trace}"
         with source.block(f"__device__ __noinline__ u32 multiply_segment({head})"):
             tokens = self.context.tokens
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
-            source.line("WeightReader reader = {{shared, control.full, control.empty}, at & 0xffff, at >> 16};")
+            source.line(
+                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
+            )
             source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
             source.line("constexpr int SUMS = GROUPS * (GROUPS < 4 ? 2 : 1) * CONSUMERS;")
             source.line(f"constexpr int KEPT_AT = WORK_AT + 4 * {tokens} * activation_stride(SEGMENT);")
@@ -471,8 +483,10 @@ class _Emitter:
             self.read |= read
             self.written |= written
             with self._loop(text, op):
+                self.trace.loops.append((op.index.data, op.range.start, op.range.stop))
                 self._write_thread_number(text)
                 self._write_body(text, program, op.body.block)
+                self.trace.loops.pop()
         self.synced = False
         self.read |= read
         self.written |= written
@@ -485,7 +499,6 @@ class _Emitter:
                 source.lines(run.range_lines())
             owned = " || ".join(f"{run.begin} < {run.end}" for run in runs)
             with source.block(f"if ({owned})"):
-                self.context.mark(source, "idle")
                 self._write_events(source, program, list(phase.body.block.ops), ranges_written=True)
         source.line("if (threadIdx.x == 0) ++watch.phase;")
         # an SM without tasks has not executed any of this
@@ -569,7 +582,8 @@ class _Emitter:
                 f"wait_counter(p.counters, {index}, {threshold}, watch, {self.context.operation(text)});"
             )
         self._barrier(source)
-        self.context.mark(source, "wait for counters")
+        names = dict.fromkeys(f"queue.wait @{op.counter_name}[{op.index.data}]" for op in waits)
+        self.trace.mark(source, "wait for counters", ", ".join(names), PointKind.COUNTER)
 
     def _write_signals(self, source: SourceWriter, signals: list[SignalOp]) -> None:
         if not self.synced:
@@ -583,7 +597,8 @@ class _Emitter:
                 condition = f" && (blockIdx.x != {self.drop.sm} || watch.step < {self.drop.step})"
             source.line(f"// queue.signal @{op.counter_name}[{op.index.data}]")
             source.line(f"if (threadIdx.x == 0{condition}) signal_counter(p.counters + ({index}) * COUNTER_STRIDE);")
-        self.context.mark(source, "signal")
+        names = dict.fromkeys(f"queue.signal @{op.counter_name}[{op.index.data}]" for op in signals)
+        self.trace.mark(source, "signal", ", ".join(names))
 
     def _total(self, counter: CounterStorage, index: Linear) -> str:
         if len(set(counter.totals)) == 1:

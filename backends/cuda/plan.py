@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...amk_ir.attrs import BufferKind, Ring
 from .storage import BufferStorage, StreamStorage
+from .trace_points import TraceDetail, TracePoint
 
 ALIGNMENT = 256
 """Bytes; every buffer starts at a multiple."""
@@ -65,8 +66,9 @@ class KernelPlan:
     Kernel parameters, one struct: a pointer for each of `pointers`, then the pointers to counters, stuck records and
     abort flag, then u64 time limit in ns, i32 position, u32 epoch, and, with `token_loop`, the struct TokenLoop of
     device/token_loop.cuh. `operations[i]` is the operation that a
-    stuck record calls i. trace_events: timestamps that each block of a traced kernel has room for, else 0; then a pointer
-    to them follows that to the abort flag. `trace_points[i]` is what ends at a timestamp of point i.
+    stuck record calls i. trace: what a traced kernel notes; then a pointer to its rows and the u64 number of
+    events that a row has room for follow the pointer to the abort flag. `trace_points[i]` is what ends at a timestamp of
+    point i.
     """
 
     name: str
@@ -82,8 +84,8 @@ class KernelPlan:
     streams: tuple[StreamStorage, ...]
     counters: tuple[CounterStorage, ...]
     operations: tuple[Operation, ...]
-    trace_events: int = 0
-    trace_points: tuple[str, ...] = ()
+    trace: TraceDetail | None = None
+    trace_points: tuple[TracePoint, ...] = ()
     token_loop: TokenLoop | None = None
 
     def stored_bytes(self, buffer: BufferStorage) -> int:

@@ -97,9 +97,11 @@ class _Row:
                 with self.loop.rounds(source):
                     self.loop.write_loads(source, self.values)
                     self._write_elements(source, at)
+                    self.loop.write_finished(source, self.values)
             else:
                 self.loop.write_finish(source, self.values)
                 self._write_elements(source, at)
+                self.loop.write_finished(source, self.values)
             if self.is_normed:
                 source.line(f"put_norm_sum(norm_sums, {self.number}, square);")
 

@@ -28,6 +28,11 @@ class StoreLoop:
         """Whether a thread has one round of elements, so that its loads can be written apart from the rest."""
         return self.loop.is_single
 
+    @property
+    def has_event(self) -> bool:
+        """Whether a traced kernel notes a wait in it."""
+        return self.loop.is_traced(self.values, is_late=self.is_single)
+
     def write(self, source: SourceWriter) -> None:
         with source.block(""):
             self.loop.write(source, self.values, self.prelude)
@@ -38,8 +43,9 @@ class StoreLoop:
 
     def write_rest(self, source: SourceWriter) -> None:
         """What follows the start of the loads of a single round."""
-        self.loop.write_finish(source, self.values)
+        self.loop.write_finish(source, self.values, is_late=True)
         self.loop.write_elements(source, self.values.lines, self.prelude)
+        self.loop.write_finished(source, self.values, is_late=True)
 
 
 def store_loop(

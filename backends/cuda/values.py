@@ -26,6 +26,7 @@ from .coordinates import Address, Coordinates, Segment, address_of, index_texts,
 from .quantized_text import constant_rows_type, packed_rows_type
 from .source import SourceWriter
 from .storage import BufferStorage, packed_offset
+from .trace_points import PointKind
 
 if TYPE_CHECKING:
     from .context import EmitContext
@@ -248,6 +249,7 @@ class ElementLoop:
         with self.rounds(source):
             self.write_loads(source, values, prelude)
             self.write_elements(source, values.lines, prelude)
+            self.write_finished(source, values)
 
     def rounds(self, source: SourceWriter):
         """The loop over rounds; `base` is this thread's first vector of one."""
@@ -304,11 +306,26 @@ class ElementLoop:
             source.line(f"float {names};")
             self.write_elements(source, values.early, prelude)
 
-    def write_finish(self, source: SourceWriter, values: ValueWriter) -> None:
-        """Waits for the tagged words among the leaves."""
+    def write_finish(self, source: SourceWriter, values: ValueWriter, *, is_late: bool = False) -> None:
+        """Waits for the tagged words among the leaves. is_late: they were loaded long ago, and rarely take time."""
         for leaf in values.leaves:
             if leaf.tagged:
                 source.line(f"{leaf.name}_loads.finish({leaf.name}, epoch, watch, {leaf.operation});")
+        if self.is_traced(values, is_late=is_late):
+            values.context.trace.read(source)
+
+    def write_finished(self, source: SourceWriter, values: ValueWriter, *, is_late: bool = False) -> None:
+        """Follows what was made of the words that `write_finish` has waited for."""
+        if self.is_traced(values, is_late=is_late):
+            operations = values.context.operations
+            text = ", ".join(operations[leaf.operation].text for leaf in values.leaves if leaf.tagged)
+            values.context.trace.store(source, text, kind=PointKind.WORDS)
+
+    @staticmethod
+    def is_traced(values: ValueWriter, *, is_late: bool) -> bool:
+        """Whether there is a timestamp of the wait for tagged words."""
+        trace = values.context.trace
+        return trace.is_on and any(leaf.tagged for leaf in values.leaves) and (trace.has_stages or not is_late)
 
     def _vector(self, leaf: Leaf) -> int:
         return self.vector if leaf.address.run == "i" and (leaf.tagged or leaf.is_f32) else 1

@@ -36,17 +36,20 @@ class ReferenceBackend:
         progress: Progress = no_progress,
         *,
         chunk: VerifiedKernel | None = None,
+        far: tuple[VerifiedKernel, int] | None = None,
     ) -> ReferenceExecutable:
         """The kernel with its weights in memory, as float32.
 
-        chunk: a kernel of several tokens a step and without outputs, for prompts; it uses the same weights and cache.
+        chunk: a kernel of several tokens a step and without outputs, for prompts. far: a kernel like the first one, and the
+        position from which it is used instead. All use the same weights and cache.
 
         Raises:
             ScheduleError: a kernel did not come from the verifier, or was changed since.
             UsageError: a kernel of more than one token a step, or a chunk of one or with outputs.
             CheckpointError: a weight that is missing or has another number of elements.
         """
-        for given in (kernel,) if chunk is None else (kernel, chunk):
+        given_far = None if far is None else far[0]
+        for given in (k for k in (kernel, chunk, given_far) if k is not None):
             # not only a type: a kernel that nobody has verified must not run
             if not isinstance(given, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ScheduleError(
@@ -60,12 +63,16 @@ class ReferenceBackend:
         interpreter = QueueInterpreter(
             op, weights, interleaving=self.interleaving, checked=self.checked, progress=progress
         )
-        if chunk is None:
-            return ReferenceExecutable(interpreter)
-        several = QueueInterpreter(
-            chunk.current(), weights, interleaving=self.interleaving, checked=self.checked, beside=interpreter
-        )
-        return ReferenceExecutable(interpreter, several)
+
+        def beside(other: VerifiedKernel | None) -> QueueInterpreter | None:
+            if other is None:
+                return None
+            return QueueInterpreter(
+                other.current(), weights, interleaving=self.interleaving, checked=self.checked, beside=interpreter
+            )
+
+        several, later = beside(chunk), beside(given_far)
+        return ReferenceExecutable(interpreter, several, None if later is None or far is None else (later, far[1]))
 
 
 def _check_chunk(kernel: KernelOp) -> None:
@@ -81,9 +88,15 @@ def _check_chunk(kernel: KernelOp) -> None:
 class ReferenceExecutable:
     """A loaded kernel and its KV cache: one sequence at a time."""
 
-    def __init__(self, interpreter: QueueInterpreter, chunk: QueueInterpreter | None = None):
+    def __init__(
+        self,
+        interpreter: QueueInterpreter,
+        chunk: QueueInterpreter | None = None,
+        far: tuple[QueueInterpreter, int] | None = None,
+    ):
         self._interpreter: QueueInterpreter | None = interpreter
         self._chunk = chunk
+        self._far = far
         self._filled = 0  # positions that were run since the last reset, without a gap
 
     @property
@@ -101,7 +114,9 @@ class ReferenceExecutable:
         """
         if pos > self._filled:
             raise ExecutionError(f"position {pos} needs all before it, of which only {self._filled} were run")
-        result = self.interpreter.step([token], pos)
+        later = self._far is not None and pos >= self._far[1]
+        interpreter = self._far[0] if self._far is not None and later else self.interpreter
+        result = interpreter.step([token], pos)
         self._filled = max(self._filled, pos + 1)
         return int(result.next_tokens[0]), result.logits[0]
 
@@ -141,8 +156,10 @@ class ReferenceExecutable:
         self.interpreter.reset()
         if self._chunk is not None:
             self._chunk.reset()
+        if self._far is not None:
+            self._far[0].reset()
         self._filled = 0
 
     def close(self) -> None:
         """Frees weights and buffers. May be called twice."""
-        self._interpreter = self._chunk = None
+        self._interpreter = self._chunk = self._far = None

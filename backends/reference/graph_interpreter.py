@@ -173,6 +173,23 @@ class GraphInterpreter:
         expected = cast(TensorType[Any], step.tokens.type).get_shape()
         if ids.shape != expected:
             raise ExecutionError(f"a step of @{self.model.sym_name.data} takes {expected[0]} tokens, found {ids.size}")
+        return self._run(ids, pos)
+
+    def forward(self, tokens: Sequence[int], pos: int = 0) -> StepResult:
+        """Runs any number of `tokens` from position `pos` on at once, whatever number a step of the model takes.
+
+        Every op means the same for each of its rows, so that this is a loop over `step` up to the order of sums, at a
+        fraction of its time.
+
+        Raises:
+            ExecutionError: as `step`.
+        """
+        ids = np.asarray(tokens, np.int32)
+        if ids.ndim != 1 or not ids.size:
+            raise ExecutionError(f"expected one token or more, found an array of shape {list(ids.shape)}")
+        return self._run(ids, pos)
+
+    def _run(self, ids: numerics.Ids, pos: int) -> StepResult:
         check_position(pos, self.model.max_seq.value.data - ids.size)
-        logits, next_tokens = self._interpreter.run_ssacfg_region(step.body, (ids, pos), "step")
+        logits, next_tokens = self._interpreter.run_ssacfg_region(self.model.step.body, (ids, pos), "step")
         return StepResult(logits, next_tokens)

@@ -1,4 +1,4 @@
-"""e4m3fn against its definition. (tests/oracle/test_quantized_dtypes.py compares it with torch.)"""
+"""e4m3fn against its definition. (tests/oracle/test_float8.py compares it with torch.)"""
 
 import numpy as np
 

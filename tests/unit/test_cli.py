@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-COMMANDS = ["compile", "generate", "import", "info"]
+COMMANDS = ["bench", "compile", "eval", "generate", "import", "info", "trace", "tune"]
 
 
 def one_line(stderr: str, *parts: str) -> None:
@@ -52,7 +52,9 @@ def test_usage_errors(tool, args: list[str]):
     one_line(run.stderr, f"see `amk {command} --help`" if command else "see `amk --help`")
 
 
-@pytest.mark.parametrize("command", [["info"], ["import"], ["generate", "--prompt", "x"], ["compile", "-o", "out"]])
+@pytest.mark.parametrize(
+    "command", [["info"], ["eval"], ["import"], ["generate", "--prompt", "x"], ["compile", "-o", "out"]]
+)
 def test_no_such_model(tool, command: list[str]):
     run = tool("amk", *command, "no-such-model")
     assert run.returncode == 2

@@ -206,4 +206,4 @@ def test_chunks_compile_for_all_targets(target: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
     single, several = (verified(CONFIGS["gqa"], target, sms=8, tokens=n, outputs=n == 1) for n in (1, 8))
     backend = CudaBackend()
-    assert backend.compile_chunk(several, backend.compile(single).plan).resources.spill_stores == 0
+    assert backend.compile_beside(several, backend.compile(single).plan).resources.spill_stores == 0

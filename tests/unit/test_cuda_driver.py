@@ -53,6 +53,20 @@ def test_no_gpu() -> None:
         CudaBackend().load(kernel, RandomWeights(kernel.kernel))
 
 
+def test_the_name_of_a_device_ends_where_its_text_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an H100's was seen: blanks follow the NULs."""
+
+    class Fake:
+        CUdevice_attribute = type("Attributes", (), {"__getattr__": lambda self, name: name})()
+
+        def __getattr__(self, name: str) -> Any:
+            values = {"cuDeviceGetCount": 1, "cuDeviceGetName": b"NVIDIA H100\0\0\0  ", "cuDeviceGetAttribute": 9}
+            return lambda *_: (0, values.get(name, 0))
+
+    monkeypatch.setattr(driver, "_driver", Fake)
+    assert device_info().name == "NVIDIA H100"
+
+
 def test_target_of_a_device() -> None:
     h100 = DeviceInfo(0, "H100 PCIe", (9, 0), 114, 232448, True)
     assert (h100.target.name, h100.target.num_sms) == ("sm_90a", 114)

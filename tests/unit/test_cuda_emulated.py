@@ -45,35 +45,6 @@ def test_steps_agree(name: str, handoff: str, tmp_path: Path) -> None:
         assert outputs["next_token"][0] == logits.argmax()
 
 
-def test_timestamps(tmp_path: Path) -> None:
-    """A traced kernel computes the same; each SM notes what it does, in order, and drops what is beyond the end."""
-    kernel = verified(CONFIGS["gqa"], sms=3)
-    weights = RandomWeights(kernel.kernel)
-    logits = []
-    for events in (0, 12, 4000):
-        emitted = emit_kernel(kernel.kernel, trace_events=events)
-        folder = tmp_path / str(events)
-        folder.mkdir()
-        emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), folder)
-        logits.append(emulated.step({"token": np.array([5], np.int32)}, 0)["logits"].copy())
-        if events == 0:
-            continue
-        trace = emulated.arrays["trace"].view(np.uint64).reshape(3, events)
-        names = emitted.plan.trace_points
-        if events == 12:
-            assert (trace > 0).all()
-        if events == 4000:
-            for row in trace:
-                row = row[row > 0]
-                clock, points = row >> np.uint64(12), [names[int(p)] for p in row & np.uint64(4095)]
-                assert (np.diff(clock.astype(np.int64)) >= 0).all()
-                assert points[0] == "start of the step"
-                assert {"wait for the ring", "activations", "product of @linear_down", "signal"} <= set(points)
-                assert points.index("wait for the ring") < points.index("products of a stage")
-    assert np.array_equal(logits[0], logits[1])
-    assert np.array_equal(logits[0], logits[2])
-
-
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "head_dim", "kv_dtype", "parts"),
     [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..progress import ProgressBar
 from ..streams import require_stdin
-from .options import add_model, add_target, import_named, natural, positive
+from .options import add_model, add_pass_options, add_target, import_named, natural, pass_options, positive
 
 if TYPE_CHECKING:
     from ...frontends.import_model import ImportedModel
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what runs the kernel (default: reference)",
     )
     add_target(parser)
+    add_pass_options(parser)
     parser.add_argument(
         "--compiled",
         metavar="DIR",
@@ -63,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=1,
         help="tokens of the prompt that are run at once, up to 8 with --backend cuda (default: 1)",
+    )
+    parser.add_argument(
+        "--far-from",
+        metavar="POSITION",
+        type=positive,
+        default=argparse.SUPPRESS,
+        help="from where on all SMs share the work of attention (default: 256 with --backend cuda)",
     )
     sampling = parser.add_argument_group("sampling", "Greedy unless a temperature is given.")
     sampling.add_argument(
@@ -95,11 +103,14 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError("--compiled goes with --backend cuda")
         if args.chunk > 1:
             raise UsageError("--compiled goes without --chunk: a compiled model has one kernel, of one token a step")
-        for name in ("target", "sms", "weights", "head", "embedding", "keep", "kv", "max_seq"):
+        if "far_from" in args:
+            raise UsageError("--compiled goes without --far-from: a compiled model has one kernel")
+        for name in ("target", "sms", "set", "weights", "head", "embedding", "keep", "kv", "max_seq"):
             if name in args:
                 option = name.replace("_", "-")
                 raise UsageError(f"--compiled goes without --{option}, which was chosen when {compiled} was compiled")
     target = None if compiled is not None else choose_target(args.backend, getattr(args, "target", None))
+    options = pass_options(args)
     sampling = Sampling(args.temperature, args.top_k, args.top_p, getattr(args, "seed", None))
     check_steps_per_launch(args.steps_per_launch, sampling)
     text = _text("--prompt -", _read_prompt()) if args.prompt == "-" else _text("--prompt", args.prompt)
@@ -125,8 +136,10 @@ def run(args: argparse.Namespace) -> None:
                 args.backend,
                 target=target,
                 sms=getattr(args, "sms", None),
+                options=options,
                 steps_per_launch=args.steps_per_launch,
                 chunk=args.chunk,
+                far_from=getattr(args, "far_from", None),
                 progress=progress,
             )
     with session:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...amk_ir.errors import UsageError
 
@@ -38,9 +38,14 @@ def _at_least(text: str, least: int) -> int:
 
 def add_model(parser: argparse.ArgumentParser, *, weights: str | None) -> None:
     """MODEL and how to import it. `weights`: the default dtype, None if it depends on the backend."""
+    parser.add_argument("model", metavar="MODEL", help="folder, GGUF file, smollm2-135m-instruct or hub id")
+    add_import_options(parser, weights=weights)
+
+
+def add_import_options(parser: argparse.ArgumentParser, *, weights: str | None) -> None:
+    """How to import a model. `weights`: as in `add_model`."""
     default = weights or argparse.SUPPRESS
     floats = weights or "f32 on the reference backend, bf16 on CUDA"
-    parser.add_argument("model", metavar="MODEL", help="folder, GGUF file, smollm2-135m-instruct or hub id")
     parser.add_argument(
         "--max-seq",
         metavar="N",
@@ -93,6 +98,32 @@ def add_target(parser: argparse.ArgumentParser, default: str | None = None) -> N
         default=argparse.SUPPRESS,
         help="size of the grid: SMs that work (default: all of the target)",
     )
+
+
+def add_pass_options(parser: argparse.ArgumentParser) -> None:
+    """--set and --no-tuned: see `pass_options`."""
+    parser.add_argument(
+        "--set",
+        metavar="OPTION=VALUE",
+        action="append",
+        default=argparse.SUPPRESS,
+        help="an option of the pass graph-to-queue, such as rows=16 (docs/passes.md); may be repeated",
+    )
+    parser.add_argument(
+        "--no-tuned",
+        action="store_true",
+        help="leave out what `amk tune` found, which is used where neither --set nor --sms is given",
+    )
+
+
+def pass_options(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What the arguments of `add_pass_options` say: options, {} for the defaults, None for what was tuned."""
+    from ...runtime.pass_options import parse_options
+
+    texts: list[str] | None = getattr(args, "set", None)
+    if texts is None:
+        return {} if args.no_tuned else None
+    return parse_options(texts, "--set")
 
 
 def import_named(args: argparse.Namespace, dtype: FloatType = "f32") -> ImportedModel:

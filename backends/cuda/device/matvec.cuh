@@ -119,17 +119,13 @@ __device__ __forceinline__ void matvec(Reader& reader, Activations x, float* par
 #pragma unroll 1
     for (int stage = 0; stage < FULL; ++stage) {
         const uint4* weights = reinterpret_cast<const uint4*>(reader.acquire(watch, operation)) + mine;
-        watch.trace.mark(POINT_RING);
         add_stage<CHUNK>(sums, weights, x, at, warp);
-        watch.trace.mark(POINT_SUMS);
         reader.release();
         at += CHUNK * 32;
     }
     if constexpr (LAST > 0) {
         const uint4* weights = reinterpret_cast<const uint4*>(reader.acquire(watch, operation)) + mine;
-        watch.trace.mark(POINT_RING);
         add_stage<LAST>(sums, weights, x, at, warp);
-        watch.trace.mark(POINT_SUMS);
         reader.release();
     }
     if (token < ROWS) {

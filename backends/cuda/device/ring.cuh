@@ -3,6 +3,7 @@
 // filled: `start_copy`, `FULL_ARRIVALS`, `mbarrier_poll`, `any_driver`, `drain_copies`.
 #pragma once
 #include "spin.cuh"
+#include "trace.cuh"
 
 __device__ __forceinline__ void mbarrier_init(u64* barrier, u32 arrivals) {
     asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
@@ -50,20 +51,25 @@ template <int STAGES, int STAGE_BYTES, int IN_FLIGHT>
 struct RingReader {
     Ring<STAGES, STAGE_BYTES, IN_FLIGHT> ring;
     u32 stage = 0, parity = 0;
+    ReaderTrace trace = {};
 
     __device__ __forceinline__ const u8* acquire(Watch& watch, u32 operation) {
         wait_barrier(ring.full + stage, parity, watch, operation, WAIT_RING_FULL, stage);
+        trace.read(operation << POINT_BITS | POINT_STAGE_READY);
         return ring.data + stage * STAGE_BYTES;
     }
 
     // Every thread arrives for itself. One arrival a warp after __syncwarp takes as long, and racecheck, which does not
     // follow __syncwarp into the arrival, calls the next copy a race.
     __device__ __forceinline__ void release() {
+        trace.store();
+        trace.read(POINT_STAGE_DONE);
         mbarrier_arrive(ring.empty + stage);
         if (++stage == STAGES) {
             stage = 0;
             parity ^= 1;
         }
+        trace.store();
     }
 };
 
@@ -76,10 +82,12 @@ struct RingWriter {
     u32 landed_stage = 0, landed_parity = 0;  // of the oldest load that may still be under way
     u32 under_way = 0;
     bool stopped = false;
+    WriterTrace trace = {};
 
     __device__ __forceinline__ bool await_oldest(Watch& watch, u32 operation) {
         const bool landed =
             wait_barrier(ring.full + landed_stage, landed_parity, watch, operation, WAIT_RING_FULL, landed_stage);
+        trace.read(POINT_LANDED);
         --under_way;
         if (++landed_stage == STAGES) {
             landed_stage = 0;
@@ -100,11 +108,15 @@ struct RingWriter {
     // step follows that would use it.
     __device__ __forceinline__ void push(const u8* source, u32 bytes, Watch& watch, u32 operation) {
         if (stopped) return;
-        bool failed = under_way == IN_FLIGHT && !await_oldest(watch, operation);
+        const bool awaits = under_way == IN_FLIGHT;
+        bool failed = awaits && !await_oldest(watch, operation);
         failed = failed || !await_room(watch, operation);
         stopped = any_driver(failed);
         if (stopped) return;
         start_copy(ring.data + stage * STAGE_BYTES, source, bytes, ring.full + stage);
+        if (awaits) trace.store();
+        trace.mark(operation << POINT_BITS | POINT_PUSHED);
+        if (stage % 2 == 0) trace.mark_time();
         ++under_way;
         if (++stage == STAGES) {
             stage = 0;
@@ -117,6 +129,7 @@ struct RingWriter {
     __device__ void finish() {
         for (; under_way > 0; --under_way) {
             for (u32 polls = 0; polls < (1u << 20) && !mbarrier_poll(ring.full + landed_stage, landed_parity);) ++polls;
+            trace.mark(POINT_LANDED);
             if (++landed_stage == STAGES) {
                 landed_stage = 0;
                 landed_parity ^= 1;

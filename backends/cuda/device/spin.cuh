@@ -5,7 +5,7 @@
 // finds*: control flow never depends on the abort, so no thread can be left behind at a barrier. The host sees the
 // flag, raises, and does not use any result of the launch.
 #pragma once
-#include "trace.cuh"
+#include "types.cuh"
 
 // What a block waited for when it gave up; two per block: its consumers' and its producer's. Read by the host.
 struct StuckRecord {
@@ -30,7 +30,6 @@ struct Watch {
     u32 phase, step;
     volatile u32 ended;        // 1 when no further step of the launch will be run
     volatile u32 block_abort;  // the block's copy of the grid's flag
-    Trace trace;
 };
 
 __device__ __forceinline__ u64 now_ns() {

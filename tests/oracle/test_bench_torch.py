@@ -1,0 +1,134 @@
+"""What `amk bench` builds of torch and transformers is the model that it measures; all of it on the CPU."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hf_oracle import transformers_model
+from tiny_models import LLAMA3_ROPE, Variant, make_llama
+
+from amk.tools.bench import baselines
+from amk.tools.bench.comparison import Expected, ReferenceComparison, TorchComparison
+from amk.tools.bench.correctness import divergence
+from amk.tools.bench.measure import check_logits, token_ids, wanted_positions
+from amk.tools.bench.models import BenchModel, open_model
+from amk.tools.bench.results import Baseline, NotRun, Times
+from amk.tools.bench.torch_model import build_model, prefill_logits, to_bf16, torch_problem
+
+CONTEXT = 16
+IDS = token_ids(97, CONTEXT + 1)
+POSITIONS = wanted_positions([CONTEXT])
+
+
+@pytest.fixture(params=["tied", "biases"])
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> BenchModel:
+    variants = {
+        "tied": Variant(tied=True, rope=LLAMA3_ROPE),
+        "biases": Variant(attention_bias=True, mlp_bias=True, head_dim=16),
+    }
+    folder = make_llama(tmp_path / "model", variants[request.param])
+    return open_model(argparse.Namespace(weights="bf16", kv="bf16"), str(folder), [CONTEXT])
+
+
+def test_the_model_is_that_of_the_oracle_tests(model: BenchModel):
+    """Weights rounded to bf16, norms and biases not."""
+    built = build_model(model, "cpu")
+    expected = transformers_model(model.model, round_to_bf16=True)
+    with torch.no_grad():
+        right = expected(torch.tensor([IDS])).logits[0, POSITIONS].numpy()
+    assert np.array_equal(prefill_logits(built, IDS, POSITIONS), right)
+
+
+def test_bf16_keeps_the_frequencies(model: BenchModel):
+    """As transformers loads a model in bf16: a cast of the whole module would round them."""
+    built = build_model(model, "cpu")
+    before = built.model.rotary_emb.inv_freq.clone()
+    half = to_bf16(built)
+    assert torch.equal(half.model.rotary_emb.inv_freq, before)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+
+
+def test_comparisons_agree(model: BenchModel):
+    """The reference backend's logits are within the error of torch's bf16, checked as a GPU's would be."""
+    torchs = TorchComparison(model, repeats=1, mode="default", baselines=(), compiled_contexts=(), device="cpu")
+    expected = torchs.expected(IDS, POSITIONS)
+    ours = ReferenceComparison(model, "x").expected(IDS, POSITIONS)
+    assert isinstance(expected, Expected) and isinstance(ours, Expected)
+    check = check_logits({p: ours.logits[p] for p in POSITIONS}, expected, CONTEXT)
+    assert not isinstance(check, NotRun)
+    assert check.against == "torch float32, positions 9 to 16"
+    assert check.ok, check
+    assert check.bf16 is not None and check.bf16.relative_error > 1e-3, "bf16 is not float32"
+    assert torchs.torch_compile(IDS, CONTEXT) == torchs.matmuls() == NotRun("not asked for")
+    torchs.close()
+
+
+@pytest.fixture
+def without_a_graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Dynamo traces the step as on a GPU, but nothing is generated or captured."""
+
+    def capture(run: Callable[[], Any], before: Callable[[], None]) -> tuple[Callable[[], None], Any]:
+        before()
+        outputs = run()
+
+        def replay() -> None:
+            for kept, new in zip(outputs, run(), strict=True):
+                kept.copy_(new)
+
+        return replay, outputs
+
+    def time(replay: Callable[[], None], repeats: int, before: Callable[[], None]) -> Times:
+        for _ in range(repeats):
+            before()
+            replay()
+        return Times((1.0,) * repeats)
+
+    def compile(step: Callable[..., Any], *, mode: str, **options: Any) -> Any:
+        assert mode in baselines.COMPILE_MODES
+        return real_compile(step, backend="eager", **options)
+
+    real_compile = partial(torch.compile)
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(baselines, "_capture", capture)
+    monkeypatch.setattr(baselines, "_time", time)
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("without_a_graph")
+def test_the_compiled_step(model: BenchModel):
+    """One graph without a break, and after any number of replays the logits of the step at the context."""
+    comparison = TorchComparison(
+        model, repeats=3, mode="default", baselines=("torch-compile",), compiled_contexts=(CONTEXT,), device="cpu"
+    )
+    expected = comparison.expected(IDS, POSITIONS)
+    assert isinstance(expected, Expected)
+    found = comparison.torch_compile(IDS, CONTEXT)
+    assert isinstance(found, Baseline), found
+    assert len(found.times.microseconds) == 3
+    half = divergence(expected.bf16[CONTEXT][None], expected.logits[CONTEXT][None]).relative_error
+    assert found.relative_error is not None
+    assert found.relative_error < 3 * half
+    assert found.prepared_s is not None and found.prepared_s > 0
+    assert "mode default, CUDA graph" in found.what
+
+
+def test_a_baseline_that_fails_says_why(model: BenchModel, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler\nand more")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    built = to_bf16(build_model(model, "cpu"))
+    found = baselines.torch_compile_step(built, IDS, CONTEXT, None, 1, "default")
+    assert found == NotRun("RuntimeError: no compiler")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines where torch sees no GPU")
+def test_without_a_gpu(model: BenchModel):
+    assert torch_problem() == "torch sees no GPU"
+    assert isinstance(baselines.matmuls_alone(model.model.config, 1), NotRun)

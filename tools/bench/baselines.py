@@ -1,0 +1,159 @@
+"""What others need for a step, on the same GPU in the same run: torch.compile, and the matrix products alone.
+
+Both are captured in a CUDA graph and timed as AMK's launches are, by an event before and one after.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ...frontends.recipe import DecoderConfig
+from .correctness import divergence
+from .results import Baseline, NotRun, Times
+
+COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
+"""Modes of torch.compile that leave the CUDA graph to us; the second one takes about a minute longer a context."""
+
+_WARM_UP = 3
+
+
+def torch_compile_step(
+    model: Any, ids: list[int], context: int, expected: NDArray[Any] | None, repeats: int, mode: str
+) -> Baseline | NotRun:
+    """A whole decode step of transformers, from token to next token, compiled and captured.
+
+    model: in bf16 on the GPU. ids: more than `context` tokens, of which the first `context` fill its static KV cache,
+    which has one place more. expected: float32 logits [vocab] of the step, for the error of the baseline.
+    """
+    try:
+        return _torch_compile_step(model, ids, context, expected, repeats, mode)
+    except Exception as e:  # whatever a compiler may raise: the rest of the run is worth having without it
+        return NotRun(_first_line(e))
+
+
+def _torch_compile_step(
+    model: Any, ids: list[int], context: int, expected: NDArray[Any] | None, repeats: int, mode: str
+) -> Baseline:
+    torch: Any = import_module("torch")
+    transformers: Any = import_module("transformers")
+    device = next(model.parameters()).device
+    cache = transformers.StaticCache(config=model.config, max_cache_len=context + 1)
+
+    def step(token: Any, position: Any, cache: Any) -> tuple[Any, Any]:
+        logits = model(token, position_ids=position, past_key_values=cache, use_cache=True).logits[:, -1]
+        return logits, logits.argmax(-1)
+
+    with torch.no_grad():
+        model(torch.tensor([ids[:context]], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        lengths = [layer.cumulative_length for layer in cache.layers]
+
+        def rewind() -> None:
+            for length in lengths:  # each step moves them on
+                length.fill_(context)
+
+        arguments = (
+            torch.tensor([[ids[context]]], device=device),
+            torch.tensor([[context]], device=device),
+            cache,
+        )
+        compiled = torch.compile(step, fullgraph=True, dynamic=False, mode=mode)
+        start = time.perf_counter()
+        replay, outputs = _capture(lambda: compiled(*arguments), rewind)
+        prepared = time.perf_counter() - start
+        times = _time(replay, repeats, rewind)
+        error = None
+        if expected is not None:
+            logits = outputs[0].float().cpu().numpy()
+            error = divergence(logits, expected[None]).relative_error
+    what = f"transformers {transformers.__version__}, torch {torch.__version__}, torch.compile mode {mode}, CUDA graph"
+    return Baseline(what, times, error, prepared)
+
+
+def matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline | NotRun:
+    """The matrix products of a step and nothing else: no norm, no attention, no residual. Random bf16 weights."""
+    try:
+        return _matmuls_alone(config, repeats)
+    except Exception as e:  # such as no memory: as above
+        return NotRun(_first_line(e))
+
+
+def _matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline:
+    torch: Any = import_module("torch")
+    shapes = matmul_shapes(config)
+    weights = [torch.randn(shape, device="cuda", dtype=torch.bfloat16) * 0.02 for shape in shapes]
+    inputs = {k: torch.randn(1, k, device="cuda", dtype=torch.bfloat16) for _, k in set(shapes)}
+
+    def run() -> None:
+        for weight in weights:
+            torch.nn.functional.linear(inputs[weight.shape[1]], weight)
+
+    with torch.no_grad():
+        replay, _ = _capture(run, lambda: None)
+        return Baseline(f"torch {torch.__version__}, cuBLAS, CUDA graph", _time(replay, repeats, lambda: None))
+
+
+def matmul_shapes(c: DecoderConfig) -> list[tuple[int, int]]:
+    """(rows, columns) of the matrices of a step, in order; fused where a careful hand would fuse: the fewest launches
+    make the strongest baseline."""
+    per_layer = [
+        ((c.heads + 2 * c.kv_heads) * c.head_dim, c.hidden),
+        (c.hidden, c.heads * c.head_dim),
+        (2 * c.intermediate, c.hidden),
+        (c.hidden, c.intermediate),
+    ]
+    return [*per_layer * c.layers, (c.vocab, c.hidden)]
+
+
+def _capture(run: Callable[[], Any], before: Callable[[], None]) -> tuple[Callable[[], None], Any]:
+    """`run` as a CUDA graph: what replays it, and its outputs. `before` prepares each call."""
+    torch: Any = import_module("torch")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UP):
+            before()
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    before()
+    with torch.cuda.graph(graph):
+        outputs = run()
+    return graph.replay, outputs
+
+
+def _time(replay: Callable[[], None], repeats: int, before: Callable[[], None]) -> Times:
+    torch: Any = import_module("torch")
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    times: list[float] = []
+    for number in range(repeats + _WARM_UP):
+        before()
+        # as with AMK's launches, which begin on an idle GPU
+        torch.cuda.synchronize()
+        start.record()
+        replay()
+        end.record()
+        end.synchronize()
+        if number >= _WARM_UP:
+            times.append(start.elapsed_time(end) * 1e3)
+    return Times(tuple(times))
+
+
+def release() -> None:
+    """Gives back what torch keeps of memory on the GPU, and forgets what it compiled."""
+    import gc
+
+    torch: Any = import_module("torch")
+    torch.compiler.reset()
+    gc.collect()
+    torch.cuda.empty_cache()  # nothing happens without a GPU
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,66 @@
+"""What is measured: a model as `amk generate` takes it, or a shape by name with random weights."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...amk_ir.dtypes import FloatType
+from ...amk_ir.errors import UsageError
+from ...frontends.import_model import ImportedModel, import_config
+from ...frontends.registry import find_recipe
+from ...runtime.backend import Weights
+from ..commands.options import import_named
+from .random_weights import RandomWeights, weight_shapes
+from .shapes import SHAPES
+
+_LEAST_MAX_SEQ = 1024
+_SPARE = 64
+"""Positions after the last context."""
+
+
+@dataclass(frozen=True)
+class BenchModel:
+    """A model and where its weights are. name: as the user wrote it. is_random: it is a shape, its weights are random."""
+
+    name: str
+    model: ImportedModel
+    weights: Weights
+    is_random: bool
+
+
+def _dtype(args: argparse.Namespace, option: str) -> FloatType:
+    return getattr(args, option, "bf16")
+
+
+def open_model(args: argparse.Namespace, name: str, contexts: Sequence[int]) -> BenchModel:
+    """The model or shape `name`, imported as the arguments of `add_import_options` say, with room for `contexts`.
+
+    Raises:
+        UsageError: a context that the model or --max-seq leaves no room for.
+        ConfigError, CheckpointError: as `import_model`.
+    """
+    given: int | None = getattr(args, "max_seq", None)
+    wanted = max(*contexts, _LEAST_MAX_SEQ) + _SPARE
+    if name in SHAPES:
+        shape = SHAPES[name]
+        wanted = min(wanted, shape["max_position_embeddings"])
+        model = import_config(
+            shape, name=name, max_seq=given or wanted, weight_dtype=_dtype(args, "weights"), kv_dtype=_dtype(args, "kv")
+        )
+        recipe = find_recipe(shape["architectures"][0], name)
+        result = BenchModel(name, model, RandomWeights(weight_shapes(recipe, model.config)), is_random=True)
+    else:
+        positions = import_named(argparse.Namespace(**{**vars(args), "model": name}), "bf16").config.max_position
+        again = {**vars(args), "model": name, "max_seq": given or min(wanted, positions)}
+        model = import_named(argparse.Namespace(**again), "bf16")
+        assert model.checkpoint is not None, "import_model finds one or raises"
+        result = BenchModel(name, model, model.checkpoint, is_random=False)
+    for context in contexts:
+        if context >= model.max_seq:
+            raise UsageError(
+                f"--context {context}: {name} serves {model.max_seq} positions, so a context of at most "
+                f"{model.max_seq - 1}" + ("; raise --max-seq" if given else "")
+            )
+    return result

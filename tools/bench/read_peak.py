@@ -1,0 +1,68 @@
+"""The rate at which a GPU reads memory when a kernel does nothing else."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from importlib import import_module
+from typing import Any
+
+from ...amk_ir.targets import Target
+from ...backends.cuda.driver import check
+from ...backends.cuda.nvrtc import compile_cubin
+
+SOURCE = r"""
+extern "C" __global__ void __launch_bounds__(512) read_all(const uint4* data, unsigned long long count, uint4* out) {
+    uint4 sum = make_uint4(0, 0, 0, 0);
+    const unsigned long long step = 8ull * gridDim.x * blockDim.x;
+    for (unsigned long long at = blockIdx.x * 8ull * blockDim.x + threadIdx.x; at < count; at += step) {
+        uint4 v[8];
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(v[i].x), "=r"(v[i].y), "=r"(v[i].z), "=r"(v[i].w)
+                         : "l"(data + at + i * blockDim.x));
+#pragma unroll
+        for (int i = 0; i < 8; ++i) sum.x ^= v[i].x, sum.y ^= v[i].y, sum.z ^= v[i].z, sum.w ^= v[i].w;
+    }
+    if ((sum.x ^ sum.y ^ sum.z ^ sum.w) == 0x12345678u) *out = sum;
+}
+"""
+
+
+def read_peak(target: Target, size: int = 1 << 31, repeats: int = 10) -> float:
+    """Bytes per second, the best of `repeats` passes over `size` bytes (a multiple of 64 KiB) in the current context.
+
+    The first pass warms up. Raises DeviceError: not enough memory, or a launch that failed.
+    """
+    driver: Any = import_module("cuda.bindings.driver")
+    image = compile_cubin(SOURCE, target, "read_all").image
+    module = check(driver.cuModuleLoadData(image), "loading the read test")
+    memory: Any = None
+    events: list[Any] = []
+    try:
+        function = check(driver.cuModuleGetFunction(module, b"read_all"), "loading the read test")
+        memory = check(driver.cuMemAlloc(size + 16), f"allocating {size >> 20} MiB for the read test")
+        check(driver.cuMemsetD32(memory, 0x3F803F80, size // 4), "filling the memory of the read test")
+        content = struct.pack("<QQQ", int(memory), size // 16, int(memory) + size)
+        buffer = ctypes.create_string_buffer(content, len(content))
+        base = ctypes.addressof(buffer)
+        pointers = (ctypes.c_void_p * 3)(base, base + 8, base + 16)
+        events += [check(driver.cuEventCreate(0), "timing the read test") for _ in range(2)]
+        times: list[float] = []
+        for _ in range(repeats + 1):
+            check(driver.cuEventRecord(events[0], 0), "timing the read test")
+            launched = driver.cuLaunchKernel(
+                function, target.num_sms * 4, 1, 1, 512, 1, 1, 0, 0, ctypes.addressof(pointers), 0
+            )
+            check(launched, "launching the read test")
+            check(driver.cuEventRecord(events[1], 0), "timing the read test")
+            check(driver.cuEventSynchronize(events[1]), "running the read test")
+            times.append(float(check(driver.cuEventElapsedTime(events[0], events[1]), "timing the read test")))
+    finally:
+        for event in events:
+            driver.cuEventDestroy(event)
+        if memory is not None:
+            driver.cuMemFree(memory)
+        driver.cuModuleUnload(module)
+    return size / (min(times[1:]) * 1e-3)

@@ -1,0 +1,1 @@
+"""`amk tune`: searches the pass options of a model on the GPU at hand."""
