@@ -1,8 +1,10 @@
 """Several steps in one launch: emulated against one step a launch, and what is refused."""
 
 import shutil
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from cuda_models import CONFIGS, SMOLLM2, RandomWeights, llama_config, verified
 
 from amk.amk_ir.errors import CompileError, DeviceError, StuckWaitError, UsageError
 from amk.amk_ir.targets import TARGETS
-from amk.backends.cuda.backend import CudaBackend
+from amk.backends.cuda.backend import CudaBackend, CudaExecutable
 from amk.backends.cuda.driver import LoadedKernel
 from amk.backends.cuda.emit import DroppedSignal, emit_kernel
 from amk.backends.cuda.pack import packed_weights
@@ -293,3 +295,41 @@ def test_a_launch_that_fails_is_an_error() -> None:
 def test_tokens_need_a_launch_of_several_steps() -> None:
     with pytest.raises(UsageError, match="more than one step"):
         next(Launched(FakeDriver(0), Launch(0, 7, 1), []).tokens())
+
+
+class FakeKernel:
+    """What `CudaExecutable` calls of a loaded kernel; `launches`: (position, steps) of each."""
+
+    def __init__(self) -> None:
+        self.plan = emit_kernel(small(), token_loop=True).plan
+        self.launches: list[tuple[int, int]] = []
+        self.is_running = False
+
+    def write(self, name: str, values: np.ndarray) -> None:
+        pass
+
+    def launch(self, pos: int, steps: int = 1, stops: Sequence[int] = ()) -> None:
+        self.launches.append((pos, steps))
+
+    def tokens(self) -> Iterator[int]:
+        assert self.launches[-1][1] > 1
+        yield from range(self.launches[-1][1])
+
+    def step(self, inputs: dict[str, np.ndarray], pos: int) -> dict[str, np.ndarray]:
+        self.launch(pos)
+        return {"logits": np.zeros(100, np.float32), "next_token": np.array([3], np.int32)}
+
+
+@pytest.mark.parametrize(
+    ("pos", "count", "near", "far"),
+    [(0, 4, [(0, 4)], []), (6, 4, [(6, 2)], []), (7, 4, [(7, 1)], []), (8, 4, [], [(8, 4)]), (9, 1, [], [(9, 1)])],
+)
+def test_a_launch_ends_where_another_kernel_begins(
+    pos: int, count: int, near: list[tuple[int, int]], far: list[tuple[int, int]]
+) -> None:
+    executable = CudaExecutable(cast(LoadedKernel, first := FakeKernel()))
+    executable.far_kernel, executable.far_from = cast(LoadedKernel, second := FakeKernel()), 8
+    executable._filled = pos
+    made = list(executable.steps(5, pos, count))
+    assert (first.launches, second.launches) == (near, far)
+    assert len(made) == sum(steps for _, steps in (*near, *far))
