@@ -37,10 +37,10 @@ POSITION = 40  # its attention has two groups of earlier rows in the ring
 
 
 def run(
-    folder: Path, detail: TraceDetail | None, events: int = 4000
+    folder: Path, detail: TraceDetail | None, events: int = 4000, parts: int = 1
 ) -> tuple[EmittedKernel, np.ndarray, list[BlockTrace]]:
     """The kernel, its logits, and its trace in the emulator."""
-    kernel = verified(CONFIGS["gqa"], sms=SMS)
+    kernel = verified(CONFIGS["gqa"], sms=SMS, parts=parts)
     emitted = emit_kernel(kernel.kernel, trace=detail)
     weights = packed_weights(emitted.plan, RandomWeights(kernel.kernel))
     folder = folder / f"{detail}_{events}"
@@ -91,6 +91,18 @@ def test_loops(tmp_path: Path) -> None:
         seen = [int(c >> 12) for c in block.consumers.codes if points[c & 4095].loops == (("layer", layers),)]
         assert seen == sorted(seen)
         assert set(seen) == set(range(layers))
+
+
+@needs_emulator
+def test_divided_attention(tmp_path: Path) -> None:
+    """Parts of an attention and what merges them are told apart, and all stages of the cache are followed."""
+    emitted, _, blocks = run(tmp_path, "stages", parts=2)
+    points = emitted.plan.trace_points
+    texts = {points[c & 4095].text for block in blocks for c in block.consumers.codes}
+    assert {"queries", "attention", "parts", "results"} <= texts
+    facts = facts_of("emulated", "a CPU", emitted.plan, TraceOptions(POSITION, "stages"))
+    names = align(RawTrace(facts, tuple(blocks))).operations
+    assert sum("attention" in name for name in names) == 2
 
 
 @needs_emulator
