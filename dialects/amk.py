@@ -1,4 +1,4 @@
-"""The `amk` dialect: attributes that the three levels share (defined in `amk_ir.attrs`); it has no operations."""
+"""The `amk` dialect: attributes and types that the three levels share (defined in `amk_ir`); it has no operations."""
 
 from xdsl.ir import Dialect
 
@@ -13,6 +13,7 @@ from ..amk_ir.attrs import (
     RingAttr,
     RopeFrequenciesAttr,
 )
+from ..amk_ir.quantized_type import QuantizedType
 
 Amk = Dialect(
     "amk",
@@ -25,6 +26,7 @@ Amk = Dialect(
         IndicesAttr,
         LinearAttr,
         PlacementAttr,
+        QuantizedType,
         RingAttr,
         RopeFrequenciesAttr,
     ],

@@ -15,6 +15,7 @@ from xdsl.dialects.builtin import ModuleOp
 from ..amk_ir.attrs import MAX_ELEMENTS, MAX_LAYERS
 from ..amk_ir.dtypes import FloatType
 from ..amk_ir.errors import CheckpointError, ConfigError, UsageError
+from ..amk_ir.weight_choice import WeightChoice
 from .checkpoint import Checkpoint
 from .config_accounting import ConfigReader
 from .json_file import read_json_object
@@ -38,7 +39,8 @@ class ImportedModel:
     module: holds one `graph.model`, verified. checkpoint: where its weights are, by the names in the module; None after
     `import_config`. config: the checked settings. raw_config: all of them as transformers would write them. path: the
     directory or file it came from, None for a dictionary.
-    tokens: of a step. with_tokens: makes the same model with another number of them.
+    tokens: of a step. with_tokens: makes the same model with another number of them. quantization: how matrices that are
+    not of `weight_dtype` were chosen.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ImportedModel:
     kv_dtype: FloatType
     tokens: int
     with_tokens: Callable[[int], ImportedModel] = field(repr=False, compare=False)
+    quantization: WeightChoice = WeightChoice()
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer of the model.

@@ -16,12 +16,15 @@ from .graph_to_task import GraphToTaskPass
 from .insert_sync import Handoff
 from .pipeline import run_passes
 from .place_tasks import grid_size
+from .quantize_weights import QuantizeWeightsPass
 from .task_to_queue import TaskToQueuePass
 
 
 @dataclass(frozen=True)
 class GraphToQueuePass(ModulePass):
-    """graph-to-task and task-to-queue, with their options.
+    """quantize-weights if any are to be, graph-to-task and task-to-queue, with their options.
+
+    weights, head, embedding: as `format`, `head` and `embedding` of quantize-weights; `none` leaves them as they are.
 
     With tasks=0, targets that run on virtual SMs (`reference`) get one task an SM and family, because each task costs
     their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows. outputs=false: drop-outputs, all of
@@ -43,6 +46,9 @@ class GraphToQueuePass(ModulePass):
     bytes: int = TaskToQueuePass.bytes
     in_flight: int = TaskToQueuePass.in_flight
     outputs: bool = True
+    weights: str = "none"
+    head: str = QuantizeWeightsPass.head
+    embedding: str = QuantizeWeightsPass.embedding
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         try:
@@ -51,10 +57,13 @@ class GraphToQueuePass(ModulePass):
             raise PassFailedException(f"graph-to-queue: {e}") from e
         sms = grid_size(self.name, target, self.sms)
         tasks = sms if not self.tasks and not target.is_cuda else self.tasks
+        chosen = {self.weights, self.head, self.embedding} != {"none"}
+        quantize = (QuantizeWeightsPass(self.weights, self.head, self.embedding),) if chosen else ()
         run_passes(
             ctx,
             op,
             (
+                *quantize,
                 GraphToTaskPass(self.rows, tasks, self.columns, self.widest, 0 if tasks else sms),
                 *(() if self.outputs else (DropOutputsPass(),)),
                 TaskToQueuePass(

@@ -17,6 +17,7 @@ from ..amk_ir.targets import Target, get_target
 from ..dialects import queue, task
 from .activation_memory import activation_bytes, partial_bytes
 from .kernel_size import check_size
+from .scale_room import scale_room
 
 _MAX_STAGES = 10
 """More stages than this were not measured to help."""
@@ -29,7 +30,7 @@ class PlanStreamPass(ModulePass):
     """Gives each kernel a weight ring and each program the stream that its body consumes: the same runs, in order.
 
     stages: number of ring stages; 0: as many as fit beside the activations, at most ten. bytes: size of a stage, a
-    multiple of 512. in_flight: loads outstanding at a time; few, so that polls do not queue behind them.
+    multiple of 512; scales of quantised weights come on top. in_flight: loads outstanding at a time; few, so that polls do not queue behind them.
     """
 
     name = "plan-stream"
@@ -47,25 +48,26 @@ class PlanStreamPass(ModulePass):
             )
         for kernel in op.ops:
             if isinstance(kernel, queue.KernelOp):
-                stages = self._stages(kernel)
-                kernel.properties["ring"] = RingAttr(Ring(stages, self.bytes, min(self.in_flight, stages)))
+                stage_bytes = self.bytes + scale_room(kernel, self.bytes)
+                stages = self._stages(kernel, stage_bytes)
+                kernel.properties["ring"] = RingAttr(Ring(stages, stage_bytes, min(self.in_flight, stages)))
                 streaming = {name for name, family in kernel.families.items() if family.streams}
                 for program in kernel.programs:
                     _fill_stream(program, streaming)
                 check_size(self.name, kernel)
 
-    def _stages(self, kernel: queue.KernelOp) -> int:
+    def _stages(self, kernel: queue.KernelOp, stage_bytes: int) -> int:
         target = get_target(kernel.target.data)
         if not target.is_cuda:
             return self.stages or 4  # a ring of a few stages, so that its limit is exercised
         held = max((activation_bytes(kernel, name, self.bytes) for name in kernel.families), default=0)
         working = max(held, attention_bytes(kernel)) + partial_bytes(kernel)
         room = target.shared_memory_per_block - working - _FIXED_RESERVE
-        fitting = room // self.bytes
+        fitting = room // stage_bytes
         stages = self.stages or min(_MAX_STAGES, fitting)
         if stages < 1 or stages > fitting:
             raise PassFailedException(
-                f"plan-stream: {max(stages, 1)} stages of {self.bytes} bytes do not fit on {target.name}, "
+                f"plan-stream: {max(stages, 1)} stages of {stage_bytes} bytes do not fit on {target.name}, "
                 f"{_room(target, room)}; use fewer or smaller stages"
             )
         return stages

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from xdsl.dialects.builtin import ModuleOp, SymbolRefAttr
+from xdsl.dialects.builtin import BFloat16Type, ModuleOp, SymbolRefAttr
 from xdsl.ir import Operation
 
 from ..amk_ir.attrs import CheckpointAttr
+from ..amk_ir.quantized_type import QuantizedType
 from ..dialects.graph import CacheOp, EmbeddingOp, ModelOp, WeightOp
 
 
@@ -19,13 +20,14 @@ class Footprint:
     parameters: of all checkpoint tensors that the model uses. matrices, vectors: of the weights that one token reads,
     all of each weight except embedding tables, of which it reads a row unless they are also the head; vectors (norm
     weights and biases) are always float32. kv_per_position: of the caches; a step at position p reads about p times as
-    many.
+    many. typed_bytes: bytes of weights that a token reads, each as its type says, scales of quantised ones included.
     """
 
     parameters: int
     matrices: int
     vectors: int
     kv_per_position: int
+    typed_bytes: int
 
     def weight_bytes(self, itemsize: int) -> int:
         """Bytes of weights that a token reads, with matrices of `itemsize` bytes an element."""
@@ -43,7 +45,7 @@ def footprint(model: ModelOp) -> Footprint:
     rows: set[str] = set()
     for op in model.step.walk():
         (rows if isinstance(op, EmbeddingOp) else whole).update(_symbols(op))
-    parameters = matrices = vectors = kv = 0
+    parameters = matrices = vectors = kv = typed = 0
     for op in model.body.block.ops:
         if isinstance(op, CacheOp):
             kv += _elements(op) // op.type.get_shape()[0]
@@ -52,15 +54,27 @@ def footprint(model: ModelOp) -> Footprint:
             name, shape = op.sym_name.data, op.type.get_shape()
             if name in whole and len(shape) == 1:
                 vectors += _elements(op)
+                typed += _bytes(op)
             elif name in whole:
                 matrices += _elements(op)
+                typed += _bytes(op)
             elif name in rows:
                 matrices += _elements(op) // shape[0]
-    return Footprint(parameters, matrices, vectors, kv)
+                typed += _bytes(op) // shape[0]
+    return Footprint(parameters, matrices, vectors, kv, typed)
 
 
 def _symbols(op: Operation) -> set[str]:
     return {a.root_reference.data for a in op.properties.values() if isinstance(a, SymbolRefAttr)}
+
+
+def _bytes(op: WeightOp) -> int:
+    """Bytes of a weight of all layers."""
+    element, elements = op.type.get_element_type(), prod(op.type.get_shape())
+    layers = _elements(op) // elements
+    if isinstance(element, QuantizedType):
+        return element.format.nbytes((elements // element.columns, element.columns)) * layers
+    return elements * layers * (2 if isinstance(element, BFloat16Type) else 4)
 
 
 def _elements(op: WeightOp | CacheOp) -> int:

@@ -47,6 +47,13 @@ static inline To bits_as(From from) {
 static inline unsigned __float_as_uint(float v) { return bits_as<unsigned>(v); }
 static inline float __uint_as_float(unsigned v) { return bits_as<float>(v); }
 static inline float __int_as_float(int v) { return bits_as<float>(v); }
+static inline int __float2int_rn(float v) { return static_cast<int>(lrintf(v)); }
+static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+    const unsigned long long both = static_cast<unsigned long long>(b) << 32 | a;
+    unsigned result = 0;
+    for (int i = 0; i < 4; ++i) result |= static_cast<unsigned>(both >> (selector >> 4 * i & 7) * 8 & 255) << 8 * i;
+    return result;
+}
 static inline unsigned atomicCAS(unsigned* p, unsigned expected, unsigned value) {
     __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     return expected;
@@ -148,6 +155,24 @@ static inline unsigned short to_bf16(float value) {
     return value != value ? 0x7fff : static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+static inline unsigned fma_bf16x2(unsigned a, unsigned b, unsigned c) {
+    unsigned result = 0;
+    for (int half = 0; half < 32; half += 16) {
+        auto value = [half](unsigned word) { return __uint_as_float((word >> half & 0xffff) << 16); };
+        // the sum is exact in double; what the device rounds to bf16 is always exact here too
+        const double sum = static_cast<double>(value(a)) * value(b) + value(c);
+        result |= static_cast<unsigned>(to_bf16(static_cast<float>(sum))) << half;
+    }
+    return result;
+}
+static inline float from_f16(unsigned short bits) {
+    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    const float value = exponent == 0    ? ldexpf(mantissa, -24)
+                        : exponent == 31 ? (mantissa ? NAN : INFINITY)
+                                         : ldexpf(1024 + mantissa, exponent - 25);
+    return bits >> 15 ? -value : value;
+}
+
 // mbarrier: arrivals expected (12 bits), arrivals pending (12), phase (1), bytes pending (32, from bit 32)
 struct Mbarrier {
     unsigned expected : 12, pending : 12, phase : 1;
@@ -199,6 +224,31 @@ static void mma(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned
         sum[i] = static_cast<float>(total);
     }
     __syncwarp();
+}
+
+// mma.m16n8k32 of signed bytes, likewise
+static void mma_s8(int (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+    unsigned* mine = emu_sm->slot[threadIdx.x];
+    mine[0] = a0, mine[1] = a1, mine[2] = a2, mine[3] = a3, mine[4] = b0, mine[5] = b1;
+    __syncwarp();
+    const int warp = threadIdx.x / 32 * 32, lane = threadIdx.x % 32;
+    auto byte = [](unsigned word, int k) { return static_cast<int>(static_cast<signed char>(word >> k % 4 * 8)); };
+    for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + (i / 2) * 8, column = lane % 4 * 2 + i % 2;
+        for (int k = 0; k < 32; ++k) {
+            const unsigned* a = emu_sm->slot[warp + row % 8 * 4 + k % 16 / 4];
+            const unsigned* b = emu_sm->slot[warp + column * 4 + k % 16 / 4];
+            sum[i] += byte(a[row / 8 + k / 16 * 2], k) * byte(b[4 + k / 16], k);
+        }
+    }
+    __syncwarp();
+}
+static unsigned warp_greatest(unsigned value) {
+    for (int distance = 16; distance > 0; distance >>= 1) {
+        const unsigned other = __shfl_xor_sync(~0u, value, distance);
+        value = other > value ? other : value;
+    }
+    return value;
 }
 
 // ---- launch ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from xdsl.parser import Parser
 from ..amk_ir.dtypes import FloatType
 from ..amk_ir.errors import ArtifactError
 from ..amk_ir.targets import Target
+from ..amk_ir.weight_choice import WeightChoice
 from ..backends.cuda.backend import CudaBackend
 from ..backends.cuda.compile import CompiledKernel, CubinCompiler
 from ..backends.cuda.nvrtc import Cubin, compile_cubin, nvrtc_version, parse_resources
@@ -132,6 +133,7 @@ def _facts(
         "max_seq": plan.max_seq,
         "vocab": model.config.vocab,
         "weight_dtype": model.weight_dtype,
+        "quantization": model.quantization.as_json(),
         "kv_dtype": model.kv_dtype,
         "registers": resources.registers,
         "shared_memory": plan.dynamic_shared + resources.static_shared,
@@ -189,6 +191,7 @@ class Chosen:
     weight_dtype: FloatType
     kv_dtype: FloatType
     max_seq: int
+    quantization: WeightChoice
 
 
 def read_compiled(folder: Path) -> Chosen:
@@ -197,9 +200,13 @@ def read_compiled(folder: Path) -> Chosen:
     _check_version(folder, manifest)
     match manifest:
         case {"weight_dtype": "f32" | "bf16" as weights, "kv_dtype": "f32" | "bf16" as kv, "max_seq": int(max_seq)}:
-            return Chosen(weights, kv, max_seq)
+            if (choice := WeightChoice.from_json(manifest.get("quantization"))) is not None:
+                return Chosen(weights, kv, max_seq, choice)
         case _:
-            raise ArtifactError(f"{folder}: its manifest lacks weight_dtype, kv_dtype or max_seq; compile it again")
+            pass
+    raise ArtifactError(
+        f"{folder}: its manifest lacks weight_dtype, kv_dtype, max_seq or quantization; compile it again"
+    )
 
 
 def _check_version(folder: Path, manifest: Mapping[str, Any]) -> None:

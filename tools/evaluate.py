@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..amk_ir.errors import UsageError
+from ..amk_ir.quantization import QuantizedFormat
 from ..amk_ir.targets import Target
+from ..amk_ir.weight_choice import NONE, WeightChoice
 from ..frontends.checkpoint import Checkpoint
 from ..frontends.import_model import ImportedModel
 from ..runtime.backend import Executable, Progress, Weights, no_progress
@@ -20,6 +22,7 @@ from ..runtime.evaluation import Comparison, Logits
 from ..runtime.footprint import model_of
 from ..runtime.weight_formats import FormattedWeights, Matrices, WeightFormat
 from .api import BackendName, make_backend
+from .quantize import quantize_imported
 
 
 class Runner(Protocol):
@@ -137,7 +140,7 @@ def evaluate(
         for name, format in formats.items():
             start = time.perf_counter()
             weights = FormattedWeights(_checkpoint(model), matrices, format, outer=outer)
-            runner = _open(model, backend, target, sms, weights, progress)
+            runner = _open(model, backend, target, sms, format, outer, weights, progress)
             comparison = Comparison()
             try:
                 for number, (window, rows) in enumerate(zip(windows, _rows(windows), strict=True)):
@@ -156,6 +159,8 @@ def _open(
     backend: BackendName,
     target: Target | None,
     sms: int | None,
+    format: WeightFormat,
+    outer: bool,
     weights: Weights,
     progress: Progress,
 ) -> Runner:
@@ -164,6 +169,11 @@ def _open(
     from ..runtime.compile import plan
     from .api import choose_target
 
+    if isinstance(format, QuantizedFormat) or format == "stored":
+        # a kernel that multiplies codes, which it takes or makes from the checkpoint's values
+        others = str(format) if outer and format != "stored" else NONE
+        model = quantize_imported(model, WeightChoice(str(format), others, others))
+        weights = _checkpoint(model)
     kernel = plan(model.module, target or choose_target(backend), sms)
     return StepRunner(make_backend(backend).load(kernel, weights, progress))
 

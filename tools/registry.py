@@ -103,6 +103,11 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
         return PlanStreamPass
 
+    def get_quantize_weights():
+        from ..passes.quantize_weights import QuantizeWeightsPass
+
+        return QuantizeWeightsPass
+
     def get_split_argmax():
         from ..passes.split_argmax import SplitArgmaxPass
 
@@ -140,6 +145,7 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
         "insert-sync": get_insert_sync,
         "place-tasks": get_place_tasks,
         "plan-stream": get_plan_stream,
+        "quantize-weights": get_quantize_weights,
         "split-argmax": get_split_argmax,
         "split-attention": get_split_attention,
         "task-to-queue": get_task_to_queue,

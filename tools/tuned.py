@@ -32,9 +32,9 @@ class Choice:
             return text
         return f"{text}{f' sms={self.sms}' if self.sms else ''}, tuned on {self.record.gpu}"
 
-    def plan(self, model: ImportedModel, target: Target, *, outputs: bool = True) -> VerifiedKernel:
-        """The verified kernel of `model`; outputs and errors as `runtime.compile.plan`."""
-        return plan(model.module, target, self.sms, self.options, outputs=outputs)
+    def plan(self, model: ImportedModel, target: Target) -> VerifiedKernel:
+        """The verified kernel of `model`; errors as `runtime.compile.plan`."""
+        return plan(model.module, target, self.sms, self.options)
 
     def plan_chunk(self, model: ImportedModel, target: Target, tokens: int) -> VerifiedKernel:
         """The verified kernel that takes `tokens` tokens of a prompt, beside that of `plan`; errors as there.

@@ -21,10 +21,12 @@ from ...dialects.task import (
     shape_of,
 )
 from .argmax import ARGMAX_OPS, argmaxes_of, write_argmax
-from .attention import activation_stride, write_attention, write_merge
+from .attention import write_attention, write_merge
 from .context import EmitContext, attentions_of
 from .coordinates import INDEX_PREFIX, Coordinates, Segment, sum_text
 from .placement import PlacedTasks
+from .quantized_fragments import QuantizedLayout
+from .quantized_text import activations_text, finish_activations, multiply_text, put_four
 from .rows import write_rows
 from .source import SourceWriter
 from .stores import StoreLoop, store_loop
@@ -225,15 +227,15 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
     assert norm is None or isinstance(norm, RmsNormOp)
     if norm is not None and shape_of(norm.x) != shape:
         raise CompileError(f"family @{run.name}: task.rms_norm of {shape_of(norm.x)} for activations of {shape}")
-    stride = f"activation_stride({layout.k_blocks})"
-    row = "" if shape[0] == 1 else f"t * {stride} + "
+    row = "" if shape[0] == 1 else f"t * {layout.activations} + "
     at = f"{row}i"
-    source.line("const Activations x = activations(work);")
+    source.line(activations_text(layout))
     if _deferred_norm(run) is not None:
         source.line("float* const norm_sums = control.norm_sums[norm_flip];\nnorm_flip ^= 1;")
     source.line("{")
+    by_fours = False
     if norm is None or norm.result is x:
-        _write_row_activations(source, context, run, x, norm, row)
+        by_fours = _write_row_activations(source, context, run, x, norm, row)
     else:
 
         def put(values: ValueWriter, where: Coordinates) -> None:
@@ -246,13 +248,13 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
             return f"x.get_raw({at})"
 
         _write_norm_rows(source, context, run, norm, (put_raw, get_raw), [put])
-    if layout.k % 32:
+    if layout.zeroed_k > layout.k:
         with source.block(f"for (int t = 0; t < {shape[0]}; ++t)"):
             source.line(f"const int i = {layout.k} + threadIdx.x;")
-            source.line(f"if (i < {layout.k_blocks * 32}) x.put({at}, 0.0f);")
-    source.line("}\nconsumer_barrier();")
+            source.line(f"if (i < {layout.zeroed_k}) x.put({at}, 0.0f);")
+    source.line(f"}}\n{finish_activations(layout, shape[0], by_fours)}")
     context.trace.read(source)
-    context.need_work(4 * shape[0] * activation_stride(layout.k_blocks))
+    context.need_work(4 * shape[0] * layout.activations)
 
 
 def _deferred_norm(run: PlacedTasks) -> str | None:
@@ -268,12 +270,15 @@ def _deferred_norm(run: PlacedTasks) -> str | None:
 
 def _write_row_activations(
     source: SourceWriter, context: EmitContext, run: PlacedTasks, x: SSAValue, norm: RmsNormOp | None, row: str
-) -> None:
-    """Activations that are known element by element; of a norm, all but its scale, and its sums of squares."""
+) -> bool:
+    """Activations that are known element by element; of a norm, all but its scale, and its sums of squares.
+
+    Returns whether they are put by fours.
+    """
     shape = shape_of(x)
     if shape[0] > 1:
         write_rows(source, context, run, x, norm, row.removeprefix("t * ").removesuffix(" + "))
-        return
+        return False
     tokens, width = shape[0], prod(shape[1:])
     where = Coordinates((Segment("t", (tokens,)), Segment("i", shape[1:])))
     values = ValueWriter(context, run.task, {})
@@ -291,12 +296,13 @@ def _write_row_activations(
             loop.write_loads(source, values)
             if loop.vector > 1:
                 values.lines.append(f"row[v] = {text};")
-                loop.write_rows(source, values, f"x.put_four({row}first, row);")
+                loop.write_rows(source, values, f"x.{put_four(context.streams[run.name].layout)}({row}first, row);")
             else:
                 loop.write_elements(source, [*values.lines, f"x.put({row}i, {text});"])
             loop.write_finished(source, values)
         if norm is not None:
             source.line("put_norm_sum(norm_sums, t, square);")
+    return loop.vector > 1
 
 
 def _depends_on(value: SSAValue, on: SSAValue) -> bool:
@@ -327,7 +333,7 @@ def _write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pl
 class _Matmul:
     """A run of tasks that multiply; `batch` of them, neighbours on their SM, between two barriers.
 
-    shape: groups of 8 rows, k blocks, k blocks of a ring stage. slot: floats of partial sums a task. loops: what the tasks of a batch store.
+    function: what multiplies. slot: floats of partial sums a task. loops: what the tasks of a batch store.
     segments: of the activations, if they are not held at once.
     """
 
@@ -336,7 +342,7 @@ class _Matmul:
     is_shared: bool
     batch: int
     slot: int
-    shape: tuple[int, int, int]
+    function: str
     operation: int
     loops: list[StoreLoop]
     segments: Segments | None
@@ -368,8 +374,7 @@ class _Matmul:
             for number, store in enumerate(run.family.stores)
         ]
         operation = context.operation(f"task.stream in @{run.name}, consumed")
-        shape = layout.groups, layout.k_blocks, layout.chunk_blocks
-        return _Matmul(context, run, is_shared, batch, slot, shape, operation, loops, segments)
+        return _Matmul(context, run, is_shared, batch, slot, multiply_text(layout), operation, loops, segments)
 
     @property
     def is_once(self) -> bool:
@@ -441,19 +446,17 @@ class _Matmul:
 
     def _write_products(self, source: SourceWriter) -> None:
         run = self.run
-        groups, k_blocks, chunk = self.shape
-        product = f"at = multiply<{groups}, {k_blocks}, {chunk}>(at, flip * PARTIAL_FLOATS"
-        trace = self.context.trace
-        traced = ", trace" if trace.has_stages else ""
+        product = f"at = {self.function}(at, flip * PARTIAL_FLOATS"
+        traced = ", trace" if self.context.trace.has_stages else ""
         slots = "" if self.batch == 1 else f" + slot * {self.slot}"
         with source.block("" if self.batch == 1 else f"for (int slot = 0; slot < count_{run.number}; ++slot)"):
             source.line(f"{product}{slots}, {self.operation}{traced});")
-            self._skip_stages(source, k_blocks)
+            self._skip_stages(source, self.context.streams[run.name].layout.chunks)
 
-    def _skip_stages(self, source: SourceWriter, blocks: int) -> None:
-        """After a call that has noted the stages of `blocks` k blocks."""
+    def _skip_stages(self, source: SourceWriter, stages: int) -> None:
+        """After a call that has noted the stages that it took from the ring."""
         if self.context.trace.has_stages:
-            source.line(f"trace.next += {2 * -(-blocks // self.shape[2])};  // two events a stage")
+            source.line(f"trace.next += {2 * stages};  // two events a stage")
 
     def _write_segments(self, source: SourceWriter, segments: Segments) -> None:
         """All products of a batch: with the first segment of the activations, then with the next one."""
@@ -465,7 +468,13 @@ class _Matmul:
                 "a step"
             )
         width, last = prod(shape_of(x)[1:]), segments.count - 1
-        groups, _, chunk = self.shape
+        layout = self.context.streams[run.name].layout
+        if isinstance(layout, QuantizedLayout):
+            raise CompileError(
+                f"family @{run.name}: the activations of its quantised weights do not fit into shared memory; use fewer "
+                "tokens a step"
+            )
+        groups, chunk = layout.groups, layout.chunk_blocks
         stride = f"activation_stride({segments.blocks})"
         source.line("#pragma unroll 1")
         with source.block(f"for (int segment = 0; segment < {segments.count}; ++segment)"):
@@ -489,7 +498,7 @@ class _Matmul:
                 source.line(f"const int partial_at = flip * PARTIAL_FLOATS + slot * {self.slot};")
                 if segments.last_blocks == segments.blocks:
                     source.line(f"at = multiply_segment<{groups}, {segments.blocks}, {tail}")
-                    self._skip_stages(source, segments.blocks)
+                    self._skip_stages(source, -(-segments.blocks // chunk))
                 else:
                     for condition, blocks in (
                         (f"if (segment < {last})", segments.blocks),
@@ -497,7 +506,7 @@ class _Matmul:
                     ):
                         with source.block(condition):
                             source.line(f"at = multiply_segment<{groups}, {blocks}, {tail}")
-                            self._skip_stages(source, blocks)
+                            self._skip_stages(source, -(-blocks // chunk))
 
 
 def _product(run: PlacedTasks, groups: int, tokens: int, slot: int, first_row: int) -> Given:

@@ -79,10 +79,10 @@ class EmitContext:
         buffers = {name: buffer_storage(op, caches.get(name)) for name, op in kernel.buffers.items()}
         for stream in streams.values():
             for part in stream.parts:
-                if (element := buffers[part.access.buffer].element) != "bf16":
+                if (element := buffers[part.access.buffer].element) not in ("bf16", "quantized"):
                     raise CompileError(
                         f"weight @{part.access.buffer} of family @{stream.family} is {element}, the CUDA backend streams "
-                        "bf16: import the model with bf16 weights"
+                        "bf16 and quantised weights: import the model with bf16 weights"
                     )
         loop = find_token_loop(kernel.sym_name.data, kernel.tokens.value.data, buffers) if has_token_loop else None
         context = EmitContext(kernel, ring, buffers, streams, loads, partial_bytes, TraceWriter(trace), loop)

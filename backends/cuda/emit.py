@@ -26,6 +26,7 @@ from .coordinates import LOOP_PREFIX, linear_text
 from .hazards import check_hazards
 from .placement import PlacedTasks
 from .plan import CounterStorage, KernelPlan
+from .quantized_text import MULTIPLY, MULTIPLY_QUANTIZED
 from .sharing import check_shared
 from .source import SourceWriter
 from .trace_points import PointKind, TraceDetail
@@ -34,7 +35,7 @@ BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
 LOADS = (Loads(6), Loads(4), Loads(2))
 """To be tried in this order, until no registers are spilled."""
-LOADS_OF_ROWS = (Loads(4), Loads(3), Loads(2))
+LOADS_OF_ROWS = (Loads(3), Loads(2))
 """The same for steps of several tokens."""
 PARTIAL_BYTES = 3072
 """Shared memory for the partial sums of one batch of tasks; there are two such buffers."""
@@ -157,12 +158,13 @@ class _Emitter:
         source.line(f"// @{self.name} for {self.target.name}: {plan.grid} blocks of {plan.threads} threads, one an SM.")
         ring_file = "ring_bulk.cuh" if self.target.has_bulk_copy else "ring_async.cuh"
         self.trace.write_defines(source)
+        is_quantized = any(b.quantized is not None for b in context.buffers.values())
         for name in (
             ring_file,
             "ring.cuh",
             "counters.cuh",
             "tagged.cuh",
-            "matvec.cuh",
+            "quantized_matvec.cuh" if is_quantized else "matvec.cuh",
             "cache.cuh",
             "attention.cuh",
             "gather.cuh",
@@ -192,7 +194,7 @@ class _Emitter:
         source.line("extern __shared__ __align__(1024) u8 shared[];")
         source.line(f'static_assert(sizeof(Control) <= {CONTROL_BYTES}, "as planned");')
         source.line()
-        self._write_multiply(source)
+        self._write_multiply(source, is_quantized)
         with source.block("struct Parameters", "};"):
             for buffer in plan.buffers:
                 kind = f"{'tagged ' if buffer.tagged else ''}{buffer.element}"
@@ -300,23 +302,15 @@ class _Emitter:
         if self._is_crowded:
             source.line("const ThreadNumber threadIdx = {thread_number()};")
 
-    def _write_multiply(self, source: SourceWriter) -> None:
+    def _write_multiply(self, source: SourceWriter, is_quantized: bool) -> None:
         """The matrix product of one task."""
         source.line("// A task's product with the activations in the work area; returns where the ring is read next.")
-        source.line("template <int GROUPS, int K_BLOCKS, int CHUNK>")
-        trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
-        head = f"__device__ __forceinline__ u32 multiply(u32 at, int partial_at, u32 operation{trace})"
-        with source.block(head):
-            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
-            source.line(
-                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
-            )
-            source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
-            source.line(
-                f"matvec<GROUPS, K_BLOCKS, CHUNK, {self.context.tokens}>(reader, activations(shared + WORK_AT), partial, "
-                "control.watch, operation);"
-            )
-            source.line("return reader.stage | reader.parity << 16;")
+        self._write_product(source, "template <int GROUPS, int K_BLOCKS, int CHUNK>", MULTIPLY, "matvec<")
+        if is_quantized:
+            template = "template <typename Q, int GROUPS, int K_BLOCKS, int CHUNK>"
+            # where registers were too few: out of line, so that it has registers of its own
+            inline = "forceinline" if self.context.loads == LOADS[0] else "noinline"
+            self._write_product(source, template, MULTIPLY_QUANTIZED, "quantized_matvec<Q, ", inline)
         source.line(
             "// All of an attention task but its operands, likewise; out of line, so that it has registers of its own."
         )
@@ -335,6 +329,23 @@ class _Emitter:
         source.line()
         if self.context.tokens > 1:
             self._write_multiply_segment(source)
+
+    def _write_product(
+        self, source: SourceWriter, template: str, name: str, function: str, inline: str = "forceinline"
+    ) -> None:
+        source.line(template)
+        trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
+        with source.block(f"__device__ __{inline}__ u32 {name}(u32 at, int partial_at, u32 operation{trace})"):
+            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
+            source.line(
+                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
+            )
+            source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
+            source.line(
+                f"{function}GROUPS, K_BLOCKS, CHUNK, {self.context.tokens}>(reader, activations(shared + WORK_AT), partial, "
+                "control.watch, operation);"
+            )
+            source.line("return reader.stage | reader.parity << 16;")
 
     def _write_multiply_segment(self, source: SourceWriter) -> None:
         source.line(

@@ -35,6 +35,16 @@ class FragmentLayout:
         return -(-self.k // BLOCK_K)
 
     @property
+    def zeroed_k(self) -> int:
+        """Columns up to which activations are read: from `k` on they must be zero."""
+        return self.k_blocks * BLOCK_K
+
+    @property
+    def activations(self) -> int:
+        """Elements of 4 bytes that a vector of activations takes in shared memory; as `activation_stride`, device/matvec.cuh."""
+        return self.k_blocks * BLOCK_K + 4
+
+    @property
     def chunk_blocks(self) -> int:
         """k blocks that one ring stage takes; 0 if not even one fits."""
         return min(self.k_blocks, self.stage_bytes // (FRAGMENT_BYTES * self.groups))

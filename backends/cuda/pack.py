@@ -2,7 +2,7 @@
 
 The packed weights are the regions of `KernelPlan.weight_regions` in order: constants that the kernel reads directly
 (norm weights, biases, rotary frequencies, an embedding table that is not also streamed), then the streams of the
-families, each in mma fragment order (fragments.py).
+families, each in mma fragment order (fragments.py, quantized_fragments.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from ...amk_ir.attrs import CheckpointAttr, RopeFrequenciesAttr
 from ...amk_ir.dtypes import bf16_from_f32
 from ...amk_ir.errors import CheckpointError
 from ...amk_ir.rope import inverse_frequencies
+from .fragments import FragmentLayout
 from .plan import KernelPlan, aligned
+from .quantized_fragments import QuantizedLayout
+from .quantized_pack import Arrays, constant_rows, quantized_arrays, rows_data, scale_access
 from .storage import BufferStorage, StreamStorage
 
 PIECE_BYTES = 1 << 26
@@ -92,7 +95,16 @@ def packed_weights(
         done += aligned(size)
 
 
+def _arrays(buffer: BufferStorage, layer: int | None, weights: WeightProvider) -> Arrays:
+    if buffer.quantized is not None:
+        return quantized_arrays(buffer, layer, weights)
+    return {"codes": load_entry(buffer, layer, weights)}
+
+
 def _constant(buffer: BufferStorage, weights: WeightProvider) -> Iterator[NDArray[Any]]:
+    if buffer.quantized is not None:
+        yield from constant_rows(buffer, _whole(buffer, weights))
+        return
     for layer in range(buffer.shape[0]) if buffer.layered else (None,):
         yield load_entry(buffer, layer, weights)
 
@@ -106,7 +118,7 @@ def _stream(
     for outer in range(stream.domain[0][1]) if by_layer else (None,):
         entries = (
             [
-                load_entry(buffers[part.access.buffer], layer, weights)
+                _arrays(buffers[part.access.buffer], layer, weights)
                 for part in stream.parts
                 for layer in (outer if buffers[part.access.buffer].layered else None,)
             ]
@@ -122,13 +134,20 @@ def _stream(
             tasks = np.arange(first, min(count, first + step))
             columns = np.unravel_index(tasks, extents) if extents else ()
             indices: dict[str, NDArray[Any]] = dict(zip(names, map(np.asarray, columns), strict=True))
-            tiles: list[NDArray[Any]] = []
+            tiles: dict[str, list[NDArray[Any]]] = {}
             for part, entry in zip(stream.parts, entries, strict=True):
-                # a layer's entry stands for index 0 of the outermost dimension
-                array = entry[None] if by_layer else entry
-                tiles.append(gather_tiles(array, part.access, indices, len(tasks), part.rows))
-            stacked = tiles[0] if len(tiles) == 1 else np.concatenate(tiles, axis=1)
-            yield stream.layout.pack(stacked)
+                for key, values in entry.items():
+                    # a layer's entry stands for index 0 of the outermost dimension
+                    array = values[None] if by_layer else values
+                    access = part.access
+                    if key != "codes":
+                        access = scale_access(access, buffers[access.buffer], array.shape[-1])
+                    tiles.setdefault(key, []).append(gather_tiles(array, access, indices, len(tasks), part.rows))
+            stacked = {key: of[0] if len(of) == 1 else np.concatenate(of, axis=1) for key, of in tiles.items()}
+            if isinstance(stream.layout, QuantizedLayout):
+                yield stream.layout.pack(rows_data(stacked))
+            else:
+                yield stream.layout.pack(stacked["codes"])
 
 
 def _is_layer_of(stream: StreamStorage, access: Access, buffers: dict[str, BufferStorage]) -> bool:
@@ -144,10 +163,11 @@ def _is_layer_of(stream: StreamStorage, access: Access, buffers: dict[str, Buffe
     )
 
 
-def _whole(buffer: BufferStorage, weights: WeightProvider) -> NDArray[Any]:
+def _whole(buffer: BufferStorage, weights: WeightProvider) -> Arrays:
     if not buffer.layered:
-        return load_entry(buffer, None, weights)
-    return np.stack([load_entry(buffer, layer, weights) for layer in range(buffer.shape[0])])
+        return _arrays(buffer, None, weights)
+    layers = [_arrays(buffer, layer, weights) for layer in range(buffer.shape[0])]
+    return {key: np.stack([arrays[key] for arrays in layers]) for key in layers[0]}
 
 
 def gather_tiles(
@@ -203,7 +223,8 @@ def gather_tiles(
 def unpack_stream(
     stream: StreamStorage, packed: NDArray[Any], shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, NDArray[Any]]:
-    """The buffers of `shapes` as far as a packed stream holds them: the inverse of packing, for tests."""
+    """The buffers of `shapes` as far as a packed stream of bf16 holds them: the inverse of packing, for tests."""
+    assert isinstance(stream.layout, FragmentLayout)
     tiles = stream.layout.unpack(packed.view(np.uint16))
     result = {part.access.buffer: np.zeros(shapes[part.access.buffer], np.uint16) for part in stream.parts}
     names = [name for name, _ in stream.domain]

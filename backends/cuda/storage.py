@@ -12,17 +12,23 @@ from xdsl.ir import Attribute
 from ...amk_ir.access import Access
 from ...amk_ir.attrs import BufferKind, CheckpointAttr, RopeFrequenciesAttr
 from ...amk_ir.errors import CompileError
+from ...amk_ir.quantized_type import QuantizedType
 from ...dialects.task import BufferOp, FamilyOp
 from .caches import CacheLayout
 from .fragments import BLOCK_K, GROUP_ROWS, FragmentLayout
+from .quantized_fragments import QuantizedLayout
+
+WHOLE_ROWS = 1 << 40
+"""More bytes than eight rows have."""
 
 
 @dataclass(frozen=True)
 class BufferStorage:
     """A buffer in device memory: row-major elements, or tagged words (device/tagged.cuh), 4 bytes each.
 
-    element: "f32", "bf16" or "i32". source: where a weight comes from. layered: one checkpoint entry for each value of
-    the first dimension. cache: the order of the elements of keys or values.
+    element: "f32", "bf16" or "i32"; "quantized" is as `quantized` says, and stored as `rows_layout`. source: where a weight
+    comes from. layered: one checkpoint entry for each value of the first dimension. cache: the order of the elements of
+    keys or values.
     """
 
     name: str
@@ -32,6 +38,7 @@ class BufferStorage:
     tagged: bool
     layered: bool = False
     source: CheckpointAttr | RopeFrequenciesAttr | None = None
+    quantized: QuantizedType | None = None
     cache: CacheLayout | None = None
 
     @property
@@ -44,10 +51,20 @@ class BufferStorage:
 
     @property
     def bytes(self) -> int:
+        if self.quantized is not None:
+            return -(-self.elements // self.quantized.columns // GROUP_ROWS) * self.rows_layout.task_bytes
         return self.elements * self.element_bytes
 
     @property
+    def rows_layout(self) -> QuantizedLayout:
+        """The layout of eight rows of a quantised weight that is not streamed."""
+        assert self.quantized is not None
+        return QuantizedLayout(GROUP_ROWS, self.quantized.columns, WHOLE_ROWS, self.quantized.format)
+
+    @property
     def c_type(self) -> str:
+        if self.quantized is not None:
+            return "const u8"
         return "u32" if self.tagged else {"f32": "float", "bf16": "u16", "i32": "int"}[self.element]
 
     @property
@@ -71,7 +88,7 @@ class StreamStorage:
     family: str
     domain: tuple[tuple[str, int], ...]
     parts: tuple[StreamPart, ...]
-    layout: FragmentLayout
+    layout: FragmentLayout | QuantizedLayout
 
     @property
     def tasks(self) -> int:
@@ -87,27 +104,33 @@ class StreamStorage:
 
 
 def element_name(type: Attribute, what: str) -> str:
-    """The name of an element type: f32, bf16 or i32; CompileError for any other, of the buffer called `what`."""
+    """The name of an element type: f32, bf16, i32 or quantized; CompileError for any other, of the buffer called `what`."""
+    if isinstance(type, QuantizedType):
+        return "quantized"
     if isinstance(type, Float32Type):
         return "f32"
     if isinstance(type, BFloat16Type):
         return "bf16"
     if isinstance(type, IntegerType) and type.width.data == 32:
         return "i32"
-    raise CompileError(f"buffer @{what} has elements of type {type}; the CUDA backend stores f32, bf16 and i32")
+    raise CompileError(
+        f"buffer @{what} has elements of type {type}; the CUDA backend stores f32, bf16, i32 and quantised"
+    )
 
 
 def buffer_storage(op: BufferOp, cache: CacheLayout | None = None) -> BufferStorage:
     """The storage of a buffer, of keys or values with the layout `cache`."""
+    element = op.type.get_element_type()
     return BufferStorage(
         name=op.sym_name.data,
         kind=op.kind.data.value,
-        element=element_name(op.type.get_element_type(), op.sym_name.data),
+        element=element_name(element, op.sym_name.data),
         shape=tuple(op.shape),
         tagged=op.tagged is not None,
         layered=op.kind.data is BufferKind.WEIGHT and op.is_layered,
         source=op.source,
         cache=cache,
+        quantized=element if isinstance(element, QuantizedType) else None,
     )
 
 
@@ -115,15 +138,25 @@ def stream_storage(family: FamilyOp, contracted: Sequence[int], stage_bytes: int
     """The packing of a family's streams; `contracted[i]` trailing dimensions of stream i are its k."""
     name = family.sym_name.data
     parts: list[StreamPart] = []
-    row, lengths = 0, set[int]()
+    row, lengths, elements = 0, set[int](), set[Attribute]()
     for op, inner in zip(family.streams, contracted, strict=True):
         shape = op.region.tile_shape
         rows, k = prod(shape[: len(shape) - inner]), prod(shape[len(shape) - inner :])
         parts.append(StreamPart(op.region, row, rows))
         lengths.add(k)
+        elements.add(op.result.type.get_element_type())
         row += rows
     if len(lengths) != 1:
         raise CompileError(f"family @{name} streams tiles of different row lengths {sorted(lengths)}: split it")
+    if len(elements) != 1:
+        kinds = " and ".join(sorted(map(str, elements)))
+        raise CompileError(f"family @{name} streams tiles of different types {kinds}: split it")
+    element = elements.pop()
+    if isinstance(element, QuantizedType):
+        quantized = QuantizedLayout(row, lengths.pop(), stage_bytes, element.format)
+        if quantized.problem is not None:
+            raise CompileError(f"family @{name}, format {element.format}: {quantized.problem}")
+        return StreamStorage(name, family.domain.data, tuple(parts), quantized)
     layout = FragmentLayout(row, lengths.pop(), stage_bytes)
     if layout.chunk_blocks == 0:
         raise CompileError(

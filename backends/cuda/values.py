@@ -23,6 +23,7 @@ from ...dialects.task import (
     op_of,
 )
 from .coordinates import Address, Coordinates, Segment, address_of, index_texts, inside_text
+from .quantized_text import constant_rows_type, packed_rows_type
 from .source import SourceWriter
 from .storage import BufferStorage, packed_offset
 from .trace_points import PointKind
@@ -169,12 +170,18 @@ class ValueWriter:
             self.context.use_buffer(storage.name)
             whole = Coordinates((Segment(row, (op.region.dims[0].extent,)), *rest.segments))
             address, pointer = self.address(op.region, whole), f"p.{storage.parameter}"
+            if storage.quantized is not None:
+                pointer = f"{constant_rows_type(storage)}{{p.{storage.parameter}}}"
         else:
             stream, rows, first_row = packed
             columns = Access(op.region.buffer, op.region.dims[1:]).substitute(self.task.bound)
             column = address_of(columns, storage.shape[1:], rest, self.task.own)
-            address = Address(packed_offset(stream, rows, first_row, row, column.offset), column.inside)
-            pointer = f"reinterpret_cast<const u16*>(p.{stream.parameter})"
+            if storage.quantized is None:
+                address = Address(packed_offset(stream, rows, first_row, row, column.offset), column.inside)
+                pointer = f"reinterpret_cast<const u16*>(p.{stream.parameter})"
+            else:
+                pointer = f"{packed_rows_type(stream, rows, first_row)}{{p.{stream.parameter}}}"
+                address = Address(f"(long long)({row}) * {stream.layout.k} + {column.offset}", column.inside)
         return self._leaf(pointer, address, storage, op.region)
 
     def _leaf(self, pointer: str, address: Address, storage: BufferStorage, access: Access) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -13,6 +14,8 @@ from xdsl.ir import Attribute
 from ...amk_ir.attrs import CheckpointAttr, RopeFrequenciesAttr
 from ...amk_ir.dtypes import f32_from_bf16, round_to_bf16
 from ...amk_ir.errors import CheckpointError
+from ...amk_ir.quantized_type import QuantizedType
+from ...amk_ir.quantized_weights import quantized_entry
 from ...amk_ir.rope import inverse_frequencies
 from .numerics import F32
 
@@ -40,7 +43,7 @@ def load_weight(
     element: Attribute,
     provider: WeightProvider | None,
 ) -> F32:
-    """One entry as contiguous float32 of `shape`, rounded to bf16 if that is the element type.
+    """One entry as contiguous float32 of `shape`, rounded to bf16 or dequantised if that is the element type.
 
     Rope frequencies are computed and need no provider.
 
@@ -54,11 +57,13 @@ def load_weight(
         return round_to_bf16(values) if element == bf16 else values
     assert provider is not None
     name = source.data if layer is None else source.data.replace("{layer}", str(layer))
-    if element == bf16:
+    if isinstance(element, QuantizedType):
+        values = quantized_entry(provider, name, element, prod(shape)).dequantize()
+    elif element == bf16:
         values = f32_from_bf16(provider.load(name, "bf16"))
     else:
         values = np.asarray(provider.load(name, "f32"), np.float32)
-    if values.size != int(np.prod(shape)):
+    if values.size != prod(shape):
         raise CheckpointError(
             f"tensor '{name}' has shape {'x'.join(map(str, values.shape))}, "
             f"the program declares {'x'.join(map(str, shape))}: was it compiled from another checkpoint?"

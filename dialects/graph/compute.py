@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import inf
+from collections.abc import Sequence
+from math import inf, prod
 from typing import ClassVar
 
 from xdsl.dialects.builtin import (
@@ -15,7 +16,7 @@ from xdsl.dialects.builtin import (
     f64,
     i32,
 )
-from xdsl.ir import SSAValue
+from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import (
     IRDLOperation,
     ParsePropInAttrDict,
@@ -35,8 +36,27 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
+from ...amk_ir.quantized_type import QuantizedType
 from .structure import CacheOp, WeightOp, resolve
-from .values import F32, IDS, SYMBOL, F32Tensor, WeightTensor, shape_of, shape_text, symbol_ref
+from .values import F32, IDS, SYMBOL, CacheTensor, F32Tensor, shape_of, shape_text, symbol_ref
+
+
+def _verify_rows(weight: WeightOp, row: Sequence[int]) -> None:
+    """Checks that the rows of a quantised weight are what its user takes for rows, dimensions `row`."""
+    element = weight.type.get_element_type()
+    if isinstance(element, QuantizedType) and element.columns != prod(row):
+        raise VerifyException(
+            f"weight @{weight.sym_name.data} is quantised in rows of {element.columns} columns, it is used in rows of "
+            f"{shape_text(row)}"
+        )
+
+
+def _vector_shape(op: Operation, name: SymbolRefAttr) -> tuple[int, ...]:
+    """The shape of a weight that is added or multiplied element by element, which must not be quantised."""
+    weight = resolve(op, name, WeightOp)
+    if isinstance(weight.type.get_element_type(), QuantizedType):
+        raise VerifyException(f"'{op.name}' takes a weight of floats, @{name.string_value()} is {weight.type}")
+    return weight.type.get_shape()
 
 
 @irdl_op_definition
@@ -62,11 +82,13 @@ class EmbeddingOp(IRDLOperation):
         super().__init__(operands=[ids], properties={"table": symbol_ref(table)}, result_types=[result_type])
 
     def verify_(self) -> None:
-        table = resolve(self, self.table, WeightOp).type.get_shape()
+        weight = resolve(self, self.table, WeightOp)
+        table = weight.type.get_shape()
         if len(table) != 2 or shape_of(self.result) != (*shape_of(self.ids), table[1]):
             raise VerifyException(
                 f"table {shape_text(table)} and ids {shape_text(shape_of(self.ids))} do not give {shape_text(shape_of(self.result))}"
             )
+        _verify_rows(weight, table[1:])
 
 
 @irdl_op_definition
@@ -103,14 +125,16 @@ class LinearOp(IRDLOperation):
         )
 
     def verify_(self) -> None:
-        weight = resolve(self, self.weight, WeightOp).type.get_shape()
+        op = resolve(self, self.weight, WeightOp)
+        weight = op.type.get_shape()
         x, result = shape_of(self.x), shape_of(self.result)
         if weight != (*result[1:], *x[1:]) or x[0] != result[0]:
             raise VerifyException(
                 f"weight @{self.weight.string_value()} {shape_text(weight)} does not take {shape_text(x)} to {shape_text(result)}"
             )
+        _verify_rows(op, x[1:])
         if self.bias is not None:
-            bias = resolve(self, self.bias, WeightOp).type.get_shape()
+            bias = _vector_shape(self, self.bias)
             if bias != result[1:]:
                 raise VerifyException(
                     f"bias @{self.bias.string_value()} is {shape_text(bias)}, expected {shape_text(result[1:])}"
@@ -151,7 +175,7 @@ class RmsNormOp(IRDLOperation):
     def verify_(self) -> None:
         if not 0 < self.eps.value.data < inf:
             raise VerifyException(f"eps must be finite and positive, found {self.eps.value.data}")
-        weight = resolve(self, self.weight, WeightOp).type.get_shape()
+        weight = _vector_shape(self, self.weight)
         if weight != shape_of(self.x)[-1:]:
             raise VerifyException(
                 f"norm weight @{self.weight.string_value()} is {shape_text(weight)}, input is {shape_text(shape_of(self.x))}"
@@ -217,7 +241,7 @@ class CacheAppendOp(IRDLOperation):
 
     assembly_format = "$rows `,` $cache `at` $pos `:` `(` type($rows) `)` `->` type($result) attr-dict"
 
-    def __init__(self, rows: SSAValue, cache: str | SymbolRefAttr, pos: SSAValue, result_type: WeightTensor):
+    def __init__(self, rows: SSAValue, cache: str | SymbolRefAttr, pos: SSAValue, result_type: CacheTensor):
         super().__init__(operands=[rows, pos], properties={"cache": symbol_ref(cache)}, result_types=[result_type])
 
     def verify_(self) -> None:

@@ -52,8 +52,9 @@ from ...amk_ir.attrs import (
     parse_count,
     size_problem,
 )
+from ...amk_ir.quantized_type import QuantizedType, rows_problem
 from ..outside_in import OutsideIn
-from .values import F32, IDS, OpT, WeightTensor, shape_of
+from .values import F32, IDS, WEIGHT, CacheTensor, OpT, WeightTensor, shape_of
 
 
 @irdl_op_definition
@@ -122,8 +123,11 @@ class ModelOp(OutsideIn):
 class WeightOp(OutsideIn):
     """A constant tensor, or one for each layer. With a checkpoint source, `{layer}` in its name is the layer.
 
+    A checkpoint's matrix may be quantised: its values are those of `amk_ir.quantization.QuantizedTensor.dequantize`.
+
     ```mlir
     graph.weight @q_proj layers 30 from #amk.checkpoint<"model.layers.{layer}.self_attn.q_proj.weight"> : tensor<9x64x576xf32>
+    graph.weight @head from #amk.checkpoint<"lm_head.weight"> : tensor<49152x576x!amk.quantized<"int8", columns = 576>>
     ```
     """
 
@@ -132,7 +136,7 @@ class WeightOp(OutsideIn):
     sym_name = prop_def(SymbolNameConstraint())
     layers = opt_prop_def(IntegerAttr[I64])
     source = prop_def(base(CheckpointAttr) | base(RopeFrequenciesAttr))
-    type = prop_def(TensorType[AnyFloat])
+    type = prop_def(WEIGHT)
 
     traits = traits_def(SymbolOpInterface(), HasParent(ModelOp))
 
@@ -155,9 +159,12 @@ class WeightOp(OutsideIn):
         if any(d < 1 for d in self.type.get_shape()):
             raise VerifyException(f"weight shape must be static and positive, found {self.type}")
         _verify_size(self.type, self.layers)
+        if problem := rows_problem(self.type.get_shape(), self.type.get_element_type()):
+            raise VerifyException(problem)
         if isinstance(self.source, RopeFrequenciesAttr):
             half = self.source.data.head_dim // 2
-            if self.type.get_shape() != (half,) or self.layers is not None:
+            is_float = not isinstance(self.type.get_element_type(), QuantizedType)
+            if self.type.get_shape() != (half,) or self.layers is not None or not is_float:
                 raise VerifyException(f"rope frequencies of head_dim {2 * half} are tensor<{half}xf32>, without layers")
         elif ("{layer}" in self.source.data) != (self.layers is not None):
             raise VerifyException(
@@ -184,7 +191,7 @@ class CacheOp(OutsideIn):
 
     assembly_format = "$sym_name (`layers` $layers^)? `:` $type attr-dict"
 
-    def __init__(self, name: str, type: WeightTensor, layers: int | None = None):
+    def __init__(self, name: str, type: CacheTensor, layers: int | None = None):
         super().__init__(
             properties={
                 "sym_name": StringAttr(name),
@@ -212,7 +219,7 @@ def _verify_layers(layers: IntegerAttr | None) -> None:
         raise VerifyException(f"layers must be at {limit}, found {layers.value.data}")
 
 
-def _verify_size(type: WeightTensor, layers: IntegerAttr | None) -> None:
+def _verify_size(type: WeightTensor | CacheTensor, layers: IntegerAttr | None) -> None:
     if problem := size_problem(type.get_shape(), 1 if layers is None else layers.value.data):
         raise VerifyException(problem)
 

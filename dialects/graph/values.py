@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 from xdsl.dialects.builtin import (
     AnyFloat,
@@ -19,14 +19,18 @@ from xdsl.irdl import (
     base,
 )
 
+from ...amk_ir.quantized_type import QuantizedType
+
 OpT = TypeVar("OpT", bound=Operation)
 
 F32Tensor = TensorType[Float32Type]
 IdTensor = TensorType[IntegerType]
-WeightTensor = TensorType[AnyFloat]
+CacheTensor: TypeAlias = TensorType[AnyFloat]
+WeightTensor: TypeAlias = TensorType[AnyFloat] | TensorType[QuantizedType]
 
 IDS = TensorType.constr(EqAttrConstraint(i32))
 F32 = base(TensorType[Float32Type])
+WEIGHT = base(TensorType[AnyFloat]) | base(TensorType[QuantizedType])
 SYMBOL = base(SymbolRefAttr)
 
 

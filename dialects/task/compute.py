@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from math import inf
-from typing import ClassVar
+from math import inf, prod
+from typing import ClassVar, cast
 
 from xdsl.dialects.builtin import (
     I64,
@@ -32,10 +32,13 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
+from ...amk_ir.quantized_type import QuantizedType
 from .tiles import (
     F32,
     FLOAT,
     IDS,
+    WEIGHT,
+    AnyTensor,
     shape_of,
     shape_text,
 )
@@ -53,7 +56,7 @@ class MatmulOp(IRDLOperation):
     name = "task.matmul"
 
     x = operand_def(F32)
-    w = operand_def(FLOAT)
+    w = operand_def(WEIGHT)
     result = result_def(F32)
 
     traits = traits_def(Pure())
@@ -68,6 +71,11 @@ class MatmulOp(IRDLOperation):
         x, w, y = shape_of(self.x), shape_of(self.w), shape_of(self.result)
         if not x or not y or x[0] != y[0] or w != (*y[1:], *x[1:]):
             raise VerifyException(f"weight tile {shape_text(w)} does not take {shape_text(x)} to {shape_text(y)}")
+        element = cast(AnyTensor, self.w.type).get_element_type()
+        if isinstance(element, QuantizedType) and element.columns != prod(x[1:]):
+            raise VerifyException(
+                f"the weight tile is quantised in rows of {element.columns} columns, x has rows of {shape_text(x[1:])}"
+            )
 
 
 @irdl_op_definition

@@ -60,6 +60,7 @@ from ...amk_ir.attrs import (
     size_problem,
 )
 from ...amk_ir.linear import POSITION, Linear
+from ...amk_ir.quantized_type import QuantizedType, contracted, rows_problem
 from ...amk_ir.syntax import format_domain, format_linear_list, parse_access, parse_domain, parse_linear_list
 from ..outside_in import OutsideIn
 from .tiles import (
@@ -276,6 +277,13 @@ class BufferOp(OutsideIn):
             raise VerifyException(
                 f"only scratch float32 buffers can be tagged, found {self.kind.data.value} {self.type}"
             )
+        element = self.type.get_element_type()
+        if isinstance(element, QuantizedType) and not isinstance(self.source, CheckpointAttr):
+            raise VerifyException(
+                f"only weights of a checkpoint can be quantised, found {self.kind.data.value} {self.type}"
+            )
+        if problem := rows_problem(self.shape, element):
+            raise VerifyException(problem)
 
 
 @irdl_op_definition
@@ -598,6 +606,13 @@ class LoadOp(_ReadOp):
 
     traits = traits_def(MemoryReadEffect(), HasParent(FamilyOp))
 
+    def verify_(self) -> None:
+        super().verify_()
+        if isinstance(self.result.type.get_element_type(), QuantizedType):
+            raise VerifyException(
+                f"a quantised weight is streamed or gathered, '{self.name}' loads @{self.region.buffer}"
+            )
+
 
 @irdl_op_definition
 class StreamOp(_ReadOp):
@@ -606,8 +621,11 @@ class StreamOp(_ReadOp):
     Tiles enter the ring ahead of time, whatever the SM waits for: what a task streams from state is written by earlier
     steps, or in this step after the task.
 
+    Of a quantised weight, whole rows: their scales, zero points and minimums are part of the tile.
+
     ```mlir
     %w = task.stream @down[layer, tile*8 : 8, 0 : 1536] : tensor<8x1536xbf16>
+    %q = task.stream @up[layer, tile*8 : 8, 0 : 576] : tensor<8x576x!amk.quantized<"int8", columns = 576>>
     %k = task.stream @k_cache[layer, 0 : pos, head : 1, 0 : 2, 0 : 32] : tensor<?x1x2x32xbf16>
     ```
     """
@@ -626,6 +644,21 @@ class StreamOp(_ReadOp):
             raise VerifyException(f"only weights and state are streamed, @{self.region.buffer} is {kind.value}")
         if kind is BufferKind.WEIGHT and POSITION in self.region.names:
             raise VerifyException(f"a streamed tile of a weight is constant, {self.region} depends on '{POSITION}'")
+        _verify_whole_rows(self.region, buffer)
+
+
+def _verify_whole_rows(access: Access, buffer: BufferOp) -> None:
+    """Checks that a tile of a quantised weight consists of whole rows: a part of a row has no scales of its own."""
+    element = buffer.type.get_element_type()
+    if not isinstance(element, QuantizedType):
+        return
+    inner = contracted(buffer.shape, element.columns)
+    assert inner is not None  # checked by the buffer
+    for dim, extent in zip(access.dims[-inner:], buffer.shape[-inner:], strict=True):
+        if not dim.kept or dim.start != Linear() or dim.size != Linear(constant=extent):
+            raise VerifyException(
+                f"a tile of a quantised weight has whole rows of {element.columns} columns, found dimension {dim} of {extent} in {access}"
+            )
 
 
 @irdl_op_definition
@@ -688,7 +721,7 @@ class GatherOp(_AccessOp):
         first = self.region.dims[0]
         if not first.kept or first.start != Linear() or not first.size.is_constant or first.limit is not None:
             raise VerifyException(f"the first dimension of a gather is a constant range '0 : rows', found {first}")
-        if not isinstance(buffer.type.get_element_type(), AnyFloat):
+        if not isinstance(buffer.type.get_element_type(), AnyFloat | QuantizedType):
             raise VerifyException(f"a gather takes rows of floats, @{self.region.buffer} is {buffer.type}")
         _verify_tile(self, (*shape_of(self.ids), *self.region.tile_shape[1:]), f32, self.result)
 

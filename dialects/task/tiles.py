@@ -20,12 +20,15 @@ from xdsl.irdl import (
 from xdsl.parser import Parser
 from xdsl.printer import Printer
 
+from ...amk_ir.quantized_type import QuantizedType
+
 F32Tensor = TensorType[Float32Type]
 FloatTensor = TensorType[AnyFloat]
 AnyTensor = TensorType[Attribute]
 
 F32 = base(TensorType[Float32Type])
 FLOAT = base(TensorType[AnyFloat])
+WEIGHT = FLOAT | base(TensorType[QuantizedType])
 IDS = TensorType.constr(EqAttrConstraint(i32))
 
 

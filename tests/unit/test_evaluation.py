@@ -218,3 +218,30 @@ def test_refused_references(model: ImportedModel, tmp_path: Path):
 def test_cuda_has_no_float32(model: ImportedModel):
     with pytest.raises(UsageError, match="--format f32: the cuda backend has bf16"):
         evaluate(model, {"f32": "f32"}, [[1, 2]], backend="cuda")
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_kernels_of_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outer: bool):
+    """`--backend cuda` compiles for quantised types: here the reference backend runs what it would get."""
+    directory = make_plain_llama(tmp_path)
+    model = import_model(directory, weight_dtype="bf16", kv_dtype="bf16")
+    windows = [RANDOM.integers(0, 37, 6).tolist()]
+    formats = {"int8:g16": parse_weight_format("int8:g16")}
+    expected = evaluate(import_model(directory), formats, windows, outer=outer)[1].metrics
+    types: list[str] = []
+
+    class Backend(ReferenceBackend):
+        def load(self, kernel: Any, weights: Any, progress: Any = None) -> Any:
+            types.append(str(kernel.current()))
+            return super().load(kernel, weights)
+
+    monkeypatch.setattr("amk.tools.evaluate.make_backend", lambda name: Backend())
+    options: dict[str, Any] = {
+        "backend": "cuda",
+        "target": get_target("reference"),
+        "reference": import_model(directory),
+    }
+    found = evaluate(model, formats, windows, outer=outer, **options)[1].metrics
+    assert ("int8" in types[0]) and len(types) == 1
+    # caches of bf16
+    assert found["perplexity"] == pytest.approx(expected["perplexity"], rel=2e-2)

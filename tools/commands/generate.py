@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError("--compiled goes without --chunk: a compiled model has one kernel, of one token a step")
         if "far_from" in args:
             raise UsageError("--compiled goes without --far-from: a compiled model has one kernel")
-        for name in ("target", "sms", "set", "weights", "kv", "max_seq"):
+        for name in ("target", "sms", "set", "weights", "head", "embedding", "keep", "kv", "max_seq"):
             if name in args:
                 option = name.replace("_", "-")
                 raise UsageError(f"--compiled goes without --{option}, which was chosen when {compiled} was compiled")
@@ -161,12 +161,16 @@ def run(args: argparse.Namespace) -> None:
 def _import_as_compiled(args: argparse.Namespace, compiled: Path) -> ImportedModel:
     """MODEL with what was chosen when `compiled` was."""
     from ...amk_ir.errors import ArtifactError, UsageError
+    from ...amk_ir.weight_choice import NONE
     from ..compiled import read_compiled
 
     chosen = read_compiled(compiled)
-    args.weights, args.kv, args.max_seq = chosen.weight_dtype, chosen.kv_dtype, chosen.max_seq
+    args.kv, args.max_seq = chosen.kv_dtype, chosen.max_seq
+    choice = chosen.quantization
+    args.weights = chosen.weight_dtype if choice.weights == NONE else choice.weights
+    args.head, args.embedding, args.keep = choice.head, choice.embedding, list(choice.keep)
     try:
-        return import_named(args)
+        return import_named(args, chosen.weight_dtype)
     except UsageError as e:
         raise ArtifactError(f"{compiled}: was compiled from another model than {args.model}, which refuses: {e}") from e
 

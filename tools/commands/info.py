@@ -54,6 +54,8 @@ def describe(name: str, model: ImportedModel) -> Iterator[str]:
     weights = [counts.weight_bytes(size) for size in _SIZES]
     yield "a token reads                             bf16             f32"
     yield f"  weights                        {_megabytes(weights[0]):>13}   {_megabytes(weights[1]):>13}"
+    if not model.quantization.is_nothing:
+        yield f"  weights as quantised           {_megabytes(counts.typed_bytes):>13}"
     for position in (1, model.max_seq):
         cells = [_megabytes(counts.kv_per_position * position * size) for size in _SIZES]
         yield f"  KV cache of {position:>6,} positions   {cells[0]:>13}   {cells[1]:>13}"
@@ -64,6 +66,15 @@ def describe(name: str, model: ImportedModel) -> Iterator[str]:
             seconds = [size / (gpu.bandwidth_gb_s * 1e9) for size in weights]
             cells = "   ".join(f"{s * 1e6:>9,.0f} us = {1 / s:>6,.0f}/s" for s in seconds)
             yield f"  {target.name:<8} {gpu.name:<11} {gpu.bandwidth_gb_s:>6,.0f} GB/s {cells}"
+    if model.quantization.is_nothing:
+        return
+    yield ""
+    yield "floor per token of the quantised weights"
+    for target in TARGETS.values():
+        for gpu in target.gpus:
+            s = counts.typed_bytes / (gpu.bandwidth_gb_s * 1e9)
+            cell = f"{s * 1e6:>9,.0f} us = {1 / s:>6,.0f}/s"
+            yield f"  {target.name:<8} {gpu.name:<11} {gpu.bandwidth_gb_s:>6,.0f} GB/s {cell}"
 
 
 def _megabytes(size: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from ...amk_ir.errors import UsageError
 
 if TYPE_CHECKING:
     from ...amk_ir.dtypes import FloatType
+    from ...amk_ir.weight_choice import WeightChoice
     from ...frontends.import_model import ImportedModel
 
 
@@ -43,7 +45,7 @@ def add_model(parser: argparse.ArgumentParser, *, weights: str | None) -> None:
 def add_import_options(parser: argparse.ArgumentParser, *, weights: str | None) -> None:
     """How to import a model. `weights`: as in `add_model`."""
     default = weights or argparse.SUPPRESS
-    depends = f" (default: {weights})" if weights else " (default: f32 on the reference backend, bf16 on CUDA)"
+    floats = weights or "f32 on the reference backend, bf16 on CUDA"
     parser.add_argument(
         "--max-seq",
         metavar="N",
@@ -51,8 +53,31 @@ def add_import_options(parser: argparse.ArgumentParser, *, weights: str | None) 
         default=argparse.SUPPRESS,
         help="positions of the KV cache: prompt and text together (default: the model's context, at most 2048)",
     )
-    parser.add_argument("--weights", choices=["f32", "bf16"], help=f"dtype of the weights{depends}", default=default)
-    parser.add_argument("--kv", choices=["f32", "bf16"], help=f"dtype of the KV cache{depends}", default=default)
+    parser.add_argument(
+        "--weights",
+        metavar="FORMAT",
+        default=argparse.SUPPRESS,
+        help="the matrices: f32, bf16, a quantised format of those of the layers (int8, int8:g128, fp8, fp8:b128x128, "
+        "int4:g128, int4:g128:zp, ...), or stored, as the checkpoint has them (default: stored if the checkpoint is "
+        f"quantised, else {floats})",
+    )
+    for option, what in (
+        ("--head", "the head, and of a table that is also the head"),
+        ("--embedding", "the embedding"),
+    ):
+        parser.add_argument(
+            option, metavar="FORMAT", default=argparse.SUPPRESS, help=f"quantised format of {what} (default: none)"
+        )
+    parser.add_argument(
+        "--keep",
+        metavar="NAME",
+        action="append",
+        default=argparse.SUPPRESS,
+        help="a weight of the graph that is not quantised, with * and ? (may be repeated)",
+    )
+    parser.add_argument(
+        "--kv", choices=["f32", "bf16"], help=f"dtype of the KV cache (default: {floats})", default=default
+    )
 
 
 def add_target(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -102,18 +127,49 @@ def pass_options(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def import_named(args: argparse.Namespace, dtype: FloatType = "f32") -> ImportedModel:
-    """The model that the arguments of `add_model` name; `dtype` stands in for those not given."""
+    """The model that the arguments of `add_model` name; `dtype` stands in for those not given.
+
+    What could not be kept as it is stored is said on stderr.
+    """
     # transformers tells the user of a missing torch, and counts on it; AMK does not need it.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from ...amk_ir.weight_choice import STORED, WeightChoice
     from ...frontends.import_model import import_model
+    from ..quantize import is_stored_quantized, quantize_imported
 
     _check_name(args.model)
-    return import_model(
+    choice = _weight_choice(args)
+    weights: str | None = getattr(args, "weights", None)
+    model = import_model(
         args.model,
         max_seq=getattr(args, "max_seq", None),
-        weight_dtype=getattr(args, "weights", dtype),
+        weight_dtype=weights if weights == "f32" or weights == "bf16" else dtype,
         kv_dtype=getattr(args, "kv", dtype),
     )
+    if weights is None and choice.is_nothing and is_stored_quantized(model):
+        choice = WeightChoice(STORED)
+    return quantize_imported(model, choice, lambda line: print(f"amk: {line}", file=sys.stderr))
+
+
+def _weight_choice(args: argparse.Namespace) -> WeightChoice:
+    """The formats that the arguments ask for; UsageError if there are none such."""
+    from ...amk_ir.weight_choice import NONE, WeightChoice
+
+    weights: str = getattr(args, "weights", NONE)
+    choice = WeightChoice(
+        NONE if weights in ("f32", "bf16") else weights,
+        getattr(args, "head", NONE),
+        getattr(args, "embedding", NONE),
+        tuple(getattr(args, "keep", ())),
+    )
+    try:
+        choice.check()
+    except UsageError as e:
+        expected = "; --weights is f32, bf16, stored or a format" if str(e).startswith("weights: quantised") else ""
+        raise UsageError(f"--{e}{expected}") from e
+    if choice.keep and choice.is_nothing:
+        raise UsageError("--keep goes with a quantised format of --weights, --head or --embedding")
+    return choice
 
 
 def _check_name(model: str) -> None:

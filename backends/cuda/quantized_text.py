@@ -1,0 +1,87 @@
+"""C++ names of matrix products and of quantised layouts: the template arguments that device/*.cuh take."""
+
+from __future__ import annotations
+
+from .fragments import GROUP_ROWS, FragmentLayout
+from .quantized_fragments import X_BLOCK, QuantizedLayout
+from .storage import BufferStorage, StreamStorage
+
+MULTIPLY, MULTIPLY_QUANTIZED = "multiply", "multiply_quantized"
+"""The functions that emitted kernels define for the products of a task."""
+
+_SCALES = {"f32": "F32Scale", "bf16": "Bf16Scale", "f16": "F16Scale"}
+
+
+def multiply_text(layout: FragmentLayout | QuantizedLayout) -> str:
+    """The function that multiplies a task's rows."""
+    if isinstance(layout, FragmentLayout):
+        return f"{MULTIPLY}<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}>"
+    return f"{MULTIPLY_QUANTIZED}<{quantized_type(layout)}, {layout.groups}, {layout.blocks}, {layout.chunk_blocks}>"
+
+
+def quantized_type(layout: QuantizedLayout) -> str:
+    """`Quantized` of device/dequant.cuh for a layout."""
+    format = layout.format
+    match format.storage:
+        case "int8" if layout.is_integer:
+            code = "SignedBytes"
+        case "int4" if layout.is_integer:
+            code = "SignedNibbles"
+        case "int8":
+            code = "Int8"
+        case "fp8_e4m3":
+            code = "Fp8"
+        case "int4":
+            code = f"Int4<{0 if layout.has_beside else 8}>"
+    beside = "ZERO_POINT" if format.zero_points else "MINIMUM" if format.minimums else "NOTHING"
+    return f"Quantized<{code}, {_SCALES[format.scale_dtype]}, {layout.group}, {beside}, {layout.lane_words}>"
+
+
+def activations_text(layout: FragmentLayout | QuantizedLayout) -> str:
+    """Where the activations of a product are put."""
+    if isinstance(layout, QuantizedLayout) and layout.is_integer:
+        return "const WholeActivations x = whole_activations(work);"
+    return "const Activations x = activations(work);"
+
+
+def put_four(layout: FragmentLayout | QuantizedLayout) -> str:
+    """How four activations are put that one thread has, where those of a warp are neighbours."""
+    return "cut_four" if cuts_at_once(layout) else "put_four"
+
+
+def cuts_at_once(layout: FragmentLayout | QuantizedLayout) -> bool:
+    """Whether activations that come by fours need not be seen again: a warp has all of a block, or nothing of it."""
+    return isinstance(layout, QuantizedLayout) and layout.is_integer and layout.k % X_BLOCK == 0
+
+
+def finish_activations(layout: FragmentLayout | QuantizedLayout, tokens: int, by_fours: bool) -> str:
+    """What follows when all activations of a product are there: a barrier. by_fours: they came by `put_four`."""
+    if isinstance(layout, QuantizedLayout) and layout.is_integer and not (by_fours and cuts_at_once(layout)):
+        blocks = tokens * layout.activations // X_BLOCK
+        return f"consumer_barrier();\ncut_activations<{blocks}>(work);\nconsumer_barrier();"
+    return "consumer_barrier();"
+
+
+def packed_rows_type(stream: StreamStorage, rows: int, first_row: int) -> str:
+    """The pointer to the elements of a quantised weight in a stream with that `packed_row_layout`."""
+    assert isinstance(stream.layout, QuantizedLayout)
+    return _rows_type(stream.layout, rows, first_row)
+
+
+def constant_rows_type(storage: BufferStorage) -> str:
+    """The pointer to the elements of a quantised weight that is not streamed."""
+    return _rows_type(storage.rows_layout, GROUP_ROWS, 0)
+
+
+def _rows_type(layout: QuantizedLayout, rows: int, first_row: int) -> str:
+    sizes = (
+        layout.groups,
+        layout.blocks,
+        layout.chunk_blocks,
+        layout.task_bytes,
+        layout.chunk_bytes,
+        rows,
+        first_row,
+        layout.k,
+    )
+    return f"QuantizedRows<{quantized_type(layout)}, {', '.join(map(str, sizes))}>"

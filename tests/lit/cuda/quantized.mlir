@@ -1,0 +1,21 @@
+// RUN: amk-opt %S/../passes/Inputs/tiny_llama.mlir -p 'graph-to-queue{target=sm_80 sms=4 weights=int8 head="int4:g16:zp:f16"}' -t cuda-source | filecheck %s
+
+// Only kernels with quantised weights include their products.
+// CHECK: #include "quantized_matvec.cuh"
+// CHECK: u32 multiply_quantized(u32 at, int partial_at, u32 operation) {
+
+// A task's bytes: eight rows of 44 codes, padded to 64, and their eight scales.
+// CHECK: const u8* task = p.s_linear_down + static_cast<u64>((l_layer) * 3 + tile) * 544;
+// CHECK-NEXT: writer.push(task + 0, 544, watch,
+
+// The embedding's elements are read from the packed stream of the head.
+// CHECK: load_value(QuantizedRows<Quantized<Int4<0>, F16Scale, 16, ZERO_POINT, 1>, 2, 1, 1, 384, 384, 16, 0, 24>{p.s_linear_logits} +
+
+// Integers multiply whole activations that are cut into digits, once for q, k and v; groups of 16 multiply split ones.
+// CHECK: const WholeActivations x = whole_activations(work);
+// CHECK: cut_activations<1>(work);
+// CHECK: at = multiply_quantized<Quantized<SignedBytes, F32Scale, 0, NOTHING, 2>, 1, 1, 1>(at,
+// CHECK: at = multiply_quantized<Quantized<SignedBytes, F32Scale, 0, NOTHING, 2>, 1, 1, 1>(at,
+// CHECK: at = multiply_quantized<Quantized<SignedBytes, F32Scale, 0, NOTHING, 2>, 1, 1, 1>(at,
+// CHECK: const Activations x = activations(work);
+// CHECK: at = multiply_quantized<Quantized<Int4<0>, F16Scale, 16, ZERO_POINT, 1>, 2, 1, 1>(at,

@@ -1,0 +1,93 @@
+"""Quantising imported models: as the user says, or as their checkpoints are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
+from xdsl.utils.exceptions import PassFailedException
+
+from ..amk_ir.attrs import CheckpointAttr
+from ..amk_ir.errors import UsageError
+from ..amk_ir.quantization import QuantizedFormat
+from ..amk_ir.weight_choice import NONE, STORED, WeightChoice
+from ..dialects.graph import ModelOp, WeightOp
+from ..frontends.checkpoint import Checkpoint
+from ..frontends.import_model import ImportedModel
+from ..passes.quantize_weights import QuantizeWeightsPass, matrices, quantize_model
+from ..runtime.compile import new_context
+from ..runtime.footprint import model_of
+
+Note = Callable[[str], None]
+"""Told in one line what was not done as it might be expected."""
+
+
+def no_note(line: str) -> None:
+    """The `Note` of those who do not want to know."""
+
+
+def is_stored_quantized(model: ImportedModel) -> bool:
+    """Whether a matrix of the checkpoint is quantised."""
+    checkpoint = model.checkpoint
+    return checkpoint is not None and any(stored_format(checkpoint, name) for name in checkpoint.tensors)
+
+
+def stored_format(checkpoint: Checkpoint, name: str) -> QuantizedFormat | None:
+    """The format of the tensor `name` of a checkpoint, None if it is not quantised, or the checkpoint knows of none."""
+    return cast("QuantizedFormat | None", getattr(checkpoint.info(name), "quantized", None))
+
+
+def quantize_imported(model: ImportedModel, choice: WeightChoice, note: Note = no_note) -> ImportedModel:
+    """`model` with the types of its matrices as `choice` says; its values are quantised when they are loaded.
+
+    Raises UsageError: a format that does not exist, or does not fit a matrix, or a name to keep that no weight has.
+    """
+    choice.check()
+    if choice.is_nothing:
+        return model
+    module = model.module.clone()
+    try:
+        if choice.weights == STORED:
+            _quantize_as_stored(model_of(module), model, note)
+        else:
+            chosen = QuantizeWeightsPass(choice.weights, choice.head, choice.embedding, choice.keep)
+            chosen.apply(new_context(), module)
+    except PassFailedException as e:
+        raise UsageError(f"{model.name}: {e}") from e
+    module.verify()
+    return replace(
+        model,
+        module=module,
+        quantization=choice,
+        with_tokens=lambda tokens: quantize_imported(model.with_tokens(tokens), choice),
+    )
+
+
+def _quantize_as_stored(op: ModelOp, model: ImportedModel, note: Note) -> None:
+    checkpoint = model.checkpoint
+    if checkpoint is None:
+        raise UsageError(f"{model.name}: has no checkpoint, so that no matrix is stored in any format")
+    weights = {w.sym_name.data: w for w in op.body.block.ops if isinstance(w, WeightOp)}
+    formats = {name: _one_format(checkpoint, weights[name], note) for name in matrices(op)}
+    if formats.get("gate_proj") != formats.get("up_proj"):
+        # one task multiplies rows of both
+        note(f"@gate_proj and @up_proj are stored in different formats; both become {model.weight_dtype}")
+        formats["gate_proj"] = formats["up_proj"] = None
+    quantize_model(op, lambda weight, _: formats[weight.sym_name.data])
+
+
+def _one_format(checkpoint: Checkpoint, weight: WeightOp, note: Note) -> QuantizedFormat | None:
+    """The format that all layers of a weight have; None, with a note, if they differ."""
+    source = weight.source
+    if not isinstance(source, CheckpointAttr):
+        return None
+    layers = [None] if weight.layers is None else range(weight.layers.value.data)
+    names = [source.data if layer is None else source.data.replace("{layer}", str(layer)) for layer in layers]
+    formats = [stored_format(checkpoint, name) for name in names]
+    kinds = dict.fromkeys(formats)
+    if len(kinds) == 1:
+        return formats[0]
+    text = ", ".join(NONE if kind is None else str(kind) for kind in kinds)
+    note(f"@{weight.sym_name.data} is stored in several formats ({text}); it becomes {weight.type.get_element_type()}")
+    return None
