@@ -35,7 +35,7 @@ BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
 LOADS = (Loads(6), Loads(4), Loads(2))
 """To be tried in this order, until no registers are spilled."""
-LOADS_OF_ROWS = (Loads(4), Loads(3), Loads(2))
+LOADS_OF_ROWS = (Loads(3), Loads(2))
 """The same for steps of several tokens."""
 PARTIAL_BYTES = 3072
 """Shared memory for the partial sums of one batch of tasks; there are two such buffers."""

@@ -36,20 +36,20 @@ def write_rows(
     """
     shape = shape_of(x)
     tokens = shape[0]
-    budget = (
-        8 * context.loads.elements // 3
-    )  # vectors, of which a thread may have `elements` under way beside much else
+    budget = 8 * context.loads.elements // 3  # vectors; a thread has little else under way here
     rows = [_Row.of(context, run, x, norm, t, budget, segments) for t in range(tokens)]
     if not rows[0].loop.is_single:
         for row in rows:
             row.write(source, stride, alone=True)
         return
+    # Who writes an element of one row writes that of the others at the same time. So only the first row is polled until
+    # it is there: polls of all rows would keep the memory busy, and have to be repeated row by row.
     together = max(1, budget // rows[0].loop.unroll)
-    for first in range(0, tokens, together):
+    for first, last in ((0, 1), *((n, n + together) for n in range(1, tokens, together))):
         with source.block(""):
-            for row in rows[first : first + together]:
+            for row in rows[first:last]:
                 row.loop.write_issue(source, row.values)
-            for row in rows[first : first + together]:
+            for row in rows[first:last]:
                 row.write(source, stride, alone=False)
 
 

@@ -11,9 +11,10 @@ from cuda_kernels import SMOLLM2, Shape, kernel_text
 from cuda_models import CONFIGS, RandomWeights, llama_config, verified
 from xdsl.parser import Parser
 
-from amk.amk_ir.errors import CompileError, StuckWaitError, UsageError
+from amk.amk_ir.errors import CompileError, DeviceError, StuckWaitError, UsageError
 from amk.amk_ir.targets import TARGETS
 from amk.backends.cuda.backend import CudaBackend
+from amk.backends.cuda.driver import LoadedKernel
 from amk.backends.cuda.emit import DroppedSignal, emit_kernel
 from amk.backends.cuda.pack import packed_weights
 from amk.backends.cuda.parameters import MAX_STOPS, Launch
@@ -200,3 +201,78 @@ def test_the_reference_runs_the_same_steps() -> None:
         expected.append(token)
     assert list(several.steps(5, 0, 8)) == expected
     assert list(several.steps(expected[2], 3, 5, {expected[5]})) == expected[3 : expected.index(expected[5], 3) + 1]
+
+
+@emulated_only
+def test_a_traced_kernel_runs_several_steps(tmp_path: Path) -> None:
+    """The timestamps go on through all steps of a launch."""
+    kernel = parse(Shape())
+    plain = emulate(kernel, tmp_path / "plain").steps(ids(3), 0, 3)
+    emitted = emit_kernel(kernel, trace_events=4000, token_loop=True)
+    (folder := tmp_path / "traced").mkdir()
+    traced = EmulatedKernel(emitted, packed_weights(emitted.plan, RandomWeights(kernel)), folder)
+    traced.step(ids(3), 0)
+    one = int((traced.arrays["trace"].view(np.uint64) > 0).sum())
+    assert traced.steps(ids(3), 0, 3) == plain
+    assert int((traced.arrays["trace"].view(np.uint64) > 0).sum()) > 2.5 * one
+
+
+class FakeDriver:
+    """The driver calls that waiting for a launch makes; the launch ends after `polls` looks at it."""
+
+    class CUresult:
+        CUDA_ERROR_NOT_READY = 600
+
+    def __init__(self, polls: int, result: int = 0):
+        self.polls, self.result = polls, result
+
+    def cuCtxSetCurrent(self, context: object) -> tuple[int]:
+        return (0,)
+
+    def cuStreamQuery(self, stream: int) -> tuple[int]:
+        self.polls -= 1
+        return (600 if self.polls >= 0 else self.result,)
+
+
+class Launched(LoadedKernel):
+    """A kernel whose launch has sent the tokens `sent` so far, after an earlier launch."""
+
+    def __init__(self, driver: FakeDriver, launch: Launch, sent: list[int]):
+        self.plan = emit_kernel(parse(Shape()), token_loop=True).plan
+        self._driver, self._context, self._running = driver, 1, launch
+        words = [(launch.epoch + n) << 32 | token for n, token in enumerate(sent)]
+        earlier = [(launch.epoch - 1) << 32 | 9] * (launch.steps - len(sent))
+        self._sent = np.array([*words, *earlier], np.uint64)
+        self.finished = 0
+
+    def finish(self) -> dict[str, np.ndarray]:
+        self.finished += 1
+        return {}
+
+
+@pytest.mark.parametrize(("launch", "sent"), [(Launch(0, 7, 3), [5, 6, 7]), (Launch(0, 7, 4, (6,)), [5, 6])])
+def test_tokens_end_with_the_launch(launch: Launch, sent: list[int]) -> None:
+    """With its last step, or a stop token: what follows that in memory is of an earlier launch."""
+    loaded = Launched(FakeDriver(0), launch, sent)
+    assert list(loaded.tokens()) == sent
+    assert loaded.finished == 1
+
+
+def test_a_launch_that_ends_too_early_is_an_error() -> None:
+    driver = FakeDriver(3)
+    tokens = Launched(driver, Launch(0, 7, 4), [5, 6]).tokens()
+    assert [next(tokens), next(tokens)] == [5, 6]
+    with pytest.raises(DeviceError, match="@model ended after 2 of 4 steps"):
+        next(tokens)
+    assert driver.polls < 0
+
+
+def test_a_launch_that_fails_is_an_error() -> None:
+    tokens = Launched(FakeDriver(1, 700), Launch(0, 7, 4), []).tokens()
+    with pytest.raises(DeviceError, match="700 while running kernel @model"):
+        next(tokens)
+
+
+def test_tokens_need_a_launch_of_several_steps() -> None:
+    with pytest.raises(UsageError, match="more than one step"):
+        next(Launched(FakeDriver(0), Launch(0, 7, 1), []).tokens())

@@ -68,9 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detail",
         choices=["phases", "stages"],
-        default="stages",
-        help="what is noted of the consumers: the parts of each phase, or each stage of the weight ring too "
-        "(default: stages)",
+        default="phases",
+        help="what is noted of the consumers: the parts of each phase, or each stage of the ring too, which costs more "
+        "(default: phases)",
     )
     parser.add_argument(
         "--events",

@@ -32,7 +32,7 @@ class TraceOptions:
     """
 
     context: int = 128
-    detail: TraceDetail = "stages"
+    detail: TraceDetail = "phases"
     events: int | None = None
     repeat: int = 50
     steps: int = 9

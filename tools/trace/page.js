@@ -390,8 +390,9 @@ class Page {
     g.textBaseline = "middle";
     const step = Math.max(1, Math.ceil(13 / height));
     for (let n = first - (first % step); n < this.sms.length; n += step) {
-      const y = AXIS + (n + 0.5) * height - this.top;
-      if (y > AXIS + this.viewHeight) break;
+      const middle = AXIS + (n + 0.5) * height - this.top;
+      if (middle > AXIS + this.viewHeight) break;
+      const y = n === 0 ? Math.max(middle, AXIS + 6) : middle;
       g.fillStyle = this.faint;
       g.fillText(`SM ${n}`, 4, y);
     }
