@@ -34,7 +34,7 @@ SMOLLM2 = Shape(30, 576, 9, 3, 64, 1536, 49152, 2048, 132)
 
 
 def kernel_text(m: Shape) -> str:
-    """The kernel: counters, or tagged words for the activations, and counters for the KV cache."""
+    """The kernel: counters, or tagged words for all that a token leaves but the logits."""
     half, t = m.head_dim // 2, m.tokens
     group = m.heads // m.kv_heads
     parts = -(-half // m.part)
@@ -49,7 +49,7 @@ def kernel_text(m: Shape) -> str:
     def layer(name: str) -> str:
         return f"model.layers.{{layer}}.{name}.weight"
 
-    def projection(name: str, count: int, rope: bool, store: str) -> str:
+    def projection(name: str, count: int, rope: bool, *targets: str) -> str:
         rows = f"{t}x2x{m.part}"
         body = f"""
   task.family @{name} (layer = {m.layers}, head = {count}, part = {parts}) {{
@@ -69,12 +69,10 @@ def kernel_text(m: Shape) -> str:
     %f = task.load @inv_freq[part*{m.part} : {m.part}] : tensor<{m.part}xf32>
     %r = task.rope {last}, %f : (tensor<{rows}xf32>, tensor<{m.part}xf32>)"""
             last = "%r"
-        return (
-            body
-            + f"""
-    task.store {last}, @{store} : tensor<{rows}xf32>
-  }}"""
-        )
+        for target in targets:
+            body += f"""
+    task.store {last}, @{target}, head, 0 : 2, part*{m.part} : {m.part}] : tensor<{rows}xf32>"""
+        return f"{body}\n  }}"
 
     w, d, v = m.width, m.inner, m.vocab
     cached = f"{m.layers}x{m.max_seq}x{m.kv_heads}x2x{half}"
@@ -103,6 +101,8 @@ def kernel_text(m: Shape) -> str:
         f"task.buffer @x scratch{tag} : tensor<{m.layers + 1}x{t}x{w}xf32>",
         f"task.buffer @h scratch{tag} : tensor<{m.layers}x{t}x{w}xf32>",
         f"task.buffer @queries scratch{tag} : tensor<{m.layers}x{t}x{m.heads}x2x{half}xf32>",
+        f"task.buffer @k_new scratch{tag} : tensor<{m.layers}x{t}x{m.kv_heads}x2x{half}xf32>",
+        f"task.buffer @v_new scratch{tag} : tensor<{m.layers}x{t}x{m.kv_heads}x2x{half}xf32>",
         f"task.buffer @o scratch{tag} : tensor<{m.layers}x{t}x{m.heads}x2x{half}xf32>",
         f"task.buffer @m scratch{tag} : tensor<{m.layers}x{t}x{d}xf32>",
         f"task.buffer @k_cache state : tensor<{cached}x{m.cache}>",
@@ -110,22 +110,26 @@ def kernel_text(m: Shape) -> str:
         f"task.buffer @logits output : tensor<{t}x{v}xf32>",
         f"task.buffer @next_token output : tensor<{t}xi32>",
     ]
-    cache = f"layer, pos : {t}, head, 0 : 2, part*{m.part} : {m.part}"
-    q, kv = f"{t}x{group}x2x{half}xf32", f"?x1x2x{half}x{m.cache}"
+    new, here = f"layer, 0 : {t}", f"layer, pos : {t}"
+    q, kv, kv_new = f"{t}x{group}x2x{half}xf32", f"?x1x2x{half}x{m.cache}", f"{t}x1x2x{half}xf32"
     flat, up = f"{t}x{m.heads}x2x{half}xf32", m.rows // 2
     families = f"""
   task.family @embed_rows (tile = {w // m.rows}) {{
     %i = task.load @token[0 : {t}] : tensor<{t}xi32>
     %e = task.gather %i, @embed[0 : {v}, tile*{m.rows} : {m.rows}] : (tensor<{t}xi32>) -> tensor<{t}x{m.rows}xf32>
     task.store %e, @x[0, 0 : {t}, tile*{m.rows} : {m.rows}] : tensor<{t}x{m.rows}xf32>
-  }}{projection("q", m.heads, True, f"queries[layer, 0 : {t}, head, 0 : 2, part*{m.part} : {m.part}]")}{
-        projection("k", m.kv_heads, True, f"k_cache[{cache}]")
-    }{projection("v", m.kv_heads, False, f"v_cache[{cache}]")}
+  }}{projection("q", m.heads, True, f"queries[{new}")}{
+        projection("k", m.kv_heads, True, f"k_new[{new}", f"k_cache[{here}")
+    }{projection("v", m.kv_heads, False, f"v_new[{new}", f"v_cache[{here}")}
   task.family @attend (layer = {m.layers}, head = {m.kv_heads}) {{
     %q = task.load @queries[layer, 0 : {t}, head*{group} : {group}, 0 : 2, 0 : {half}] : tensor<{q}>
-    %k = task.load @k_cache[layer, 0 : pos + {t}, head : 1, 0 : 2, 0 : {half}] : tensor<{kv}>
-    %v = task.load @v_cache[layer, 0 : pos + {t}, head : 1, 0 : 2, 0 : {half}] : tensor<{kv}>
-    %o = task.attention %q, %k, %v {{scale = {m.head_dim**-0.5!r} : f64}} : (tensor<{q}>, tensor<{kv}>, tensor<{kv}>)
+    %k = task.stream @k_cache[layer, 0 : pos, head : 1, 0 : 2, 0 : {half}] : tensor<{kv}>
+    %v = task.stream @v_cache[layer, 0 : pos, head : 1, 0 : 2, 0 : {half}] : tensor<{kv}>
+    %kn = task.load @k_new[layer, 0 : {t}, head : 1, 0 : 2, 0 : {half}] : tensor<{kv_new}>
+    %vn = task.load @v_new[layer, 0 : {t}, head : 1, 0 : 2, 0 : {half}] : tensor<{kv_new}>
+    %o = task.attention %q, %k, %v, %kn, %vn {{scale = {m.head_dim**-0.5!r} : f64}} : (tensor<{q}>, tensor<{
+        kv
+    }>, tensor<{kv_new}>)
     task.store %o, @o[layer, 0 : {t}, head*{group} : {group}, 0 : 2, 0 : {half}] : tensor<{q}>
   }}
   task.family @out (layer = {m.layers}, tile = {w // m.rows}) {{
@@ -174,14 +178,20 @@ def kernel_text(m: Shape) -> str:
     counters += [f"queue.counter @x_done[{m.layers + 1}]", "queue.counter @logits_done[1]"]
 
     def wait(counter: str) -> str:
-        return f"queue.wait @{counter} all\n          " if not m.tagged or "q_done" in counter else ""
+        return f"queue.wait @{counter} all\n          " if not m.tagged else ""
 
     def signal(counter: str) -> str:
-        return f"\n          queue.signal @{counter}" if not m.tagged or "q_done" in counter else ""
+        return f"\n          queue.signal @{counter}" if not m.tagged else ""
 
     fetch = "\n        ".join(
         f"queue.fetch @{name}[layer] on {place}"
-        for name, place in (("q", "cyclic 0"), ("k", "cyclic 1"), ("v", "cyclic 2"), ("out", "cyclic 0"))
+        for name, place in (
+            ("q", "cyclic 0"),
+            ("k", "cyclic 1"),
+            ("v", "cyclic 2"),
+            ("attend", "cyclic 0"),
+            ("out", "cyclic 0"),
+        )
     )
     declarations = "\n  ".join(buffers) + families + "\n  " + "\n  ".join(counters)
     return f"""queue.kernel @model target "{m.target}" sms {m.sms} max_seq {m.max_seq} tokens {t} ring #amk.ring<stages = {m.ring[0]}, bytes = {m.ring[1]}, in_flight = {m.ring[2]}> {{

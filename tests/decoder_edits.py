@@ -13,7 +13,7 @@ def edited(text: str, old: str, new: str, count: int = -1) -> str:
 EDITS = [
     # (what, old, new, rule)
     ("a dropped wait", "      queue.wait @a_done[layer] all\n", "", "race"),
-    ("a dropped wait before the cache is read", "      queue.wait @qkv_done[layer] all\n", "", "race"),
+    ("a dropped wait before the new rows are read", "      queue.wait @qkv_done[layer] all\n", "", "race"),
     ("a threshold below the signals", "@m_done[layer] all", "@m_done[layer] >= 3", "race"),
     ("a threshold beyond the signals", "@m_done[layer] all", "@m_done[layer] >= 8", "deadlock"),
     ("the wrong counter", "queue.wait @m_done[layer] all", "queue.wait @a_done[layer] all", "race"),
@@ -23,7 +23,9 @@ EDITS = [
     ("a wait after the runs", "queue.wait @logits_done[0] all\n      queue.run @argmax[] on cyclic 0", "queue.run @argmax[] on cyclic 0\n      queue.wait @logits_done[0] all", "race"),
     ("overlapping tiles", "@m[layer, 0 : 1, tile*4 : 4]", "@m[layer, 0 : 1, tile*3 : 4]", "written-once"),
     ("all layers to one", "task.store %m, @m[layer,", "task.store %m, @m[0,", "written-once"),
-    ("the wrong row of the cache", "%r, @kc[layer, pos : 1,", "%r, @kc[layer, 0 : 1,", "coverage"),
+    ("the wrong row of the cache", "%r, @kc[layer, pos : 1,", "%r, @kc[layer, 0 : 1,", "race"),
+    ("a row that is not kept", "    task.store %r, @kc[layer, pos : 1, head, 0 : 2, part*4 : 4] : tensor<1x2x4xf32>\n", "", "coverage"),
+    ("a row that is only kept", "    task.store %y, @vn[layer, 0 : 1, head, 0 : 2, part*4 : 4] : tensor<1x2x4xf32>\n", "", "coverage"),
     ("the next layer's activations", "%x = task.load @x[layer*2 + 1, 0 : 1, 0 : 64]", "%x = task.load @x[layer*2 + 2, 0 : 1, 0 : 64]", "race"),
     ("a run that is missing", "      queue.run @o[layer] on cyclic 0\n", "      queue.run @o[0] on cyclic 0\n", "tasks"),
     ("a stream in another order", "queue.fetch @o[layer] on cyclic 0\n      queue.fetch @up[layer] on cyclic 0", "queue.fetch @up[layer] on cyclic 0\n      queue.fetch @o[layer] on cyclic 0", "stream"),

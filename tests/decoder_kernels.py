@@ -28,7 +28,7 @@ LLAMA_70B = Shape(80, 8192, 64, 8, 128, 28672, 128256, 8, 132, 8192)
 def decoder(s: Shape = Shape(), handoff: Literal["counter", "tagged", "barrier"] = "counter") -> str:
     """A compact kernel that is safe. Every tile of every phase waits for all of the phase before it.
 
-    With `tagged`, activations are handed over by tagged words, and only the KV cache by counters. With `barrier`, there is
+    With `tagged`, activations are handed over by tagged words, and only queries, keys and values by counters. With `barrier`, there is
     one counter, which every SM signals after each phase, and each phase waits for what it has risen to by then.
     """
     d, h, half, part = s.hidden, s.head_dim, s.head_dim // 2, s.rows // 2
@@ -40,16 +40,19 @@ def decoder(s: Shape = Shape(), handoff: Literal["counter", "tagged", "barrier"]
     %g = task.load @norm[layer, 0 : {d}] : tensor<{d}xf32>
     %n = task.rms_norm %x, %g {{eps = 1.0e-5 : f64}} : (tensor<1x{d}xf32>, tensor<{d}xf32>)"""
 
-    def projection(name: str, heads: int, rope: bool, target: str) -> str:
+    def projection(name: str, heads: int, rope: bool, *targets: str) -> str:
         size = f"1x2x{part}"
         rotated = f"""
     %f = task.load @freq[part*{part} : {part}] : tensor<{part}xf32>
     %r = task.rope %y, %f : (tensor<{size}xf32>, tensor<{part}xf32>)"""
+        stores = "".join(
+            f"\n    task.store %{'r' if rope else 'y'}, @{target}, head, 0 : 2, part*{part} : {part}] : tensor<{size}xf32>"
+            for target in targets
+        )
         return f"""
   task.family @{name}_proj (layer = {s.layers}, head = {heads}, part = {parts}) {{{norm}
     %w = task.stream @w{name}[layer, head, 0 : 2, part*{part} : {part}, 0 : {d}] : tensor<2x{part}x{d}xbf16>
-    %y = task.matmul %n, %w : (tensor<1x{d}xf32>, tensor<2x{part}x{d}xbf16>) -> tensor<{size}xf32>{rotated if rope else ""}
-    task.store %{"r" if rope else "y"}, @{target}, head, 0 : 2, part*{part} : {part}] : tensor<{size}xf32>
+    %y = task.matmul %n, %w : (tensor<1x{d}xf32>, tensor<2x{part}x{d}xbf16>) -> tensor<{size}xf32>{rotated if rope else ""}{stores}
   }}"""
 
     def wait(counter: str) -> str:
@@ -71,8 +74,7 @@ def decoder(s: Shape = Shape(), handoff: Literal["counter", "tagged", "barrier"]
         offset, lines = 0, ""
         for name, count in runs:
             lines += f"\n      queue.run @{name}[layer] on cyclic {offset}"
-            if name != "attn":
-                stream += f"\n      queue.fetch @{name}[layer] on cyclic {offset}"
+            stream += f"\n      queue.fetch @{name}[layer] on cyclic {offset}"
             offset += count
         by_counter = handoff == "counter" or waited.startswith("qkv")
         before = f"\n      {wait(waited)}" if by_counter else ""
@@ -109,6 +111,8 @@ def decoder(s: Shape = Shape(), handoff: Literal["counter", "tagged", "barrier"]
   task.buffer @wdown weight from #amk.checkpoint<"{{layer}}.down"> : tensor<{s.layers}x{d}x{s.mlp}xbf16>
   task.buffer @x scratch{flag} : tensor<{2 * s.layers + 1}x1x{d}xf32>
   task.buffer @q scratch : tensor<{s.layers}x1x{s.heads}x2x{half}xf32>
+  task.buffer @kn scratch : tensor<{s.layers}x1x{s.kv_heads}x2x{half}xf32>
+  task.buffer @vn scratch : tensor<{s.layers}x1x{s.kv_heads}x2x{half}xf32>
   task.buffer @kc state : tensor<{s.layers}x{s.max_seq}x{s.kv_heads}x2x{half}xbf16>
   task.buffer @vc state : tensor<{s.layers}x{s.max_seq}x{s.kv_heads}x2x{half}xbf16>
   task.buffer @a scratch{flag} : tensor<{s.layers}x1x{s.heads}x2x{half}xf32>
@@ -119,12 +123,14 @@ def decoder(s: Shape = Shape(), handoff: Literal["counter", "tagged", "barrier"]
     %ids = task.load @token[0 : 1] : tensor<1xi32>
     %e = task.gather %ids, @embed[0 : {s.vocab}, 0 : {d}] : (tensor<1xi32>) -> tensor<1x{d}xf32>
     task.store %e, @x[0, 0 : 1, 0 : {d}] : tensor<1x{d}xf32>
-  }}{projection("q", s.heads, True, "q[layer, 0 : 1")}{projection("k", s.kv_heads, True, "kc[layer, pos : 1")}{projection("v", s.kv_heads, False, "vc[layer, pos : 1")}
+  }}{projection("q", s.heads, True, "q[layer, 0 : 1")}{projection("k", s.kv_heads, True, "kn[layer, 0 : 1", "kc[layer, pos : 1")}{projection("v", s.kv_heads, False, "vn[layer, 0 : 1", "vc[layer, pos : 1")}
   task.family @attn (layer = {s.layers}, kv = {s.kv_heads}, sub = {group}) {{
     %q = task.load @q[layer, 0 : 1, kv*{group} + sub : 1, 0 : 2, 0 : {half}] : tensor<1x1x2x{half}xf32>
-    %k = task.load @kc[layer, 0 : pos + 1, kv : 1, 0 : 2, 0 : {half}] : tensor<?x1x2x{half}xbf16>
-    %v = task.load @vc[layer, 0 : pos + 1, kv : 1, 0 : 2, 0 : {half}] : tensor<?x1x2x{half}xbf16>
-    %o = task.attention %q, %k, %v {{scale = 0.5 : f64}} : (tensor<1x1x2x{half}xf32>, tensor<?x1x2x{half}xbf16>, tensor<?x1x2x{half}xbf16>)
+    %k = task.stream @kc[layer, 0 : pos, kv : 1, 0 : 2, 0 : {half}] : tensor<?x1x2x{half}xbf16>
+    %v = task.stream @vc[layer, 0 : pos, kv : 1, 0 : 2, 0 : {half}] : tensor<?x1x2x{half}xbf16>
+    %kn = task.load @kn[layer, 0 : 1, kv : 1, 0 : 2, 0 : {half}] : tensor<1x1x2x{half}xf32>
+    %vn = task.load @vn[layer, 0 : 1, kv : 1, 0 : 2, 0 : {half}] : tensor<1x1x2x{half}xf32>
+    %o = task.attention %q, %k, %v, %kn, %vn {{scale = 0.5 : f64}} : (tensor<1x1x2x{half}xf32>, tensor<?x1x2x{half}xbf16>, tensor<1x1x2x{half}xf32>)
     task.store %o, @a[layer, 0 : 1, kv*{group} + sub : 1, 0 : 2, 0 : {half}] : tensor<1x1x2x{half}xf32>
   }}
   task.family @o (layer = {s.layers}, tile = {d // s.rows}) {{

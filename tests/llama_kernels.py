@@ -90,8 +90,8 @@ def buffers_and_families(s: LlamaShape, tagged: bool = False) -> str:
     def projection(name: str, count: int) -> str:
         store = {
             "q": f"task.store %r, @query[layer, 0 : {T}, head, 0 : 2, 0 : {h}] : tensor<{T}x2x{h}xf32>",
-            "k": f"task.store %r, @k_cache[layer, pos : {T}, head, 0 : 2, 0 : {h}] : tensor<{T}x2x{h}xf32>",
-            "v": f"task.store %y, @v_cache[layer, pos : {T}, head, 0 : 2, 0 : {h}] : tensor<{T}x2x{h}xf32>",
+            "k": appended("k", "%r"),
+            "v": appended("v", "%y"),
         }[name]
         rope = f"%f = task.load @inv_freq[0 : {h}] : tensor<{h}xf32>\n"
         rope += f"%r = task.rope %y, %f : (tensor<{T}x2x{h}xf32>, tensor<{h}xf32>)\n"
@@ -101,6 +101,10 @@ def buffers_and_families(s: LlamaShape, tagged: bool = False) -> str:
             %y = task.matmul %n, %w : (tensor<{T}x{H}xf32>, tensor<2x{h}x{H}x{e}>) -> tensor<{T}x2x{h}xf32>
             {"" if name == "v" else rope}{store}
         }}\n"""
+
+    def appended(name: str, value: str) -> str:
+        return f"""task.store {value}, @{name}_new[layer, 0 : {T}, head, 0 : 2, 0 : {h}] : tensor<{T}x2x{h}xf32>
+            task.store {value}, @{name}_cache[layer, pos : {T}, head, 0 : 2, 0 : {h}] : tensor<{T}x2x{h}xf32>"""
 
     def normed(norm: str, layer: str, x: str = "x[layer, ") -> str:
         return f"""%x = task.load @{x}0 : {T}, 0 : {H}] : tensor<{T}x{H}xf32>
@@ -120,6 +124,8 @@ def buffers_and_families(s: LlamaShape, tagged: bool = False) -> str:
     task.buffer @x scratch{tag} : tensor<{L + 1}x{T}x{H}xf32>
     task.buffer @x_mid scratch{tag} : tensor<{L}x{T}x{H}xf32>
     task.buffer @query scratch : tensor<{L}x{T}x{s.heads}x2x{h}xf32>
+    task.buffer @k_new scratch : tensor<{L}x{T}x{s.kv_heads}x2x{h}xf32>
+    task.buffer @v_new scratch : tensor<{L}x{T}x{s.kv_heads}x2x{h}xf32>
     task.buffer @attn scratch{tag} : tensor<{L}x{T}x{s.heads}x2x{h}xf32>
     task.buffer @act scratch{tag} : tensor<{L}x{T}x{W}xf32>
     task.buffer @logits output : tensor<{T}x{V}xf32>
@@ -132,9 +138,11 @@ def buffers_and_families(s: LlamaShape, tagged: bool = False) -> str:
     {projection("q", s.heads)}{projection("k", s.kv_heads)}{projection("v", s.kv_heads)}
     task.family @attention (layer = {L}, head = {s.kv_heads}) {{
         %q = task.load @query[layer, 0 : {T}, head*{group} : {group}, 0 : 2, 0 : {h}] : tensor<{T}x{group}x2x{h}xf32>
-        %k = task.load @k_cache[layer, 0 : pos + {T}, head : 1, 0 : 2, 0 : {h}] : tensor<?x1x2x{h}x{e}>
-        %v = task.load @v_cache[layer, 0 : pos + {T}, head : 1, 0 : 2, 0 : {h}] : tensor<?x1x2x{h}x{e}>
-        %o = task.attention %q, %k, %v {{scale = {(2 * h) ** -0.5} : f64}} : (tensor<{T}x{group}x2x{h}xf32>, tensor<?x1x2x{h}x{e}>, tensor<?x1x2x{h}x{e}>)
+        %k = task.stream @k_cache[layer, 0 : pos, head : 1, 0 : 2, 0 : {h}] : tensor<?x1x2x{h}x{e}>
+        %v = task.stream @v_cache[layer, 0 : pos, head : 1, 0 : 2, 0 : {h}] : tensor<?x1x2x{h}x{e}>
+        %kn = task.load @k_new[layer, 0 : {T}, head : 1, 0 : 2, 0 : {h}] : tensor<{T}x1x2x{h}xf32>
+        %vn = task.load @v_new[layer, 0 : {T}, head : 1, 0 : 2, 0 : {h}] : tensor<{T}x1x2x{h}xf32>
+        %o = task.attention %q, %k, %v, %kn, %vn {{scale = {(2 * h) ** -0.5} : f64}} : (tensor<{T}x{group}x2x{h}xf32>, tensor<?x1x2x{h}x{e}>, tensor<{T}x1x2x{h}xf32>)
         task.store %o, @attn[layer, 0 : {T}, head*{group} : {group}, 0 : 2, 0 : {h}] : tensor<{T}x{group}x2x{h}xf32>
     }}
     task.family @o_proj (layer = {L}, tile = {s.tiles}) {{
@@ -211,7 +219,7 @@ def queue_kernel(s: LlamaShape, sms: int = 4, tagged: bool = False, placement: s
     queue.counter @logits_done[1]
     queue.program sms 0 to {sms} stream {{
         task.for layer = 0 to {L} {{
-            {" ".join(f"queue.fetch @{f}[layer] on {placement} 0" for f in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up", "down_proj"))}
+            {" ".join(f"queue.fetch @{f}[layer] on {placement} 0" for f in ("q_proj", "k_proj", "v_proj", "attention", "o_proj", "gate_up", "down_proj"))}
         }}
         queue.fetch @head[] on {placement} 0
     }} body {{

@@ -308,7 +308,9 @@ class _Emitter:
         self._write_product(source, "template <int GROUPS, int K_BLOCKS, int CHUNK>", MULTIPLY, "matvec<")
         if is_quantized:
             template = "template <typename Q, int GROUPS, int K_BLOCKS, int CHUNK>"
-            self._write_product(source, template, MULTIPLY_QUANTIZED, "quantized_matvec<Q, ")
+            # where registers were too few: out of line, so that it has registers of its own
+            inline = "forceinline" if self.context.loads == LOADS[0] else "noinline"
+            self._write_product(source, template, MULTIPLY_QUANTIZED, "quantized_matvec<Q, ", inline)
         source.line(
             "// All of an attention task but its operands, likewise; out of line, so that it has registers of its own."
         )
@@ -328,10 +330,12 @@ class _Emitter:
         if self.context.tokens > 1:
             self._write_multiply_segment(source)
 
-    def _write_product(self, source: SourceWriter, template: str, name: str, function: str) -> None:
+    def _write_product(
+        self, source: SourceWriter, template: str, name: str, function: str, inline: str = "forceinline"
+    ) -> None:
         source.line(template)
         trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
-        with source.block(f"__device__ __forceinline__ u32 {name}(u32 at, int partial_at, u32 operation{trace})"):
+        with source.block(f"__device__ __{inline}__ u32 {name}(u32 at, int partial_at, u32 operation{trace})"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
             source.line(
                 f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"

@@ -17,7 +17,7 @@ enum Buffer { SCRATCH, TAGGED, OUTPUT, STATE, CONSTANT };
 enum Verdict { SAFE, TASKS, STREAM, DEADLOCK, WRITTEN_TWICE, OUTPUT_HOLE, UNWRITTEN, RACE, UNDECIDED };
 
 struct Side { int start, start_pos, size, size_pos, limit; vector<int> factors; };
-struct Region { int buffer; vector<Side> sides; };
+struct Region { int buffer; bool streamed; vector<Side> sides; };
 struct Family { vector<int> extents; bool streams; vector<Region> reads, writes; int tasks; };
 struct BufferType { int kind; vector<int> shape; int base; };
 struct Event { int kind, ref, arg, sm, place; };
@@ -114,6 +114,7 @@ private:
     vector<int> bounds, totals, kind_of;
     vector<vector<int>> fetches;
     vector<vector<int>> reads, writes;      // of each event: elements at this position, repeated as often as accessed
+    vector<vector<int>> streamed;           // of each event: those of its reads that come from the ring, ordered
     vector<vector<int>> writers, readers;   // of each element: events
     vector<vector<int>> awaited;            // of each event: the writers of the tagged words that it reads
     vector<char> hopeless;                  // of each event: it reads a tagged word that nobody writes
@@ -132,7 +133,7 @@ private:
     vector<Region> regions(size_t rank) {
         vector<Region> result(next());
         for (auto& r : result) {
-            r.buffer = next();
+            r.buffer = next(); r.streamed = next();
             r.sides.resize(next());
             for (auto& s : r.sides) {
                 s.start = next(); s.start_pos = next(); s.size = next(); s.size_pos = next(); s.limit = next();
@@ -184,7 +185,7 @@ private:
 
     void access(int p) {
         size_t n = events.size();
-        reads.assign(n, {}); writes.assign(n, {});
+        reads.assign(n, {}); writes.assign(n, {}); streamed.assign(n, {});
         writers.assign(kind_of.size(), {}); readers.assign(kind_of.size(), {});
         awaited.assign(n, {}); hopeless.assign(n, 0);
         without.assign(n, {}); without_untagged.assign(n, {});
@@ -195,7 +196,11 @@ private:
             vector<int> index(family.extents.size());
             int rest = events[e].arg;
             for (size_t i = index.size(); i-- > 0;) { index[i] = rest % family.extents[i]; rest /= family.extents[i]; }
-            for (auto& r : family.reads) collect(r, index, p, reads[e]);
+            for (auto& r : family.reads) {
+                collect(r, index, p, reads[e]);
+                if (r.streamed) collect(r, index, p, streamed[e]);
+            }
+            std::sort(streamed[e].begin(), streamed[e].end());
             for (auto& w : family.writes) collect(w, index, p, writes[e]);
             for (int x : writes[e]) writers[x].push_back(e);
             std::sort(reads[e].begin(), reads[e].end());
@@ -380,8 +385,14 @@ private:
                 }
             for (int r : readers[x]) {
                 bool covered = kind_of[x] == STATE && !history_avoided[p][x], open = false;
+                // a tile enters the ring at any time before its task ends: no write of this step is sure to be in it
+                bool early = std::binary_search(streamed[r].begin(), streamed[r].end(), x);
                 for (int w : writers[x]) {
                     if (w == r) continue;
+                    if (early) {
+                        if (!before(r, w)) return said(RACE, w, r);
+                        continue;
+                    }
                     int seen = sees(w, r);
                     if (seen == 1) { covered = true; continue; }
                     if (seen == 2) { open = true; continue; }

@@ -57,10 +57,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Region:
-    """A box of buffer number `buffer`."""
+    """A box of buffer number `buffer`; `streamed`: taken from the ring, so read at any time before its task ends."""
 
     buffer: int
     sides: tuple[Side, ...]
+    streamed: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Head:
             for regions in (family.reads, family.writes):
                 data.append(len(regions))
                 for region in regions:
-                    data += [region.buffer, len(region.sides)]
+                    data += [region.buffer, int(region.streamed), len(region.sides)]
                     for s in region.sides:
                         limit = -1 if s.limit is None else s.limit
                         data += [s.start, s.start_pos, s.size, s.size_pos, limit, *s.factors]

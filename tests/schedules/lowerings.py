@@ -19,7 +19,7 @@ from xdsl.ir import Block, Operation, Region
 from amk.amk_ir.access import Access
 from amk.dialects.queue import CounterOp, FetchOp, KernelOp, ProgramOp, RunOp, SignalOp, WaitOp
 from amk.dialects.schedule import Events, Schedule
-from amk.dialects.task import BufferOp, FamilyOp
+from amk.dialects.task import BufferOp, FamilyOp, StreamOp
 from amk.passes.expand_queues import ExpandQueuesPass
 from amk.passes.verifier import OverlapIndex
 
@@ -160,7 +160,7 @@ class Lowering:
         """What the oracle has to know of the ops, as they are now."""
         number = {b.sym_name.data: i for i, b in enumerate(self.buffers)}
 
-        def region(access: Access, names: tuple[str, ...]) -> direct_oracle.Region:
+        def region(op: Operation, access: Access, names: tuple[str, ...]) -> direct_oracle.Region:
             sides: list[Side] = []
             for dim in access.dims:
                 start, size = dict(dim.start.terms), dict(dim.size.terms)
@@ -175,7 +175,7 @@ class Lowering:
                         factors,
                     )
                 )
-            return direct_oracle.Region(number[access.buffer], tuple(sides))
+            return direct_oracle.Region(number[access.buffer], tuple(sides), isinstance(op, StreamOp))
 
         kinds = {"scratch": "scratch", "output": "output", "state": "state", "weight": "constant", "input": "constant"}
         return Head(
@@ -187,8 +187,8 @@ class Lowering:
                 direct_oracle.Family(
                     tuple(extent for _, extent in f.domain.data),
                     bool(f.streams),
-                    tuple(region(op.region, tuple(n for n, _ in f.domain.data)) for op in f.loads),
-                    tuple(region(op.region, tuple(n for n, _ in f.domain.data)) for op in f.stores),
+                    tuple(region(op, op.region, f.domain.names) for op in f.loads),
+                    tuple(region(op, op.region, f.domain.names) for op in f.stores),
                 )
                 for f in self.families
             ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import UnionType
 
 from xdsl.dialects.builtin import UnitAttr
 from xdsl.ir import Operation
@@ -13,16 +14,18 @@ from xdsl.utils.exceptions import VerifyException
 from amk.amk_ir.access import Access, Dim
 from amk.amk_ir.attrs import AccessAttr
 from amk.amk_ir.linear import Linear
-from amk.dialects.task import BufferOp, FamilyOp, LoadOp, StoreOp
+from amk.dialects.task import BufferOp, FamilyOp, LoadOp, StoreOp, StreamOp
 
 from .lowerings import Lowering
-from .mutants import Edit, Mutant, Truth, applied, copied, mutation
+from .mutants import Edit, Mutant, Truth, applied, copied, mutation, users
 
-AccessOp = LoadOp | StoreOp
+ReadOp = LoadOp | StreamOp
+AccessOp = ReadOp | StoreOp
+Kind = type[AccessOp] | UnionType
 
 
-def accesses(lowering: Lowering, kind: type[AccessOp]) -> Iterator[tuple[FamilyOp, AccessOp, BufferOp]]:
-    """The loads or stores of buffers that tasks write, with their family and buffer."""
+def accesses(lowering: Lowering, kind: Kind) -> Iterator[tuple[FamilyOp, AccessOp, BufferOp]]:
+    """The reads or stores of buffers that tasks write, with their family and buffer."""
     buffers = {b.sym_name.data: b for b in lowering.buffers}
     for family in lowering.families:
         for op in family.body.block.ops:
@@ -41,11 +44,13 @@ def with_dim(access: Access, axis: int, dim: Dim) -> Access:
 
 
 def is_valid(edits: list[Edit]) -> bool:
-    """Whether the edited loads, stores and buffers are valid. (`Operation.verify` would print the kernel for its error.)"""
+    """Whether the edited reads, stores and buffers are valid, and who uses what is read. (`Operation.verify` would print the kernel for its error.)"""
     with applied(edits):
         try:
             for edit in edits:
                 edit.op.verify_()
+                for user in users(edit.op):
+                    user.verify_()
         except VerifyException:
             return False
     return True
@@ -67,7 +72,7 @@ Change = Callable[[random.Random, FamilyOp, Dim, int], Dim | None]
 def _changed(
     rng: random.Random,
     lowering: Lowering,
-    kind: type[AccessOp],
+    kind: Kind,
     change: Change,
     certain: Callable[[BufferOp], Truth | None] = lambda _: None,
 ) -> Mutant | None:
@@ -189,13 +194,13 @@ def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
 @mutation("tiles", "loaded tile shifted")
 def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
     """By the oracle: often still elements that are there, because consumers wait for whole vectors."""
-    return _changed(rng, lowering, LoadOp, _shifted)
+    return _changed(rng, lowering, ReadOp, _shifted)
 
 
 @mutation("tiles", "loaded tiles closer")
 def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
     """By the oracle."""
-    return _changed(rng, lowering, LoadOp, _closer)
+    return _changed(rng, lowering, ReadOp, _closer)
 
 
 @mutation("tiles", "loaded tile cut")
@@ -205,13 +210,13 @@ def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
     def certain(buffer: BufferOp) -> Truth | None:
         return Truth.SAFE if buffer.tagged is None else None
 
-    return _changed(rng, lowering, LoadOp, _cut, certain)
+    return _changed(rng, lowering, ReadOp, _cut, certain)
 
 
 @mutation("tiles", "loaded from another layer")
 def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
     """By the oracle."""
-    return _changed(rng, lowering, LoadOp, _another_index)
+    return _changed(rng, lowering, ReadOp, _another_index)
 
 
 # ---- buffers ------------------------------------------------------------------------------------------------------
@@ -233,7 +238,7 @@ def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
     if not (pairs := _alike(lowering)):
         return None
     a, b = rng.choice(pairs)
-    ops = [op for kind in (LoadOp, StoreOp) for _, op, buffer in accesses(lowering, kind) if buffer is b]
+    ops = [op for kind in (ReadOp, StoreOp) for _, op, buffer in accesses(lowering, kind) if buffer is b]
     edits = [_redirected(op, a.sym_name.data) for op in ops]
     return mutant_of(lowering, edits, f"@{b.sym_name.data} in @{a.sym_name.data}")
 
@@ -247,10 +252,10 @@ def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
 @mutation("buffers", "load of another buffer")
 def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
     """By the oracle: it may read too early, or what is long there."""
-    return _one_redirected(rng, lowering, LoadOp)
+    return _one_redirected(rng, lowering, ReadOp)
 
 
-def _one_redirected(rng: random.Random, lowering: Lowering, kind: type[AccessOp]) -> Mutant | None:
+def _one_redirected(rng: random.Random, lowering: Lowering, kind: Kind) -> Mutant | None:
     other: dict[Operation, list[str]] = {}
     for a, b in _alike(lowering):
         other.setdefault(a, []).append(b.sym_name.data)
@@ -268,7 +273,7 @@ def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
     layered = [b for b in lowering.buffers if b.kind.data.value in ("scratch", "state")]
     rng.shuffle(layered)
     for buffer in layered:
-        ops = [op for kind in (LoadOp, StoreOp) for _, op, b in accesses(lowering, kind) if b is buffer]
+        ops = [op for kind in (ReadOp, StoreOp) for _, op, b in accesses(lowering, kind) if b is buffer]
         slots = {
             op.region.dims[0].start.substitute({"layer": layer}).constant
             for family, op, b in accesses(lowering, StoreOp)
@@ -287,7 +292,7 @@ def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
 
 
 def _state_edits(
-    rng: random.Random, lowering: Lowering, kind: type[AccessOp], change: Callable[[Dim], Dim]
+    rng: random.Random, lowering: Lowering, kind: Kind, change: Callable[[Dim], Dim]
 ) -> tuple[list[Edit], str] | None:
     """All accesses of a kind of one state buffer, with the dimension that depends on the position changed."""
     states = [b for b in lowering.buffers if b.kind.data.value == "state"]
@@ -302,7 +307,7 @@ def _state_edits(
 
 @mutation("state", "state written at a fixed row")
 def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
-    """Unsafe: at position 1 or later, row `pos` is read and was never written."""
+    """Unsafe: rows of earlier steps were never written, or are written while they are streamed."""
     row = rng.randrange(lowering.kernel.max_pos + 1)
     found = _state_edits(rng, lowering, StoreOp, lambda d: replace(d, start=Linear(constant=row)))
     if found is None or lowering.kernel.max_pos < 1:
@@ -312,7 +317,7 @@ def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
 
 @mutation("state", "state written from the end")
 def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
-    """Unsafe: at position 0, row 0 is read, and the last one is written."""
+    """Unsafe: at position 1, row 0 is read, and only the last one is written by then."""
     last = lowering.kernel.max_pos
     found = _state_edits(rng, lowering, StoreOp, lambda d: replace(d, start=Linear.of("pos") * -1 + last))
     if found is None or last < 1:
@@ -322,21 +327,34 @@ def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
 
 @mutation("state", "a row of the next step read")
 def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
-    """Unsafe: row `pos + 1` is not written before the step at `pos + 1`; the end of the buffer hides it at the last."""
-    rows = lowering.kernel.max_pos + 1
-    found = _state_edits(rng, lowering, LoadOp, lambda d: replace(d, start=d.start + 1, limit=rows))
-    if found is None or rows < 2:
+    """Refused: attention takes the rows of earlier steps, from the first, and those of this one from another buffer."""
+    grown = rng.random() < 0.5
+    found = _state_edits(
+        rng, lowering, ReadOp, lambda d: replace(d, size=d.size + 1) if grown else replace(d, start=d.start + 1)
+    )
+    if found is None:
         return None
-    return mutant_of(lowering, found[0], f"@{found[1]} read from row 1 to row pos + 1", Truth.UNSAFE)
+    mutant = copied(lowering, f"@{found[1]} read from row {int(not grown)} to row pos")
+    mutant.edits, mutant.certain = found[0], Truth.REFUSED
+    return mutant
 
 
 @mutation("state", "fewer rows of state read")
 def _(rng: random.Random, lowering: Lowering) -> Mutant | None:
-    """Safe: less is read of what is there."""
-    rows = lowering.kernel.max_pos + 1
-    limit = rng.randint(1, rows)
-    found = _state_edits(rng, lowering, LoadOp, lambda d: replace(d, limit=limit))
-    return None if found is None else mutant_of(lowering, found[0], f"{limit} rows of @{found[1]} read", Truth.SAFE)
+    """Safe: of each position, less is read of what is there. (Of fewer positions, attention would not take it.)"""
+    cuts = [
+        (op, axis, limit, buffer)
+        for _, op, buffer in accesses(lowering, ReadOp)
+        for axis, dim in enumerate(op.region.dims)
+        if buffer.kind.data.value == "state" and dim.kept and "pos" not in dim.size.names
+        for limit in range(1, buffer.shape[axis])
+    ]
+    if not cuts:
+        return None
+    op, axis, limit, buffer = rng.choice(cuts)
+    access = with_dim(op.region, axis, replace(op.region.dims[axis], limit=limit))
+    what = f"@{buffer.sym_name.data} read up to {limit} in dimension {axis}"
+    return mutant_of(lowering, [edit_of(op, access)], what, Truth.SAFE)
 
 
 # ---- tags ---------------------------------------------------------------------------------------------------------

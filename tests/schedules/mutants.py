@@ -170,12 +170,19 @@ def applied(edits: list[Edit]) -> Iterator[None]:
 
 
 def verify_edited(edits: list[Edit]) -> None:
-    """Raises VerifyException if an edited op is not valid.
+    """Raises VerifyException if an edited op is not valid, or one that uses its results.
 
-    Loads, stores and buffers that keep their types concern no other op; the whole kernel is verified for anything else.
+    Reads, stores and buffers that keep their types concern no other op; the whole kernel is verified for anything else.
     """
     for op in dict.fromkeys(e.op for e in edits):
         op.verify()
+        for user in users(op):
+            user.verify()
+
+
+def users(op: Operation) -> list[Operation]:
+    """The ops that use a result of `op`."""
+    return [use.operation for result in op.results for use in result.uses]
 
 
 def _set(edit: Edit) -> None:

@@ -18,6 +18,7 @@ from amk.backends.reference.graph_interpreter import GraphInterpreter
 from amk.backends.reference.interleavings import Seeded
 from amk.backends.reference.queue_interpreter import QueueInterpreter
 from amk.backends.reference.task_interpreter import TaskInterpreter
+from amk.dialects import task
 from amk.dialects.amk import Amk
 from amk.dialects.graph import Graph
 from amk.frontends import llama
@@ -32,6 +33,7 @@ from amk.passes.pipeline import run_passes
 from amk.passes.place_tasks import PlaceTasksPass
 from amk.passes.plan_stream import PlanStreamPass
 from amk.passes.split_argmax import SplitArgmaxPass
+from amk.passes.split_attention import SplitAttentionPass
 from amk.passes.tile_tasks import TileTasksPass
 from amk.passes.verify_schedule import verify
 
@@ -160,6 +162,23 @@ def test_verified_kernels_keep_the_meaning(config: DecoderConfig, handoff):
     assert_close(logits(QueueInterpreter(kernel, weights, interleaving=Seeded(2)), config.vocab), wanted)
 
 
+@pytest.mark.parametrize(("parts", "block"), [(2, 1), (3, 1), (2, 2), (5, 64)])
+@pytest.mark.parametrize("name", ["gqa", "mha", "mqa", "head_dim_64", "three_kv_heads"])
+def test_attention_in_parts_keeps_the_meaning(name: str, parts: int, block: int):
+    """At the task and at the queue level, with parts of no positions, and heads in slices where SMs are many."""
+    config = CONFIGS[name]
+    wanted, weights = expected(config)
+    to_tasks = (ConvertGraphToTaskPass(), FuseIntoConsumerPass(), FuseIntoProducerPass(), TileTasksPass(tasks=3))
+    module = apply(model(config), *to_tasks, SplitAttentionPass(parts, block, sms=40))
+    program = next(iter(module.ops))
+    families = [call.family.string_value() for call in module.walk() if isinstance(call, task.CallOp)]
+    assert {"attention_mixed_part", "attention_mixed"} <= {*families}
+    assert_close(logits(TaskInterpreter(program, weights, seed=3), config.vocab), wanted)
+    kernel = next(iter(apply(module, PlaceTasksPass("reference", 5), InsertSyncPass(), PlanStreamPass()).ops))
+    verify(kernel)
+    assert_close(logits(QueueInterpreter(kernel, weights, interleaving=Seeded(2)), config.vocab), wanted)
+
+
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(sorted(CONFIGS)),
@@ -170,14 +189,18 @@ def test_verified_kernels_keep_the_meaning(config: DecoderConfig, handoff):
     handoff=st.sampled_from(["auto", "counter"]),
     fuse=st.tuples(st.booleans(), st.booleans()),
     parts=st.integers(1, 9),
+    attention=st.tuples(st.integers(0, 5), st.integers(1, 3)),
     explicit=st.booleans(),
 )
-def test_random_options_give_verified_kernels(name, sms, rows, columns, tasks, handoff, fuse, parts, explicit):
+def test_random_options_give_verified_kernels(
+    name, sms, rows, columns, tasks, handoff, fuse, parts, attention, explicit
+):
     config = CONFIGS[name]
     wanted, weights = expected(config)
     fusions = [p for p, on in zip((FuseIntoConsumerPass(), FuseIntoProducerPass()), fuse, strict=True) if on]
     steps = [
         SplitArgmaxPass(parts, 3),
+        SplitAttentionPass(*attention, sms),
         PlaceTasksPass("reference", sms),
         InsertSyncPass(handoff),
         PlanStreamPass(stages=3, in_flight=2),
@@ -212,9 +235,10 @@ def test_two_tokens_a_step():
         return np.concatenate([r.logits for r in results])
 
     wanted = run(GraphInterpreter(next(iter(two().ops)), weights))
-    for handoff in ("auto", "counter"):
-        module = apply(two(), GraphToQueuePass("reference", handoff=handoff))
+    for handoff, parts in (("auto", 1), ("counter", 1), ("auto", 3)):
+        module = apply(two(), GraphToQueuePass("reference", handoff=handoff, parts=parts, block=1))
         kernel = next(iter(module.ops))
         verify(kernel)
         assert "argmax_next_part" in kernel.families
+        assert ("attention_mixed_part" in kernel.families) == (parts > 1)
         assert_close(run(QueueInterpreter(kernel, weights, interleaving=Seeded(2))), wanted)

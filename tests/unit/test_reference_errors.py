@@ -19,13 +19,17 @@ from llama_kernels import (
     task_program,
     weight_shapes,
 )
+from xdsl.dialects.builtin import DYNAMIC_INDEX, TensorType, f32
+from xdsl.utils.test_value import create_ssa_value
 
 from amk.amk_ir.errors import CheckpointError, ExecutionError, ScheduleError
+from amk.amk_ir.linear import Linear
 from amk.backends.reference.graph_interpreter import GraphInterpreter
 from amk.backends.reference.interleavings import Priority, adversarial
 from amk.backends.reference.queue_interpreter import QueueInterpreter
 from amk.backends.reference.task_interpreter import TaskInterpreter
-from amk.backends.reference.tasks import _attention
+from amk.backends.reference.tasks import _attention, _attention_part
+from amk.dialects.task import AttentionOp, AttentionPartOp
 from amk.passes.verify_schedule import verify
 
 SHAPE = LlamaShape(max_seq=4)
@@ -289,7 +293,15 @@ def test_a_loaded_tile_is_a_value_not_a_view(where):
 
 
 def test_keys_and_values_have_a_row_for_each_position():
-    step = _attention(0, 1, 2, 1.0, 3)
-    values = [np.zeros((rows, heads, 2, 2), np.float32) for rows, heads in ((1, 2), (2, 1), (1, 1))] + [None]
-    with pytest.raises(ExecutionError, match=r"task.attention at position 0 needs 1 keys and values, found 2 and 1"):
-        step(values, 0)
+    q, new = (create_ssa_value(TensorType(f32, [1, heads, 2, 2])) for heads in (2, 1))
+    cached = create_ssa_value(TensorType(f32, [DYNAMIC_INDEX, 1, 2, 2]))
+    attention = AttentionOp(q, cached, create_ssa_value(cached.type), new, new, 1.0)
+    part = AttentionPartOp(*attention.operands, scale=1.0, part=Linear(), parts=2, block=1)
+    for op in (attention, part):
+        slots = {value: n for n, value in enumerate(dict.fromkeys((*op.operands, *op.results)))}
+        step = _attention(op, slots) if op is attention else _attention_part(op, slots, 0)
+        shapes = ((1, 2), (2, 1), (1, 1), (1, 1))
+        values = [np.zeros((rows, heads, 2, 2), np.float32) for rows, heads in shapes] + [None, None]
+        found = rf"'{op.name}' at position 1 needs the keys and values of 1 earlier positions, found 2 and 1"
+        with pytest.raises(ExecutionError, match=found):
+            step(values, 1)

@@ -81,7 +81,64 @@ def test_attention(heads, kv_heads, rows, pos):
         scores = k[:seen, of_kv].astype(float) @ q[row, head] * 0.3
         weights = np.exp(scores - scores.max())
         expected[row, head] = weights @ v[:seen, of_kv] / weights.sum()
-    assert_close(numerics.attention(q, k, v, 0.3, pos), expected)
+    assert_close(numerics.attention(q, k[:pos], v[:pos], k[pos:], v[pos:], 0.3), expected)
+
+
+def in_parts(operands: list[np.ndarray], scale: float, parts: int, block: int) -> np.ndarray:
+    """Attention of all parts, merged."""
+    found = [numerics.attention_part(*operands, scale, part, parts, block) for part in range(parts)]
+    return numerics.attention_merge(np.stack([sums for sums, _ in found]), np.stack([stats for _, stats in found]))
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (3, 1)])
+@pytest.mark.parametrize(("parts", "block"), [(1, 1), (1, 64), (2, 1), (3, 4), (5, 2), (16, 1), (4, 64)])
+def test_attention_by_parts(heads: int, kv_heads: int, parts: int, block: int):
+    """For every position up to beyond one round of all parts, so that there are parts of no positions, and of all."""
+    for rows in (1, 3):
+        for pos in (0, 1, 2, 3, 7, 8, 9, 16, 31):
+            q, k, v = randoms(pos, (rows, heads, 6), (pos + rows, kv_heads, 6), (pos + rows, kv_heads, 6))
+            operands = [q, k[:pos], v[:pos], k[pos:], v[pos:]]
+            assert_close(in_parts(operands, 0.3, parts, block), numerics.attention(*operands, 0.3))
+
+
+def test_a_part_of_no_positions_adds_nothing():
+    q, k = randoms(9, (2, 4, 6), (2, 2, 6))
+    none = k[:0]
+    sums, stats = numerics.attention_part(q, none, none, k, k, 1.0, part=1, parts=2, block=2)
+    assert not sums.any()
+    assert (stats == [numerics.NO_EXPONENT, 0]).all()
+
+
+def test_a_row_that_sees_nothing_of_a_part():
+    """Position 1 is in the second part: the first of two rows at position 0 does not see it."""
+    q, k, v = randoms(10, (2, 2, 6), (2, 1, 6), (2, 1, 6))
+    sums, stats = numerics.attention_part(q, k[:0], v[:0], k, v, 1.0, part=1, parts=2, block=1)
+    assert not sums[0].any()
+    assert (stats[0, :, 1] == 0).all()
+    assert np.allclose(sums[1], v[1])
+    assert (stats[1, :, 1] == 1).all()
+
+
+@pytest.mark.parametrize("magnitude", [1e-3, 30.0, 1e4])
+def test_parts_of_large_and_small_scores(magnitude: float):
+    """The greatest exponents of the parts are far apart; none of their sums overflows or vanishes."""
+    q, k, v = randoms(11, (1, 2, 6), (9, 1, 6), (9, 1, 6))
+    operands = [q * np.float32(magnitude), k[:8], v[:8], k[8:], v[8:]]
+    with np.errstate(over="raise", invalid="raise"):
+        found = in_parts(operands, 1.0, 3, 2)
+    assert np.isfinite(found).all()
+    assert np.abs(found - numerics.attention(*operands, 1.0)).max() < 1e-3
+
+
+def test_the_exponents_of_a_part_are_scaled_scores_to_base_two():
+    """What `task.attention_part` says of its results, from the definition."""
+    q, k, v = randoms(12, (1, 1, 6), (5, 1, 6), (5, 1, 6))
+    sums, stats = numerics.attention_part(q, k[:4], v[:4], k[4:], v[4:], 0.7, part=0, parts=2, block=2)
+    mine = [0, 1, 4]
+    exponents = (k[mine, 0].astype(float) @ q[0, 0]) * 0.7 * math.log2(math.e)
+    weights = 2 ** (exponents - exponents.max())
+    assert_close(stats[0, 0], np.array([exponents.max(), weights.sum()]))
+    assert_close(sums[0, 0], weights @ v[mine, 0])
 
 
 def test_softmax_of_large_scores_does_not_overflow():

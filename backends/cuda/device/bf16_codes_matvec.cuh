@@ -146,17 +146,13 @@ __device__ __forceinline__ void bf16_codes_matvec(Reader& reader, Activations x,
 #pragma unroll 1
     for (int number = 0; number < FULL; ++number) {
         const CodesStage stage = CodesStage::of<Q, GROUPS>(reader.acquire(watch, operation), CHUNK, lane);
-        watch.trace.mark(POINT_RING);
         add_bf16_codes_stage<Q, CHUNK>(sums, stage, split, first, warp);
-        watch.trace.mark(POINT_SUMS);
         reader.release();
         first += CHUNK * Q::BLOCK_K;
     }
     const CodesStage stage = CodesStage::of<Q, GROUPS>(reader.acquire(watch, operation), LAST, lane);
-    watch.trace.mark(POINT_RING);
     add_bf16_codes_stage<Q, LAST>(sums, stage, split, first, warp);
     if constexpr (Q::GROUP == 0) sums.fold(stage.scales, stage.beside);
-    watch.trace.mark(POINT_SUMS);
     reader.release();
 #pragma unroll
     for (int f = 0; f < split.FOURS; ++f) {

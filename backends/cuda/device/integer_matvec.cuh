@@ -227,7 +227,7 @@ __device__ __forceinline__ void add_integer_blocks(IntegerSums<Q, GROUPS, TOKENS
 template <typename Q, int COUNT, int GROUPS, int TOKENS, typename Digits>
 __device__ __forceinline__ void add_integer_stage(IntegerSums<Q, GROUPS, TOKENS>& sums, CodesStage stage, Digits x, int first,
                                                   int warp) {
-    constexpr int STEP = TOKENS > 2 ? 1 : GROUPS == 1 ? 4 : GROUPS == 2 ? 2 : 1;  // blocks under way together
+    constexpr int STEP = TOKENS <= 2 && GROUPS <= 2 ? 2 : 1;  // blocks under way together
     constexpr int EACH = COUNT / CONSUMER_WARPS, REST = COUNT % CONSUMER_WARPS;
     constexpr int STEPS = EACH / STEP, MORE = EACH % STEP;
     int block = warp;
@@ -256,17 +256,13 @@ __device__ __forceinline__ void integer_matvec(Reader& reader, const u8* x, floa
 #pragma unroll 1
     for (int number = 0; number < FULL; ++number) {
         const CodesStage stage = CodesStage::of<Q, GROUPS>(reader.acquire(watch, operation), CHUNK, lane);
-        watch.trace.mark(POINT_RING);
         add_integer_stage<Q, CHUNK>(sums, stage, digits, first, warp);
-        watch.trace.mark(POINT_SUMS);
         reader.release();
         first += CHUNK * Q::BLOCK_K;
     }
     const CodesStage stage = CodesStage::of<Q, GROUPS>(reader.acquire(watch, operation), LAST, lane);
-    watch.trace.mark(POINT_RING);
     add_integer_stage<Q, LAST>(sums, stage, digits, first, warp);
     if constexpr (Q::GROUP == 0) sums.finish(stage.scales, stage.beside);
-    watch.trace.mark(POINT_SUMS);
     reader.release();
 #pragma unroll
     for (int p = 0; p < sums.PAIRS; ++p) {

@@ -6,9 +6,11 @@
 // CHECK: extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) amk_step(
 
 // Rotations and attention of the layers' loop are written once, whatever the number of layers.
+// Attention is written out of line, once for its operands' types.
+// CHECK: u32 attend(u32 at, int pos, int part, u32 operation) {
 // CHECK: for (int l_layer = 0; l_layer < [[LAYERS:\d+]]; ++l_layer) {
 // CHECK: for (int l_layer = 0; l_layer < [[LAYERS]]; ++l_layer) {
 // CHECK: sincosf(
-// CHECK: attention<
+// CHECK: at = attend<Attention{{\d+}}>(at, pos, 0, {{\d+}});
 // CHECK: silu(
 // CHECK: consumer_best(best, control.best);

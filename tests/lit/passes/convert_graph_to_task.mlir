@@ -77,9 +77,11 @@ graph.model @tiny max_seq 16 {
 // CHECK-NEXT:     }
 // CHECK-NEXT:     task.family @attention_mixed (layer = 2) {
 // CHECK-NEXT:       %r = task.load @r[layer, 0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
-// CHECK-NEXT:       %k_cache = task.load @k_cache[layer, 0 : pos + 1, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xbf16>
-// CHECK-NEXT:       %k_cache_1 = task.load @k_cache[layer, 0 : pos + 1, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xbf16>
-// CHECK-NEXT:       %mixed = task.attention %r, %k_cache, %k_cache_1 {scale = 5.000000e-01 : f64} : (tensor<1x2x2x2xf32>, tensor<?x2x2x2xbf16>, tensor<?x2x2x2xbf16>)
+// CHECK-NEXT:       %k_cache = task.stream @k_cache[layer, 0 : pos, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xbf16>
+// CHECK-NEXT:       %k_cache_1 = task.stream @k_cache[layer, 0 : pos, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xbf16>
+// CHECK-NEXT:       %r_1 = task.load @r[layer, 0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+// CHECK-NEXT:       %r_2 = task.load @r[layer, 0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+// CHECK-NEXT:       %mixed = task.attention %r, %k_cache, %k_cache_1, %r_1, %r_2 {scale = 5.000000e-01 : f64} : (tensor<1x2x2x2xf32>, tensor<?x2x2x2xbf16>, tensor<1x2x2x2xf32>)
 // CHECK-NEXT:       task.store %mixed, @mixed[layer, 0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
 // CHECK-NEXT:     }
 // CHECK-NEXT:     task.family @linear_o (layer = 2) {

@@ -4,11 +4,11 @@
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'canonicalize,convert-graph-to-task,fuse-into-consumer,fuse-into-producer,tile-tasks{rows=4 sms=5}' > %t.parts.mlir
 // RUN: diff %t.pipeline.mlir %t.parts.mlir
 
-// RUN: amk-opt %t.parts.mlir -p 'task-to-queue{target=sm_80 sms=5 handoff=counter stages=3 bytes=2048 in-flight=2}' > %t.pipeline.mlir
-// RUN: amk-opt %t.parts.mlir -p 'split-argmax{parts=5},place-tasks{target=sm_80 sms=5},insert-sync{handoff=counter},plan-stream{stages=3 bytes=2048 in-flight=2}' > %t.queue.mlir
+// RUN: amk-opt %t.parts.mlir -p 'task-to-queue{target=sm_80 sms=5 parts=2 block=8 handoff=counter stages=3 bytes=2048 in-flight=2}' > %t.pipeline.mlir
+// RUN: amk-opt %t.parts.mlir -p 'split-argmax{parts=5},split-attention{parts=2 block=8 sms=5},place-tasks{target=sm_80 sms=5},insert-sync{handoff=counter},plan-stream{stages=3 bytes=2048 in-flight=2}' > %t.queue.mlir
 // RUN: diff %t.pipeline.mlir %t.queue.mlir
 
-// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{target=sm_80 sms=5 rows=4 handoff=counter stages=3 bytes=2048 in-flight=2}' > %t.pipeline.mlir
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{target=sm_80 sms=5 parts=2 block=8 rows=4 handoff=counter stages=3 bytes=2048 in-flight=2}' > %t.pipeline.mlir
 // RUN: diff %t.pipeline.mlir %t.queue.mlir
 
 // With quantised weights.
@@ -26,17 +26,17 @@
 
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=4 widest=8}' | filecheck %s
 
-// The whole way: a layer has five phases, attention, and one counter; the stream is in the order of the body.
-// CHECK:      queue.counter @k_v_cache_done[2]
-// CHECK-NEXT: queue.counter @logits_done[1]
+// The whole way: a layer has five phases, and what they hand over is tagged; the stream is in the order of the body.
+// CHECK:      queue.counter @logits_done[1]
 // CHECK-NEXT: queue.program sms 0 to 4 stream {
 // CHECK-NEXT:   task.for layer = 0 to 2 {
-// CHECK-NEXT:     queue.fetch @linear_q[layer] on cyclic layer*3 + 1
-// CHECK-NEXT:     queue.fetch @linear_k[layer] on cyclic layer*3 + 1
-// CHECK-NEXT:     queue.fetch @linear_v[layer] on cyclic layer*3 + 3
-// CHECK-NEXT:     queue.fetch @linear_o[layer] on cyclic layer*3 + 3
-// CHECK-NEXT:     queue.fetch @linear_gate_up[layer] on cyclic layer*3 + 2
-// CHECK-NEXT:     queue.fetch @linear_down[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:     queue.fetch @linear_q[layer] on cyclic layer + 1
+// CHECK-NEXT:     queue.fetch @linear_k[layer] on cyclic layer + 1
+// CHECK-NEXT:     queue.fetch @linear_v[layer] on cyclic layer + 3
+// CHECK-NEXT:     queue.fetch @attention_mixed[layer] on cyclic 0
+// CHECK-NEXT:     queue.fetch @linear_o[layer] on cyclic layer + 1
+// CHECK-NEXT:     queue.fetch @linear_gate_up[layer] on cyclic layer
+// CHECK-NEXT:     queue.fetch @linear_down[layer] on cyclic layer + 3
 // CHECK-NEXT:   }
 // CHECK-NEXT:   queue.fetch @linear_logits[] on cyclic 3
 // CHECK-NEXT: } body {
@@ -45,23 +45,21 @@
 // CHECK-NEXT:   }
 // CHECK-NEXT:   task.for layer = 0 to 2 {
 // CHECK-NEXT:     queue.phase {
-// CHECK-NEXT:       queue.run @linear_q[layer] on cyclic layer*3 + 1
-// CHECK-NEXT:       queue.run @linear_k[layer] on cyclic layer*3 + 1
-// CHECK-NEXT:       queue.run @linear_v[layer] on cyclic layer*3 + 3
-// CHECK-NEXT:       queue.signal @k_v_cache_done[layer]
+// CHECK-NEXT:       queue.run @linear_q[layer] on cyclic layer + 1
+// CHECK-NEXT:       queue.run @linear_k[layer] on cyclic layer + 1
+// CHECK-NEXT:       queue.run @linear_v[layer] on cyclic layer + 3
 // CHECK-NEXT:     }
 // CHECK-NEXT:     queue.phase {
-// CHECK-NEXT:       queue.wait @k_v_cache_done[layer] all
-// CHECK-NEXT:       queue.run @attention_mixed[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:       queue.run @attention_mixed[layer] on cyclic 0
 // CHECK-NEXT:     }
 // CHECK-NEXT:     queue.phase {
-// CHECK-NEXT:       queue.run @linear_o[layer] on cyclic layer*3 + 3
+// CHECK-NEXT:       queue.run @linear_o[layer] on cyclic layer + 1
 // CHECK-NEXT:     }
 // CHECK-NEXT:     queue.phase {
-// CHECK-NEXT:       queue.run @linear_gate_up[layer] on cyclic layer*3 + 2
+// CHECK-NEXT:       queue.run @linear_gate_up[layer] on cyclic layer
 // CHECK-NEXT:     }
 // CHECK-NEXT:     queue.phase {
-// CHECK-NEXT:       queue.run @linear_down[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:       queue.run @linear_down[layer] on cyclic layer + 3
 // CHECK-NEXT:     }
 // CHECK-NEXT:   }
 // CHECK-NEXT:   queue.phase {
@@ -71,7 +69,6 @@
 // CHECK-NEXT:   queue.phase {
 // CHECK-NEXT:     queue.wait @logits_done[0] all
 // CHECK-NEXT:     queue.run @argmax_next[] on cyclic 2
-// CHECK-NEXT:   }
 
 // A target that does not exist ends the pipeline.
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir --verify-diagnostics -p 'graph-to-queue{target=sm_7}' | filecheck %s --check-prefix=TARGET

@@ -354,11 +354,13 @@ task.program @p max_seq 8 tokens 1 {
 task.program @p max_seq 8 tokens 1 {
   task.buffer @q input : tensor<1x6x2x2xf32>
   task.buffer @k state : tensor<8x2x2x2xbf16>
+  task.buffer @kn input : tensor<1x2x2x2xf32>
   task.buffer @o output : tensor<1x6x2x2xf32>
   task.family @attention () {
     %q = task.load @q[0 : 1, 0 : 6, 0 : 2, 0 : 2] : tensor<1x6x2x2xf32>
-    %k = task.load @k[0 : pos + 1, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xbf16>
-    %o = task.attention %q, %k, %k {scale = 0.5 : f64} : (tensor<1x6x2x2xf32>, tensor<?x2x2x2xbf16>, tensor<?x2x2x2xbf16>)
+    %k = task.stream @k[0 : pos, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xbf16>
+    %kn = task.load @kn[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %o = task.attention %q, %k, %k, %kn, %kn {scale = 0.5 : f64} : (tensor<1x6x2x2xf32>, tensor<?x2x2x2xbf16>, tensor<1x2x2x2xf32>)
     task.store %o, @o[0 : 1, 0 : 6, 0 : 2, 0 : 2] : tensor<1x6x2x2xf32>
   }
   task.order {
@@ -368,8 +370,9 @@ task.program @p max_seq 8 tokens 1 {
 
 // CHECK: task.family @attention (kv_head = 2) {
 // CHECK-NEXT:       %q = task.load @q[0 : 1, kv_head*3 : 3, 0 : 2, 0 : 2] : tensor<1x3x2x2xf32>
-// CHECK-NEXT:       %k = task.load @k[0 : pos + 1, kv_head : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
-// CHECK-NEXT:       %o = task.attention %q, %k, %k {scale = 5.000000e-01 : f64} : (tensor<1x3x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<?x1x2x2xbf16>)
+// CHECK-NEXT:       %k = task.stream @k[0 : pos, kv_head : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+// CHECK-NEXT:       %kn = task.load @kn[0 : 1, kv_head : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+// CHECK-NEXT:       %o = task.attention %q, %k, %k, %kn, %kn {scale = 5.000000e-01 : f64} : (tensor<1x3x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>)
 // CHECK-NEXT:       task.store %o, @o[0 : 1, kv_head*3 : 3, 0 : 2, 0 : 2] : tensor<1x3x2x2xf32>
 // CHECK-NEXT:     }
 // CHECK-NEXT:     task.order {
@@ -384,11 +387,13 @@ task.program @p max_seq 8 tokens 1 {
 task.program @p max_seq 8 tokens 1 {
   task.buffer @q input : tensor<1x3x2x2xf32>
   task.buffer @k state : tensor<8x1x2x2xbf16>
+  task.buffer @kn input : tensor<1x1x2x2xf32>
   task.buffer @o output : tensor<1x3x2x2xf32>
   task.family @attention () {
     %q = task.load @q[0 : 1, 0 : 3, 0 : 2, 0 : 2] : tensor<1x3x2x2xf32>
-    %k = task.load @k[0 : pos + 1, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
-    %o = task.attention %q, %k, %k {scale = 0.5 : f64} : (tensor<1x3x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<?x1x2x2xbf16>)
+    %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+    %kn = task.load @kn[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %o = task.attention %q, %k, %k, %kn, %kn {scale = 0.5 : f64} : (tensor<1x3x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>)
     task.store %o, @o[0 : 1, 0 : 3, 0 : 2, 0 : 2] : tensor<1x3x2x2xf32>
   }
   task.order {
@@ -398,8 +403,9 @@ task.program @p max_seq 8 tokens 1 {
 
 // CHECK: task.family @attention () {
 // CHECK-NEXT:       %q = task.load @q[0 : 1, 0 : 3, 0 : 2, 0 : 2] : tensor<1x3x2x2xf32>
-// CHECK-NEXT:       %k = task.load @k[0 : pos + 1, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
-// CHECK-NEXT:       %o = task.attention %q, %k, %k {scale = 5.000000e-01 : f64} : (tensor<1x3x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<?x1x2x2xbf16>)
+// CHECK-NEXT:       %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+// CHECK-NEXT:       %kn = task.load @kn[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+// CHECK-NEXT:       %o = task.attention %q, %k, %k, %kn, %kn {scale = 5.000000e-01 : f64} : (tensor<1x3x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>)
 // CHECK-NEXT:       task.store %o, @o[0 : 1, 0 : 3, 0 : 2, 0 : 2] : tensor<1x3x2x2xf32>
 // CHECK-NEXT:     }
 // CHECK-NEXT:     task.order {

@@ -272,7 +272,7 @@ task.program @p max_seq 8 tokens 1 {
 
 // -----
 
-// Only weights are streamed.
+// Only weights and state are streamed.
 task.program @p max_seq 8 tokens 1 {
   task.buffer @x scratch : tensor<2x1x4xf32>
   task.family @f (layer = 1) {
@@ -281,11 +281,11 @@ task.program @p max_seq 8 tokens 1 {
   task.order {
   }
 }
-// CHECK: only weights are streamed, @x is scratch
+// CHECK: only weights and state are streamed, @x is scratch
 
 // -----
 
-// What is streamed is known before the step.
+// What is streamed of a weight is the same in every step.
 task.program @p max_seq 8 tokens 1 {
   task.buffer @x scratch : tensor<2x1x4xf32>
   task.buffer @w weight from #amk.checkpoint<"w"> : tensor<8x4xf32>
@@ -295,7 +295,7 @@ task.program @p max_seq 8 tokens 1 {
   task.order {
   }
 }
-// CHECK: a streamed tile is constant, @w[pos : 1, 0 : 4] depends on 'pos'
+// CHECK: a streamed tile of a weight is constant, @w[pos : 1, 0 : 4] depends on 'pos'
 
 // -----
 
@@ -445,7 +445,7 @@ task.program @p max_seq 8 tokens 1 {
     %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
     %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
     %k = task.load @c[0 : 8, 0 : 2, 0 : 2, 0 : 2] : tensor<8x2x2x2xf32>
-    %y = task.attention %q, %k, %k {scale = 1.0 : f64} : (tensor<1x2x2x2xf32>, tensor<8x2x2x2xf32>, tensor<8x2x2x2xf32>)
+    %y = task.attention %q, %k, %k, %q, %q {scale = 1.0 : f64} : (tensor<1x2x2x2xf32>, tensor<8x2x2x2xf32>, tensor<1x2x2x2xf32>)
     task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
   }
   task.order {
@@ -466,8 +466,9 @@ task.program @p max_seq 8 tokens 1 {
   task.family @f (layer = 1) {
     %x = task.load @x[layer, 0 : 1, 0 : 4] : tensor<1x4xf32>
     %q = task.load @q[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
-    %k = task.load @c[0 : pos + 1, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xf32>
-    %y = task.attention %q, %k, %k {scale = 1.0 : f64} : (tensor<1x1x2x2xf32>, tensor<?x2x2x2xf32>, tensor<?x2x2x2xf32>)
+    %k = task.stream @c[0 : pos, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xf32>
+    %n = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %y = task.attention %q, %k, %k, %n, %n {scale = 1.0 : f64} : (tensor<1x1x2x2xf32>, tensor<?x2x2x2xf32>, tensor<1x2x2x2xf32>)
     task.store %x, @x[layer + 1, 0 : 1, 0 : 4] : tensor<1x4xf32>
   }
   task.order {
@@ -909,8 +910,8 @@ task.program @p max_seq 8 tokens 1 {
   task.buffer @k state : tensor<8x1x2x2xf32>
   task.family @f (i = 1) {
     %q = task.load @q[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
-    %k = task.load @k[0 : pos + 1, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xf32>
-    %o = task.attention %q, %k, %k {scale = 0.0 : f64} : (tensor<1x1x2x2xf32>, tensor<?x1x2x2xf32>, tensor<?x1x2x2xf32>)
+    %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xf32>
+    %o = task.attention %q, %k, %k, %q, %q {scale = 0.0 : f64} : (tensor<1x1x2x2xf32>, tensor<?x1x2x2xf32>, tensor<1x1x2x2xf32>)
     task.store %o, @q[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
   }
   task.order {
@@ -926,8 +927,8 @@ task.program @p max_seq 8 tokens 1 {
   task.buffer @k state : tensor<8x1x2x2xf32>
   task.family @f (i = 1) {
     %q = task.load @q[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
-    %k = task.load @k[0 : pos + 1, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xf32>
-    %o = task.attention %q, %k, %k {scale = 0x7ff8000000000000 : f64} : (tensor<1x1x2x2xf32>, tensor<?x1x2x2xf32>, tensor<?x1x2x2xf32>)
+    %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xf32>
+    %o = task.attention %q, %k, %k, %q, %q {scale = 0x7ff8000000000000 : f64} : (tensor<1x1x2x2xf32>, tensor<?x1x2x2xf32>, tensor<1x1x2x2xf32>)
     task.store %o, @q[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
   }
   task.order {
@@ -1024,3 +1025,249 @@ task.program @p max_seq 8 tokens 1 {
   }
 }
 // CHECK: a gather takes rows of a buffer of rank 1 or more, @w is a scalar
+
+// -----
+
+// The rows of this step have the KV heads of the cache.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xbf16>
+  task.buffer @new scratch : tensor<1x1x2x2xf32>
+  task.family @f (part = 3) {
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %n = task.load @new[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+    %o = task.attention %q, %k, %k, %q, %q {scale = 1.0 : f64} : (tensor<1x2x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x2x2x2xf32>)
+  }
+  task.order {
+  }
+}
+// CHECK: k_new and v_new are the rows of this step, 1x1x2x2, found 1x2x2x2
+
+// -----
+
+// The cache holds the rows of earlier steps: not yet that of this one.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xbf16>
+  task.buffer @new scratch : tensor<1x1x2x2xf32>
+  task.family @f (part = 3) {
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %n = task.load @new[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.stream @k[0 : pos + 1, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 1.0 : f64} : (tensor<1x2x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>)
+  }
+  task.order {
+  }
+}
+// CHECK: k and v are the rows of positions 0 : pos, found @k[0 : pos + 1, 0 : 1, 0 : 2, 0 : 2]
+
+// -----
+
+// All rows of earlier steps, from the first.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xbf16>
+  task.buffer @new scratch : tensor<1x1x2x2xf32>
+  task.family @f (part = 3) {
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %n = task.load @new[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.stream @k[1 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 1.0 : f64} : (tensor<1x2x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>)
+  }
+  task.order {
+  }
+}
+// CHECK: k and v are the rows of positions 0 : pos, found @k[1 : pos, 0 : 1, 0 : 2, 0 : 2]
+
+// -----
+
+// A part sees the rows of earlier steps as the whole does.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xbf16>
+  task.buffer @new scratch : tensor<1x1x2x2xf32>
+  task.family @f (part = 3) {
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %n = task.load @new[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.stream @k[0 : pos + 1, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+    %s, %t = task.attention_part %q, %k, %k, %n, %n {scale = 1.0 : f64, part = #amk.linear<part>, parts = 3 : i64, block = 4 : i64} : (tensor<1x2x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>) -> tensor<1x2x2xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: k and v are the rows of positions 0 : pos, found @k[0 : pos + 1, 0 : 1, 0 : 2, 0 : 2]
+
+// -----
+
+// A part is one of the parts.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xbf16>
+  task.buffer @new scratch : tensor<1x1x2x2xf32>
+  task.family @f (part = 3) {
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %n = task.load @new[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+    %s, %t = task.attention_part %q, %k, %k, %n, %n {scale = 1.0 : f64, part = #amk.linear<part>, parts = 2 : i64, block = 4 : i64} : (tensor<1x2x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>) -> tensor<1x2x2xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: part must lie in [0, 2), found [0, 2]
+
+// -----
+
+// A part is one of the parts, from 0 on.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xbf16>
+  task.buffer @new scratch : tensor<1x1x2x2xf32>
+  task.family @f (part = 3) {
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %n = task.load @new[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+    %s, %t = task.attention_part %q, %k, %k, %n, %n {scale = 1.0 : f64, part = #amk.linear<part - 1>, parts = 3 : i64, block = 4 : i64} : (tensor<1x2x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>) -> tensor<1x2x2xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: part must lie in [0, 3), found [-1, 1]
+
+// -----
+
+// The index of a part is one of the domain.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xbf16>
+  task.buffer @new scratch : tensor<1x1x2x2xf32>
+  task.family @f (part = 3) {
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %n = task.load @new[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+    %s, %t = task.attention_part %q, %k, %k, %n, %n {scale = 1.0 : f64, part = #amk.linear<tile>, parts = 3 : i64, block = 4 : i64} : (tensor<1x2x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>) -> tensor<1x2x2xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: part uses index 'tile', which is not in the domain
+
+// -----
+
+// A part does not depend on the position.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xbf16>
+  task.buffer @new scratch : tensor<1x1x2x2xf32>
+  task.family @f (part = 3) {
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %n = task.load @new[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+    %s, %t = task.attention_part %q, %k, %k, %n, %n {scale = 1.0 : f64, part = #amk.linear<pos>, parts = 3 : i64, block = 4 : i64} : (tensor<1x2x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>) -> tensor<1x2x2xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: part uses index 'pos', which is not in the domain
+
+// -----
+
+// There is a part.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xbf16>
+  task.buffer @new scratch : tensor<1x1x2x2xf32>
+  task.family @f (part = 3) {
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %n = task.load @new[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+    %s, %t = task.attention_part %q, %k, %k, %n, %n {scale = 1.0 : f64, part = #amk.linear<part>, parts = 0 : i64, block = 4 : i64} : (tensor<1x2x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>) -> tensor<1x2x2xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: parts and block must be at least 1, found 0 and 4
+
+// -----
+
+// A block has a position.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xbf16>
+  task.buffer @new scratch : tensor<1x1x2x2xf32>
+  task.family @f (part = 3) {
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %n = task.load @new[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+    %s, %t = task.attention_part %q, %k, %k, %n, %n {scale = 1.0 : f64, part = #amk.linear<part>, parts = 3 : i64, block = -2 : i64} : (tensor<1x2x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>) -> tensor<1x2x2xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: parts and block must be at least 1, found 3 and -2
+
+// -----
+
+// Two numbers of each head of a row.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @q scratch : tensor<1x2x2x2xf32>
+  task.buffer @k state : tensor<8x1x2x2xbf16>
+  task.buffer @new scratch : tensor<1x1x2x2xf32>
+  task.family @f (part = 3) {
+    %q = task.load @q[0 : 1, 0 : 2, 0 : 2, 0 : 2] : tensor<1x2x2x2xf32>
+    %n = task.load @new[0 : 1, 0 : 1, 0 : 2, 0 : 2] : tensor<1x1x2x2xf32>
+    %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 2] : tensor<?x1x2x2xbf16>
+    %s, %t = task.attention_part %q, %k, %k, %n, %n {scale = 1.0 : f64, part = #amk.linear<part>, parts = 3 : i64, block = 4 : i64} : (tensor<1x2x2x2xf32>, tensor<?x1x2x2xbf16>, tensor<1x1x2x2xf32>) -> tensor<1x2x3xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: the second result of attention_part is 1x2x2, found 1x2x3
+
+// -----
+
+// As many statistics as sums.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @sums scratch : tensor<3x1x2x2x4xf32>
+  task.buffer @stats scratch : tensor<2x1x2x2xf32>
+  task.family @f () {
+    %sums = task.load @sums[0 : 3, 0 : 1, 0 : 2, 0 : 2, 0 : 4] : tensor<3x1x2x2x4xf32>
+    %stats = task.load @stats[0 : 2, 0 : 1, 0 : 2, 0 : 2] : tensor<2x1x2x2xf32>
+    %o = task.attention_merge %sums, %stats : (tensor<3x1x2x2x4xf32>, tensor<2x1x2x2xf32>) -> tensor<1x2x2x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: attention_merge takes [parts, T, heads, 2, half] and [parts, T, heads, 2] to [T, heads, 2, half], found 3x1x2x2x4 and 2x1x2x2 to 1x2x2x4
+
+// -----
+
+// The heads of all parts are the heads of the result.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @sums scratch : tensor<3x1x2x2x4xf32>
+  task.buffer @stats scratch : tensor<3x1x2x2xf32>
+  task.family @f () {
+    %sums = task.load @sums[0 : 3, 0 : 1, 0 : 2, 0 : 2, 0 : 4] : tensor<3x1x2x2x4xf32>
+    %stats = task.load @stats[0 : 3, 0 : 1, 0 : 2, 0 : 2] : tensor<3x1x2x2xf32>
+    %o = task.attention_merge %sums, %stats : (tensor<3x1x2x2x4xf32>, tensor<3x1x2x2xf32>) -> tensor<1x1x2x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: attention_merge takes [parts, T, heads, 2, half] and [parts, T, heads, 2] to [T, heads, 2, half], found 3x1x2x2x4 and 3x1x2x2 to 1x1x2x4
+
+// -----
+
+// Parts of rows, not of one row.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @sums scratch : tensor<3x2x2x4xf32>
+  task.buffer @stats scratch : tensor<3x2x2x2xf32>
+  task.family @f () {
+    %sums = task.load @sums[0 : 3, 0 : 2, 0 : 2, 0 : 4] : tensor<3x2x2x4xf32>
+    %stats = task.load @stats[0 : 3, 0 : 2, 0 : 2, 0 : 2] : tensor<3x2x2x2xf32>
+    %o = task.attention_merge %sums, %stats : (tensor<3x2x2x4xf32>, tensor<3x2x2x2xf32>) -> tensor<2x2x4xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: attention_merge takes [parts, T, heads, 2, half] and [parts, T, heads, 2] to [T, heads, 2, half], found 3x2x2x4 and 3x2x2x2 to 2x2x4

@@ -35,8 +35,8 @@ task.program @tiny max_seq 16 tokens 1 {
   }
   task.family @attention (layer = 2, head = 2) {
     %q = task.load @q[layer, 0 : 1, head : 1, 0 : 2, 0 : 3] : tensor<1x1x2x3xf32>
-    %k = task.load @k_cache[layer, 0 : pos + 1, head : 1, 0 : 2, 0 : 3] : tensor<?x1x2x3xbf16>
-    %o = task.attention %q, %k, %k {scale = 5.000000e-01 : f64} : (tensor<1x1x2x3xf32>, tensor<?x1x2x3xbf16>, tensor<?x1x2x3xbf16>)
+    %k = task.stream @k_cache[layer, 0 : pos, head : 1, 0 : 2, 0 : 3] : tensor<?x1x2x3xbf16>
+    %o = task.attention %q, %k, %k, %q, %q {scale = 5.000000e-01 : f64} : (tensor<1x1x2x3xf32>, tensor<?x1x2x3xbf16>, tensor<1x1x2x3xf32>)
     task.store %o, @o[layer, 0 : 1, head : 1, 0 : 2, 0 : 3] : tensor<1x1x2x3xf32>
   }
   task.family @mix (layer = 2) {
@@ -103,8 +103,8 @@ task.program @tiny max_seq 16 tokens 1 {
 // CHECK-NEXT:     }
 // CHECK-NEXT:     task.family @attention (layer = 2, head = 2) {
 // CHECK-NEXT:       %q = task.load @q[layer, 0 : 1, head : 1, 0 : 2, 0 : 3] : tensor<1x1x2x3xf32>
-// CHECK-NEXT:       %k = task.load @k_cache[layer, 0 : pos + 1, head : 1, 0 : 2, 0 : 3] : tensor<?x1x2x3xbf16>
-// CHECK-NEXT:       %o = task.attention %q, %k, %k {scale = 5.000000e-01 : f64} : (tensor<1x1x2x3xf32>, tensor<?x1x2x3xbf16>, tensor<?x1x2x3xbf16>)
+// CHECK-NEXT:       %k = task.stream @k_cache[layer, 0 : pos, head : 1, 0 : 2, 0 : 3] : tensor<?x1x2x3xbf16>
+// CHECK-NEXT:       %o = task.attention %q, %k, %k, %q, %q {scale = 5.000000e-01 : f64} : (tensor<1x1x2x3xf32>, tensor<?x1x2x3xbf16>, tensor<1x1x2x3xf32>)
 // CHECK-NEXT:       task.store %o, @o[layer, 0 : 1, head : 1, 0 : 2, 0 : 3] : tensor<1x1x2x3xf32>
 // CHECK-NEXT:     }
 // CHECK-NEXT:     task.family @mix (layer = 2) {
@@ -150,7 +150,7 @@ task.program @tiny max_seq 16 tokens 1 {
 // CHECK-GENERIC: %y = "task.matmul"(%n, %w) : (tensor<1x8xf32>, tensor<2x2x8xbf16>) -> tensor<1x2x2xf32>
 // CHECK-GENERIC: %b = "task.bias_add"(%y, %bias) : (tensor<1x2x2xf32>, tensor<2x2xf32>) -> tensor<1x2x2xf32>
 // CHECK-GENERIC: %r = "task.rope"(%b, %f) : (tensor<1x2x2xf32>, tensor<2xf32>) -> tensor<1x2x2xf32>
-// CHECK-GENERIC: %o = "task.attention"(%q, %k, %k) <{scale = 5.000000e-01 : f64}> : (tensor<1x1x2x3xf32>, tensor<?x1x2x3xbf16>, tensor<?x1x2x3xbf16>) -> tensor<1x1x2x3xf32>
+// CHECK-GENERIC: %o = "task.attention"(%q, %k, %k, %q, %q) <{scale = 5.000000e-01 : f64}> : (tensor<1x1x2x3xf32>, tensor<?x1x2x3xbf16>, tensor<?x1x2x3xbf16>, tensor<1x1x2x3xf32>, tensor<1x1x2x3xf32>) -> tensor<1x1x2x3xf32>
 // CHECK-GENERIC: %m = "task.silu_mul"(%x, %x) : (tensor<1x8xf32>, tensor<1x8xf32>) -> tensor<1x8xf32>
 // CHECK-GENERIC: %s = "task.add"(%x, %m) : (tensor<1x8xf32>, tensor<1x8xf32>) -> tensor<1x8xf32>
 // CHECK-GENERIC: %next = "task.argmax"(%l) : (tensor<1x50xf32>) -> tensor<1xi32>
@@ -194,3 +194,55 @@ task.program @parts max_seq 4 tokens 2 {
 
 // CHECK-GENERIC: %b = "task.argmax_part"(%x) : (tensor<2x6xf32>) -> tensor<2x2xf32>
 // CHECK-GENERIC: %i = "task.argmax_merge"(%b) <{stride = 4 : i64}> : (tensor<2x2x2xf32>) -> tensor<2xi32>
+
+// -----
+
+// Attention of two rows in three parts. The rows of earlier steps come from the ring or are loaded.
+task.program @attention_parts max_seq 32 tokens 2 {
+  task.buffer @q input : tensor<2x4x2x8xf32>
+  task.buffer @new input : tensor<2x2x2x8xf32>
+  task.buffer @k state : tensor<32x2x2x8xbf16>
+  task.buffer @v state : tensor<32x2x2x8xbf16>
+  task.buffer @sums scratch : tensor<3x2x4x2x8xf32>
+  task.buffer @stats scratch : tensor<3x2x4x2xf32>
+  task.buffer @o output : tensor<2x4x2x8xf32>
+  task.family @search (part = 3) {
+    %q = task.load @q[0 : 2, 0 : 4, 0 : 2, 0 : 8] : tensor<2x4x2x8xf32>
+    %k = task.stream @k[0 : pos, 0 : 2, 0 : 2, 0 : 8] : tensor<?x2x2x8xbf16>
+    %v = task.load @v[0 : pos, 0 : 2, 0 : 2, 0 : 8] : tensor<?x2x2x8xbf16>
+    %new = task.load @new[0 : 2, 0 : 2, 0 : 2, 0 : 8] : tensor<2x2x2x8xf32>
+    %sums, %stats = task.attention_part %q, %k, %v, %new, %new {scale = 2.500000e-01 : f64, part = #amk.linear<part>, parts = 3 : i64, block = 4 : i64} : (tensor<2x4x2x8xf32>, tensor<?x2x2x8xbf16>, tensor<2x2x2x8xf32>) -> tensor<2x4x2xf32>
+    task.store %sums, @sums[part, 0 : 2, 0 : 4, 0 : 2, 0 : 8] : tensor<2x4x2x8xf32>
+    task.store %stats, @stats[part, 0 : 2, 0 : 4, 0 : 2] : tensor<2x4x2xf32>
+  }
+  task.family @merge (head = 4) {
+    %sums = task.load @sums[0 : 3, 0 : 2, head : 1, 0 : 2, 0 : 8] : tensor<3x2x1x2x8xf32>
+    %stats = task.load @stats[0 : 3, 0 : 2, head : 1, 0 : 2] : tensor<3x2x1x2xf32>
+    %o = task.attention_merge %sums, %stats : (tensor<3x2x1x2x8xf32>, tensor<3x2x1x2xf32>) -> tensor<2x1x2x8xf32>
+    task.store %o, @o[0 : 2, head : 1, 0 : 2, 0 : 8] : tensor<2x1x2x8xf32>
+  }
+  task.order {
+    task.call @search[]
+    task.call @merge[]
+  }
+}
+
+// CHECK:      task.program @attention_parts max_seq 32 tokens 2 {
+// CHECK:          task.family @search (part = 3) {
+// CHECK-NEXT:       %q = task.load @q[0 : 2, 0 : 4, 0 : 2, 0 : 8] : tensor<2x4x2x8xf32>
+// CHECK-NEXT:       %k = task.stream @k[0 : pos, 0 : 2, 0 : 2, 0 : 8] : tensor<?x2x2x8xbf16>
+// CHECK-NEXT:       %v = task.load @v[0 : pos, 0 : 2, 0 : 2, 0 : 8] : tensor<?x2x2x8xbf16>
+// CHECK-NEXT:       %new = task.load @new[0 : 2, 0 : 2, 0 : 2, 0 : 8] : tensor<2x2x2x8xf32>
+// CHECK-NEXT:       %sums, %stats = task.attention_part %q, %k, %v, %new, %new {scale = 2.500000e-01 : f64, part = #amk.linear<part>, parts = 3 : i64, block = 4 : i64} : (tensor<2x4x2x8xf32>, tensor<?x2x2x8xbf16>, tensor<2x2x2x8xf32>) -> tensor<2x4x2xf32>
+// CHECK-NEXT:       task.store %sums, @sums[part, 0 : 2, 0 : 4, 0 : 2, 0 : 8] : tensor<2x4x2x8xf32>
+// CHECK-NEXT:       task.store %stats, @stats[part, 0 : 2, 0 : 4, 0 : 2] : tensor<2x4x2xf32>
+// CHECK-NEXT:     }
+// CHECK-NEXT:     task.family @merge (head = 4) {
+// CHECK-NEXT:       %sums = task.load @sums[0 : 3, 0 : 2, head : 1, 0 : 2, 0 : 8] : tensor<3x2x1x2x8xf32>
+// CHECK-NEXT:       %stats = task.load @stats[0 : 3, 0 : 2, head : 1, 0 : 2] : tensor<3x2x1x2xf32>
+// CHECK-NEXT:       %o = task.attention_merge %sums, %stats : (tensor<3x2x1x2x8xf32>, tensor<3x2x1x2xf32>) -> tensor<2x1x2x8xf32>
+// CHECK-NEXT:       task.store %o, @o[0 : 2, head : 1, 0 : 2, 0 : 8] : tensor<2x1x2x8xf32>
+// CHECK-NEXT:     }
+
+// CHECK-GENERIC: %sums, %stats = "task.attention_part"(%q, %k, %v, %new, %new) <{scale = 2.500000e-01 : f64, part = #amk.linear<part>, parts = 3 : i64, block = 4 : i64}> : (tensor<2x4x2x8xf32>, tensor<?x2x2x8xbf16>, tensor<?x2x2x8xbf16>, tensor<2x2x2x8xf32>, tensor<2x2x2x8xf32>) -> (tensor<2x4x2x8xf32>, tensor<2x4x2xf32>)
+// CHECK-GENERIC: %o = "task.attention_merge"(%sums, %stats) : (tensor<3x2x1x2x8xf32>, tensor<3x2x1x2xf32>) -> tensor<2x1x2x8xf32>

@@ -1,0 +1,251 @@
+// RUN: amk-opt %s --split-input-file -p 'split-attention{parts=3 block=16}' | filecheck %s
+// RUN: amk-opt %s --split-input-file -p 'split-attention{sms=16}' | filecheck %s --check-prefix=SMS
+// RUN: amk-opt %s --split-input-file -p 'split-attention{parts=1 sms=16}' | filecheck %s --check-prefix=ONE
+
+// Two KV heads with two heads each. The parts do what the family did and store another result; the family merges a head
+// a task. With 16 SMs there are 16 / 2 = 8 parts, and each head is merged in 4 slices of 4 of its 16 pairs.
+task.program @layers max_seq 64 tokens 1 {
+  task.buffer @x input : tensor<1x4x2x16xf32>
+  task.buffer @kr input : tensor<1x2x2x16xf32>
+  task.buffer @k state : tensor<2x64x2x2x16xbf16>
+  task.buffer @v state : tensor<2x64x2x2x16xbf16>
+  task.buffer @o scratch : tensor<2x1x4x2x16xf32>
+  task.buffer @y output : tensor<2x1x4x2x16xf32>
+  task.family @attention_o (layer = 2, kv_head = 2) {
+    %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 16] : tensor<1x2x2x16xf32>
+    %k = task.stream @k[layer, 0 : pos, kv_head : 1, 0 : 2, 0 : 16] : tensor<?x1x2x16xbf16>
+    %v = task.stream @v[layer, 0 : pos, kv_head : 1, 0 : 2, 0 : 16] : tensor<?x1x2x16xbf16>
+    %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 16] : tensor<1x1x2x16xf32>
+    %o = task.attention %q, %k, %v, %n, %n {scale = 0.25 : f64} : (tensor<1x2x2x16xf32>, tensor<?x1x2x16xbf16>, tensor<1x1x2x16xf32>)
+    task.store %o, @o[layer, 0 : 1, kv_head*2 : 2, 0 : 2, 0 : 16] : tensor<1x2x2x16xf32>
+  }
+  task.family @copy (layer = 2) {
+    %o = task.load @o[layer, 0 : 1, 0 : 4, 0 : 2, 0 : 16] : tensor<1x4x2x16xf32>
+    task.store %o, @y[layer, 0 : 1, 0 : 4, 0 : 2, 0 : 16] : tensor<1x4x2x16xf32>
+  }
+  task.order {
+    task.for layer = 0 to 2 {
+      task.call @attention_o[layer]
+      task.call @copy[layer]
+    }
+  }
+}
+
+// CHECK:      task.buffer @y output : tensor<2x1x4x2x16xf32>
+// CHECK-NEXT: task.buffer @o_sums scratch : tensor<2x3x1x4x2x16xf32>
+// CHECK-NEXT: task.buffer @o_stats scratch : tensor<2x3x1x4x2xf32>
+// CHECK-NEXT: task.family @attention_o_part (layer = 2, kv_head = 2, part = 3) {
+// CHECK-NEXT:   %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 16] : tensor<1x2x2x16xf32>
+// CHECK-NEXT:   %k = task.stream @k[layer, 0 : pos, kv_head : 1, 0 : 2, 0 : 16] : tensor<?x1x2x16xbf16>
+// CHECK-NEXT:   %v = task.stream @v[layer, 0 : pos, kv_head : 1, 0 : 2, 0 : 16] : tensor<?x1x2x16xbf16>
+// CHECK-NEXT:   %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 16] : tensor<1x1x2x16xf32>
+// CHECK-NEXT:   %sums, %stats = task.attention_part %q, %k, %v, %n, %n {scale = 2.500000e-01 : f64, part = #amk.linear<part>, parts = 3 : i64, block = 16 : i64} : (tensor<1x2x2x16xf32>, tensor<?x1x2x16xbf16>, tensor<1x1x2x16xf32>) -> tensor<1x2x2xf32>
+// CHECK-NEXT:   task.store %sums, @o_sums[layer, part, 0 : 1, kv_head*2 : 2, 0 : 2, 0 : 16] : tensor<1x2x2x16xf32>
+// CHECK-NEXT:   task.store %stats, @o_stats[layer, part, 0 : 1, kv_head*2 : 2, 0 : 2] : tensor<1x2x2xf32>
+// CHECK-NEXT: }
+// CHECK-NEXT: task.family @attention_o (layer = 2, head = 4) {
+// CHECK-NEXT:   %sums = task.load @o_sums[layer, 0 : 3, 0 : 1, head : 1, 0 : 2, 0 : 16] : tensor<3x1x1x2x16xf32>
+// CHECK-NEXT:   %stats = task.load @o_stats[layer, 0 : 3, 0 : 1, head : 1, 0 : 2] : tensor<3x1x1x2xf32>
+// CHECK-NEXT:   %o = task.attention_merge %sums, %stats : (tensor<3x1x1x2x16xf32>, tensor<3x1x1x2xf32>) -> tensor<1x1x2x16xf32>
+// CHECK-NEXT:   task.store %o, @o[layer, 0 : 1, head : 1, 0 : 2, 0 : 16] : tensor<1x1x2x16xf32>
+// CHECK-NEXT: }
+// CHECK-NEXT: task.family @copy (layer = 2) {
+// CHECK:      task.order {
+// CHECK-NEXT:   task.for layer = 0 to 2 {
+// CHECK-NEXT:     task.call @attention_o_part[layer]
+// CHECK-NEXT:     task.call @attention_o[layer]
+// CHECK-NEXT:     task.call @copy[layer]
+
+// SMS:      task.buffer @o_sums scratch : tensor<2x8x1x4x2x16xf32>
+// SMS-NEXT: task.buffer @o_stats scratch : tensor<2x8x1x4x2xf32>
+// SMS-NEXT: task.family @attention_o_part (layer = 2, kv_head = 2, part = 8) {
+// SMS-NEXT:   %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 16] : tensor<1x2x2x16xf32>
+// SMS-NEXT:   %k = task.stream @k[layer, 0 : pos, kv_head : 1, 0 : 2, 0 : 16] : tensor<?x1x2x16xbf16>
+// SMS-NEXT:   %v = task.stream @v[layer, 0 : pos, kv_head : 1, 0 : 2, 0 : 16] : tensor<?x1x2x16xbf16>
+// SMS-NEXT:   %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 16] : tensor<1x1x2x16xf32>
+// SMS-NEXT:   %sums, %stats = task.attention_part %q, %k, %v, %n, %n {scale = 2.500000e-01 : f64, part = #amk.linear<part>, parts = 8 : i64, block = 64 : i64} : (tensor<1x2x2x16xf32>, tensor<?x1x2x16xbf16>, tensor<1x1x2x16xf32>) -> tensor<1x2x2xf32>
+// SMS-NEXT:   task.store %sums, @o_sums[layer, part, 0 : 1, kv_head*2 : 2, 0 : 2, 0 : 16] : tensor<1x2x2x16xf32>
+// SMS-NEXT:   task.store %stats, @o_stats[layer, part, 0 : 1, kv_head*2 : 2, 0 : 2] : tensor<1x2x2xf32>
+// SMS-NEXT: }
+// SMS-NEXT: task.family @attention_o (layer = 2, head = 4, slice = 4) {
+// SMS-NEXT:   %sums = task.load @o_sums[layer, 0 : 8, 0 : 1, head : 1, 0 : 2, slice*4 : 4] : tensor<8x1x1x2x4xf32>
+// SMS-NEXT:   %stats = task.load @o_stats[layer, 0 : 8, 0 : 1, head : 1, 0 : 2] : tensor<8x1x1x2xf32>
+// SMS-NEXT:   %o = task.attention_merge %sums, %stats : (tensor<8x1x1x2x4xf32>, tensor<8x1x1x2xf32>) -> tensor<1x1x2x4xf32>
+// SMS-NEXT:   task.store %o, @o[layer, 0 : 1, head : 1, 0 : 2, slice*4 : 4] : tensor<1x1x2x4xf32>
+// SMS-NEXT: }
+// SMS-NEXT: task.family @copy (layer = 2) {
+
+// One part is what there was.
+// ONE:      task.family @attention_o (layer = 2, kv_head = 2) {
+// ONE-NOT:  attention_part
+
+// -----
+
+// An output is stored as it is.
+task.program @output max_seq 64 tokens 1 {
+  task.buffer @x input : tensor<1x4x2x8xf32>
+  task.buffer @kr input : tensor<1x2x2x8xf32>
+  task.buffer @k state : tensor<64x2x2x8xbf16>
+  task.buffer @o output : tensor<1x4x2x8xf32>
+  task.family @attention (kv_head = 2) {
+    %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+    %k = task.stream @k[0 : pos, kv_head : 1, 0 : 2, 0 : 8] : tensor<?x1x2x8xbf16>
+    %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 8] : tensor<1x1x2x8xf32>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 0.5 : f64} : (tensor<1x2x2x8xf32>, tensor<?x1x2x8xbf16>, tensor<1x1x2x8xf32>)
+    task.store %o, @o[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+  }
+  task.order {
+    task.call @attention[]
+  }
+}
+
+// CHECK:      task.program @output
+// CHECK-NOT:  attention_part
+// CHECK:      task.call @attention[
+
+// -----
+
+// The attention of some of the heads, of which a task for each head of the buffer would be too many.
+task.program @some max_seq 64 tokens 1 {
+  task.buffer @x input : tensor<1x4x2x8xf32>
+  task.buffer @kr input : tensor<1x2x2x8xf32>
+  task.buffer @k state : tensor<64x2x2x8xbf16>
+  task.buffer @o scratch : tensor<1x4x2x8xf32>
+  task.family @attention (i = 1) {
+    %q = task.load @x[0 : 1, 0 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+    %k = task.stream @k[0 : pos, 0 : 1, 0 : 2, 0 : 8] : tensor<?x1x2x8xbf16>
+    %n = task.load @kr[0 : 1, 0 : 1, 0 : 2, 0 : 8] : tensor<1x1x2x8xf32>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 0.5 : f64} : (tensor<1x2x2x8xf32>, tensor<?x1x2x8xbf16>, tensor<1x1x2x8xf32>)
+    task.store %o, @o[0 : 1, 0 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+  }
+  task.order {
+    task.call @attention[]
+  }
+}
+
+// CHECK:      task.program @some
+// CHECK-NOT:  attention_part
+// CHECK:      task.call @attention[
+
+// -----
+
+// An index that is called as those of the parts.
+task.program @named max_seq 64 tokens 1 {
+  task.buffer @x input : tensor<1x4x2x8xf32>
+  task.buffer @kr input : tensor<1x2x2x8xf32>
+  task.buffer @k state : tensor<64x2x2x8xbf16>
+  task.buffer @o scratch : tensor<1x4x2x8xf32>
+  task.family @attention (part = 2) {
+    %q = task.load @x[0 : 1, part*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+    %k = task.stream @k[0 : pos, part : 1, 0 : 2, 0 : 8] : tensor<?x1x2x8xbf16>
+    %n = task.load @kr[0 : 1, part : 1, 0 : 2, 0 : 8] : tensor<1x1x2x8xf32>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 0.5 : f64} : (tensor<1x2x2x8xf32>, tensor<?x1x2x8xbf16>, tensor<1x1x2x8xf32>)
+    task.store %o, @o[0 : 1, part*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+  }
+  task.order {
+    task.call @attention[]
+  }
+}
+
+// CHECK:      task.program @named
+// CHECK-NOT:  attention_part
+// CHECK:      task.call @attention[
+
+// -----
+
+// What is stored is the sum of the attention and something else.
+task.program @sum max_seq 64 tokens 1 {
+  task.buffer @x input : tensor<1x4x2x8xf32>
+  task.buffer @kr input : tensor<1x2x2x8xf32>
+  task.buffer @k state : tensor<64x2x2x8xbf16>
+  task.buffer @o scratch : tensor<1x4x2x8xf32>
+  task.family @attention (kv_head = 2) {
+    %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+    %k = task.stream @k[0 : pos, kv_head : 1, 0 : 2, 0 : 8] : tensor<?x1x2x8xbf16>
+    %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 8] : tensor<1x1x2x8xf32>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 0.5 : f64} : (tensor<1x2x2x8xf32>, tensor<?x1x2x8xbf16>, tensor<1x1x2x8xf32>)
+    %y = task.add %o, %q : tensor<1x2x2x8xf32>
+    task.store %y, @o[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+  }
+  task.order {
+    task.call @attention[]
+  }
+}
+
+// CHECK:      task.program @sum
+// CHECK-NOT:  attention_part
+// CHECK:      task.call @attention[
+
+// -----
+
+// The family is called for one KV head at a time.
+task.program @twice max_seq 64 tokens 1 {
+  task.buffer @x input : tensor<1x4x2x8xf32>
+  task.buffer @kr input : tensor<1x2x2x8xf32>
+  task.buffer @k state : tensor<64x2x2x8xbf16>
+  task.buffer @o scratch : tensor<1x4x2x8xf32>
+  task.family @attention (kv_head = 2) {
+    %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+    %k = task.stream @k[0 : pos, kv_head : 1, 0 : 2, 0 : 8] : tensor<?x1x2x8xbf16>
+    %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 8] : tensor<1x1x2x8xf32>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 0.5 : f64} : (tensor<1x2x2x8xf32>, tensor<?x1x2x8xbf16>, tensor<1x1x2x8xf32>)
+    task.store %o, @o[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+  }
+  task.order {
+    task.call @attention[0]
+    task.call @attention[1]
+  }
+}
+
+// CHECK:      task.program @twice
+// CHECK-NOT:  attention_part
+// CHECK:      task.call @attention[
+
+// -----
+
+// It is stored twice.
+task.program @copies max_seq 64 tokens 1 {
+  task.buffer @x input : tensor<1x4x2x8xf32>
+  task.buffer @kr input : tensor<1x2x2x8xf32>
+  task.buffer @k state : tensor<64x2x2x8xbf16>
+  task.buffer @o scratch : tensor<2x1x4x2x8xf32>
+  task.family @attention (kv_head = 2) {
+    %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+    %k = task.stream @k[0 : pos, kv_head : 1, 0 : 2, 0 : 8] : tensor<?x1x2x8xbf16>
+    %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 8] : tensor<1x1x2x8xf32>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 0.5 : f64} : (tensor<1x2x2x8xf32>, tensor<?x1x2x8xbf16>, tensor<1x1x2x8xf32>)
+    task.store %o, @o[0, 0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+    task.store %o, @o[1, 0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+  }
+  task.order {
+    task.call @attention[]
+  }
+}
+
+// CHECK:      task.program @copies
+// CHECK-NOT:  attention_part
+// CHECK:      task.call @attention[
+
+// -----
+
+// Each KV head has a buffer element of its own.
+task.program @own max_seq 64 tokens 1 {
+  task.buffer @x input : tensor<1x4x2x8xf32>
+  task.buffer @kr input : tensor<1x2x2x8xf32>
+  task.buffer @k state : tensor<64x2x2x8xbf16>
+  task.buffer @o scratch : tensor<2x1x4x2x8xf32>
+  task.family @attention (kv_head = 2) {
+    %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+    %k = task.stream @k[0 : pos, kv_head : 1, 0 : 2, 0 : 8] : tensor<?x1x2x8xbf16>
+    %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 8] : tensor<1x1x2x8xf32>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 0.5 : f64} : (tensor<1x2x2x8xf32>, tensor<?x1x2x8xbf16>, tensor<1x1x2x8xf32>)
+    task.store %o, @o[kv_head, 0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+  }
+  task.order {
+    task.call @attention[]
+  }
+}
+
+// CHECK:      task.program @own
+// CHECK-NOT:  attention_part
+// CHECK:      task.call @attention[
