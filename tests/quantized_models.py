@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
-from cuda_kernels import Shape, kernel_text
-
 EVERY_FORMAT = {
     "int8": ("gqa", {"weights": "int8", "head": "int8"}),
     "int8 groups": ("biases", {"weights": "int8:g32:f16", "head": "int8:g16"}),
@@ -18,15 +14,3 @@ EVERY_FORMAT = {
     "int4 minimums": ("mha", {"weights": "int4:g32:min:f16", "head": "int4:min", "embedding": "int4:g16:min"}),
 }
 """Configurations of cuda_models with options of graph-to-queue: every storage, group, zero point and scale type."""
-
-
-def quantized_text(shape: Shape, format: str) -> str:
-    """The kernel of cuda_kernels with all its matrices in `format`, the embedding too."""
-
-    def lines():
-        for line in kernel_text(shape).splitlines():
-            is_matrix = re.search(r"@\w+_proj\b|task\.matmul|@embed |task\.stream", line)
-            columns = shape.inner if "down_proj" in line or f"x{shape.inner}xf32>, " in line else shape.width
-            yield re.sub(r"xbf16>", f'x!amk.quantized<"{format}", columns = {columns}>>', line) if is_matrix else line
-
-    return "\n".join(lines())

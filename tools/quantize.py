@@ -86,7 +86,19 @@ def _one_format(checkpoint: Checkpoint, weight: WeightOp, note: Note) -> Quantiz
     formats = [stored_format(checkpoint, name) for name in names]
     kinds = dict.fromkeys(formats)
     if len(kinds) == 1:
-        return formats[0]
+        if formats[0] is None or not _is_reordered(checkpoint, names[0], formats[0]):
+            return formats[0]
+        element = weight.type.get_element_type()
+        note(f"@{weight.sym_name.data} is stored with groups of reordered columns (act-order); it becomes {element}")
+        return None
     text = ", ".join(NONE if kind is None else str(kind) for kind in kinds)
     note(f"@{weight.sym_name.data} is stored in several formats ({text}); it becomes {weight.type.get_element_type()}")
     return None
+
+
+def _is_reordered(checkpoint: Checkpoint, name: str, format: QuantizedFormat) -> bool:
+    """Whether the groups of a tensor are not of neighbouring columns, which no kernel multiplies."""
+    if not format.group:
+        return False
+    tensor = checkpoint.quantized(name)
+    return tensor is not None and tensor.permutation is not None

@@ -18,6 +18,7 @@ from amk.backends.reference.backend import ReferenceBackend
 from amk.frontends.import_model import import_config
 from amk.frontends.registry import find_recipe
 from amk.runtime.compile import plan
+from amk.runtime.tuned import tuned_shape
 from amk.tools.amk import parser
 from amk.tools.bench import comparison, device, engine, torch_model
 from amk.tools.bench.baselines import matmul_shapes
@@ -91,6 +92,17 @@ def test_a_shape():
     assert (model.model.max_seq, model.model.weight_dtype) == (2064, "bf16")
     assert open_model(namespace(max_seq=100), "smollm2-135m", [16]).model.max_seq == 100
     assert open_model(namespace(), "smollm2-135m", [8191]).model.max_seq == 8192
+
+
+def test_a_quantised_shape():
+    model = open_model(namespace(weights="int8", head="int8"), "smollm2-135m", [16])
+    assert (model.weights_text, model.model.weight_dtype) == ("int8, head int8", "bf16")
+    types = model.quantized_types()
+    assert "model.layers.29.mlp.down_proj.weight" in types and "model.embed_tokens.weight" in types
+    assert not any("norm" in name for name in types)
+    plain = open_model(namespace(), "smollm2-135m", [16])
+    assert (plain.weights_text, plain.quantized_types()) == ("bf16", {})
+    assert tuned_shape(model.model) != tuned_shape(plain.model)
 
 
 def test_a_model(tiny_model: Path):

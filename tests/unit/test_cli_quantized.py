@@ -80,6 +80,9 @@ class StoredFormats:
     def info(self, name: str) -> Any:
         return SimpleNamespace(quantized=self.formats.get(name))
 
+    def quantized(self, name: str) -> Any:
+        return SimpleNamespace(permutation=None)
+
 
 def stored(model: ImportedModel, formats: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     """(formats of the weights of `model` as if its tensors were stored in `formats`, notes)."""

@@ -1,11 +1,12 @@
 """Emission and compilation of kernels with quantised weights."""
 
-from dataclasses import replace
+import re
+from collections.abc import Callable
 
 import pytest
-from cuda_kernels import Shape
 from cuda_models import CONFIGS, LLAMA_8B, SMOLLM2, lower, verified
-from quantized_models import EVERY_FORMAT, quantized_text
+from quantized_models import EVERY_FORMAT
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.parser import Parser
 
 from amk.amk_ir.errors import CompileError
@@ -14,15 +15,19 @@ from amk.backends.cuda.compile import compile_kernel
 from amk.backends.cuda.emit import emit_kernel
 from amk.dialects.queue import KernelOp
 from amk.passes.verify_schedule import verify
-from amk.runtime.compile import find_kernel, new_context
+from amk.runtime.compile import find_kernel, module_text, new_context
 
 CUDA_TARGETS = [name for name, target in TARGETS.items() if target.is_cuda]
 
 
-def parse(text: str) -> KernelOp:
-    module = Parser(new_context(), text).parse_module()
-    module.verify()
-    return find_kernel(module)
+def edited(kernel: KernelOp, edit: Callable[[str], str]) -> KernelOp:
+    """A kernel with its text changed line by line."""
+    module = kernel.parent_op()
+    assert isinstance(module, ModuleOp)
+    text = "\n".join(edit(line) for line in module_text(module).splitlines())
+    changed = Parser(new_context(), text).parse_module()
+    changed.verify()
+    return find_kernel(changed)
 
 
 @pytest.mark.parametrize("target", CUDA_TARGETS)
@@ -46,7 +51,7 @@ def test_every_format_compiles(name: str) -> None:
 @pytest.mark.parametrize("format", ["int8", "fp8", "int4:g32:zp"])
 def test_several_tokens_compile(format: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
-    compile_kernel(verify(parse(quantized_text(Shape(tokens=8, tagged=True, ring=(4, 9216, 2)), format))))
+    compile_kernel(verified(CONFIGS["gqa"], sms=8, tokens=8, weights=format, head=format))
 
 
 @pytest.mark.slow
@@ -79,20 +84,20 @@ def test_a_mixed_kernel_uses_both_products() -> None:
 
 
 def test_tiles_of_two_formats_are_refused() -> None:
-    text = quantized_text(Shape(), "int8")
-    lines = [
-        line.replace('"int8"', '"int4"') if "@up_proj" in line or "task.matmul %n, %b" in line else line
-        for line in text.splitlines()
-    ]
-    with pytest.raises(CompileError, match=r"family @gate_up streams tiles of different types .*int4.* and .*int8.*"):
-        emit_kernel(parse("\n".join(lines)))
+    def edit(line: str) -> str:
+        return line.replace('"int8"', '"int4"') if re.search(r"@up_proj|matmul .*%up_proj", line) else line
+
+    with pytest.raises(CompileError, match=r"@linear_gate_up streams tiles of different types .*int4.* and .*int8.*"):
+        emit_kernel(edited(lower(CONFIGS["gqa"], weights="int8"), edit))
 
 
 def test_a_stage_without_room_for_scales_is_refused() -> None:
     """The ring of a schedule that was edited: 512 bytes hold a block of codes of 16 rows, but not its scales."""
-    text = quantized_text(replace(Shape(), rows=16, ring=(4, 512, 2)), "int8:g32")
+    kernel = edited(
+        lower(CONFIGS["gqa"], sms=2, weights="int8:g32"), lambda line: re.sub(r"bytes = \d+", "bytes = 512", line)
+    )
     with pytest.raises(CompileError, match=r"format int8:g32: one block of .* does not fit a ring stage of 512 bytes"):
-        emit_kernel(parse(text))
+        emit_kernel(kernel)
 
 
 def test_groups_that_no_product_has_are_refused() -> None:

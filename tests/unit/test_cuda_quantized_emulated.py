@@ -2,23 +2,20 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from cuda_emulator import EmulatedKernel
-from cuda_kernels import Shape
 from cuda_models import CONFIGS, RandomWeights, llama_config, verified
-from quantized_models import EVERY_FORMAT, quantized_text
-from xdsl.parser import Parser
+from quantized_models import EVERY_FORMAT
 
 from amk.amk_ir.errors import CheckpointError
 from amk.amk_ir.quantization import QuantizedTensor, parse_format, quantize
 from amk.backends.cuda.emit import emit_kernel
 from amk.backends.cuda.pack import packed_weights
+from amk.backends.cuda.trace_points import TraceDetail
 from amk.backends.reference.backend import ReferenceBackend
-from amk.backends.reference.queue_interpreter import QueueInterpreter
-from amk.runtime.compile import find_kernel, new_context
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -48,21 +45,36 @@ def test_tasks_of_several_stages(format: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["int8", "int4:g32:zp", "fp8", "int8:g16"])
-@pytest.mark.parametrize(("tokens", "width", "heads"), [(3, 128, 8), (8, 64, 4)])
-def test_several_tokens_a_step(format: str, tokens: int, width: int, heads: int, tmp_path: Path) -> None:
-    """Rows of 128 columns, whose activations are cut as they come, and of 64, which are cut afterwards."""
-    shape = Shape(tokens=tokens, width=width, heads=heads, inner=width, tagged=True, bias=True, ring=(4, 9216, 2))
-    text = quantized_text(shape, format)
-    kernel = find_kernel(Parser(new_context(), text).parse_module())
-    kernel.verify()
-    emitted, weights = emit_kernel(kernel), RandomWeights(kernel)
-    emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
-    reference = QueueInterpreter(kernel, weights)
-    chosen = np.random.default_rng(tokens).integers(0, 100, (2, tokens))
-    for step, ids in enumerate(chosen.tolist()):
-        outputs = emulated.step({"token": np.array(ids, np.int32)}, tokens * step)
-        expected = reference.step(ids, tokens * step)
-        assert np.abs(outputs["logits"] - expected.logits).max() <= 2e-5 * np.abs(expected.logits).max()
+@pytest.mark.parametrize(("tokens", "hidden"), [(3, 128), (8, 64)])
+def test_several_tokens_a_step(format: str, tokens: int, hidden: int, tmp_path: Path) -> None:
+    """Each row as if it were alone: its digits are other columns of the same products."""
+    config = llama_config(hidden, 96, 1, 4, 2, 16, 100)
+    options: dict[str, Any] = {"sms": 3, "kv_dtype": "f32", "weights": format, "head": format}
+    emulated: list[EmulatedKernel] = []
+    for count in (1, tokens):
+        kernel = verified(config, tokens=count, **options).kernel
+        emitted, weights = emit_kernel(kernel), RandomWeights(kernel)
+        (tmp_path / str(count)).mkdir()
+        emulated.append(EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path / str(count)))
+    single, several = emulated
+    chosen = np.random.default_rng(tokens).integers(0, 100, (2, tokens)).astype(np.int32)
+    for step, ids in enumerate(chosen):
+        found = several.step({"token": ids}, tokens * step)["logits"]
+        for row in range(tokens):
+            expected = single.step({"token": ids[row : row + 1]}, tokens * step + row)["logits"][0]
+            assert np.abs(found[row] - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_a_traced_kernel_computes_the_same(tmp_path: Path) -> None:
+    kernel = verified(CONFIGS["gqa"], sms=3, weights="int8", head="fp8").kernel
+    logits: list[Any] = []
+    for detail in (None, *get_args(TraceDetail)):
+        emitted, weights = emit_kernel(kernel, trace=detail), RandomWeights(kernel)
+        (tmp_path / str(detail)).mkdir()
+        packed = packed_weights(emitted.plan, weights)
+        emulated = EmulatedKernel(emitted, packed, tmp_path / str(detail), trace_events=4000)
+        logits.append(emulated.step({"token": np.array([5], np.int32)}, 0)["logits"].copy())
+    assert all(np.array_equal(logits[0], other) for other in logits[1:])
 
 
 class StoredWeights(RandomWeights):

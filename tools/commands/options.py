@@ -151,6 +151,13 @@ def import_named(args: argparse.Namespace, dtype: FloatType = "f32") -> Imported
     return quantize_imported(model, choice, lambda line: print(f"amk: {line}", file=sys.stderr))
 
 
+def quantize_shape(args: argparse.Namespace, model: ImportedModel) -> ImportedModel:
+    """A model without a checkpoint with its matrices quantised as the arguments of `add_import_options` say."""
+    from ..quantize import quantize_imported
+
+    return quantize_imported(model, _weight_choice(args))
+
+
 def _weight_choice(args: argparse.Namespace) -> WeightChoice:
     """The formats that the arguments ask for; UsageError if there are none such."""
     from ...amk_ir.weight_choice import NONE, WeightChoice

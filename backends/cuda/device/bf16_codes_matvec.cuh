@@ -14,7 +14,8 @@ constexpr int STEP_K = 16;  // elements along k of one mma
 template <typename Q, int GROUPS, int TOKENS>
 struct Bf16CodesSums {
     static constexpr int ROWS = (GROUPS + 1) / 2, FOURS = (TOKENS + 3) / 4;
-    static constexpr int CHAINS = Q::GROUP == 0 && ROWS * FOURS < 4 ? 2 : 1;  // sums that do not wait for each other
+    // sums that do not wait for each other; as many whatever the number of tokens
+    static constexpr int CHAINS = Q::GROUP == 0 && ROWS < 4 ? 2 : 1;
     static constexpr bool HAS_BESIDE = Q::BESIDE != NOTHING;
     float raw[ROWS][FOURS][CHAINS][4], x[FOURS][4];
     float total[GROUPS][FOURS];
