@@ -24,8 +24,9 @@ class FuseIntoProducerPass(ModulePass):
 
     The value is forwarded instead of stored and loaded, task by task: both have the same domain, and the consumer reads
     what the task of the same indices writes, and is the only one that does. With two producers (gate and up), all three
-    become one family. `store` stands for families that only move data, such as the append to a KV cache:
-    what they move may have other readers, and is stored for them all the same. The merged family is called where the consumer was; where that would not be sound, nothing changes.
+    become one family. `store` stands for families that only move data, such as the append to a KV cache: what they move
+    may have other readers, and is stored for them all the same. The merged family is called where the consumer was; where
+    that would not be sound, nothing changes.
     """
 
     name = "fuse-into-producer"

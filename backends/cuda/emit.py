@@ -33,7 +33,7 @@ from .trace_points import PointKind, TraceDetail
 
 BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
-LOADS = (Loads(6), Loads(6, inline=False), Loads(4, inline=False), Loads(2, inline=False))
+LOADS = (Loads(6), Loads(6, inline=False), Loads(6, inline=False, anew=True), Loads(2, inline=False, anew=True))
 """To be tried in this order, until no registers are spilled."""
 LOADS_OF_ROWS = (Loads(3), Loads(3, inline=False), Loads(2, inline=False))
 """The same for steps of several tokens."""
@@ -293,8 +293,8 @@ class _Emitter:
 
     @property
     def _is_crowded(self) -> bool:
-        """Whether registers are scarce: in kernels of several steps a launch, or several tokens a step."""
-        return self.context.token_loop is not None or self.context.tokens > 1
+        """Whether registers are scarce: in kernels of several steps a launch, of several tokens a step, or after a failed try."""
+        return self.context.token_loop is not None or self.context.tokens > 1 or self.context.loads.anew
 
     def _write_thread_number(self, source: SourceWriter) -> None:
         """In a loop of a crowded kernel: what depends on the thread is computed anew in each iteration. Kept in registers
