@@ -14,6 +14,7 @@ from amk.backends.cuda.plan import KernelPlan
 from amk.runtime.compile import plan
 from amk.tools.bench.models import BenchModel, open_model
 from amk.tools.compiled import CachedCompiler
+from amk.tools.tune import workshop
 from amk.tools.tune.space import Candidate
 from amk.tools.tune.workshop import CudaWorkshop, PackedWeights
 
@@ -59,9 +60,17 @@ def test_weights_that_were_packed_in_part_are_not_kept(model: BenchModel):
 
 
 def test_candidates_are_lowered_and_verified(model: BenchModel):
-    workshop = CudaWorkshop(model, TARGET)
-    digests = [workshop.plan(c) for c in (Candidate(), Candidate({"in_flight": 4}), Candidate({}, 66), Candidate())]
+    shop = CudaWorkshop(model, TARGET, 16)
+    digests = [shop.plan(c) for c in (Candidate(), Candidate({"in_flight": 4}), Candidate({}, 66), Candidate())]
     assert len(set(digests)) == 3
     assert digests[0] == digests[3]
     with pytest.raises(CompileError, match="with stages=1000: .*do not fit"):
-        workshop.plan(Candidate({"stages": 1000}))
+        shop.plan(Candidate({"stages": 1000}))
+
+
+def test_long_contexts_are_of_another_kernel(model: BenchModel, monkeypatch: pytest.MonkeyPatch):
+    """As a session has it: then both decide whether two candidates are the same."""
+    monkeypatch.setattr(workshop, "FAR", 16)
+    near, both = CudaWorkshop(model, TARGET, 15), CudaWorkshop(model, TARGET, 16)
+    assert near.plan(Candidate()) == both.plan(Candidate()).split()[0]
+    assert len(set(both.plan(Candidate()).split())) == 2

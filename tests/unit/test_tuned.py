@@ -132,7 +132,7 @@ def test_a_kernel_for_prompts_shares_the_weights(model: ImportedModel):
     choice = Choice({"rows": 16, "stages": 9, "in_flight": 4}, 5)
     backend = CudaBackend(compiler=CachedCompiler())
     resident = backend.compile(choice.plan(model, TARGET))
-    chunk = backend.compile_chunk(choice.plan_chunk(model, TARGET, 4), resident.plan)
+    chunk = backend.compile_beside(choice.plan_chunk(model, TARGET, 4), resident.plan)
     assert (chunk.plan.tokens, chunk.plan.grid, chunk.plan.streams) == (4, 5, resident.plan.streams)
     assert chunk.plan.ring.in_flight != 4
 

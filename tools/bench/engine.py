@@ -15,7 +15,8 @@ from .models import BenchModel
 
 @dataclass(frozen=True)
 class KernelFacts:
-    """What is reported of a kernel. streamed_bytes: of packed weights that a step reads; weight_bytes: all of them."""
+    """What is reported of a kernel. streamed_bytes: of packed weights that a step reads; weight_bytes: all of them.
+    far_from: position from which the kernel for long contexts takes over, None if there is none."""
 
     schedule: str
     sms: int
@@ -24,6 +25,7 @@ class KernelFacts:
     ring_bytes: int
     streamed_bytes: int
     weight_bytes: int
+    far_from: int | None = None
 
 
 class Engine(Protocol):
@@ -65,13 +67,14 @@ class CudaEngine:
             plan.ring.stage_bytes,
             sum(stream.bytes for stream in plan.streams),
             plan.weight_bytes,
+            None if executable.far_kernel is None else executable.far_from,
         )
 
     def step(self, token: int, pos: int) -> tuple[int, Logits]:
         return self._executable.step(token, pos)
 
     def time_steps(self, pos: int, repeats: int) -> list[float]:
-        return [milliseconds * 1e3 for milliseconds in self._executable.loaded.time_steps(pos, repeats)]
+        return [milliseconds * 1e3 for milliseconds in self._executable.kernel_at(pos).time_steps(pos, repeats)]
 
     def reset(self) -> None:
         self._executable.reset()
@@ -80,13 +83,22 @@ class CudaEngine:
         self._executable.close()
 
 
-def load_engine(model: BenchModel, target: Target, choice: Choice, progress: Progress = no_progress) -> Engine:
+def load_engine(
+    model: BenchModel,
+    target: Target,
+    choice: Choice,
+    far_from: int | None = None,
+    progress: Progress = no_progress,
+) -> Engine:
     """Compiles `model` with the pass options of `choice` and loads it on the GPU.
+
+    far_from: position from which the kernel for long contexts takes over, None for never.
 
     Raises CompileError, ScheduleError, DeviceError, CheckpointError: see `runtime.compile.plan` and `CudaBackend.load`.
     """
     with choice.blamed():
         kernel = choice.plan(model.model, target)
+        far = None if far_from is None else (choice.plan_far(model.model, target), far_from)
         weights: Any = model.weights
-        executable = CudaBackend(compiler=CachedCompiler()).load(kernel, weights, progress)
+        executable = CudaBackend(compiler=CachedCompiler()).load(kernel, weights, progress, far=far)
     return CudaEngine(executable, kernel.digest)

@@ -56,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_import_options(parser, weights="bf16")
     add_target(parser, "auto")
     add_pass_options(parser)
+    parser.add_argument(
+        "--far-from",
+        metavar="N",
+        type=positive,
+        default=argparse.SUPPRESS,
+        help="position from which a kernel takes over that divides attention among all SMs, as in amk generate",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, default=argparse.SUPPRESS, help="write everything to FILE")
     baselines = parser.add_argument_group("baselines", "They need torch, which sees the GPU, and transformers.")
     baselines.add_argument(
@@ -151,15 +158,19 @@ def _measure(
     contexts: tuple[int, ...],
     compiled_contexts: Sequence[int],
 ) -> ModelResult:
+    from ...runtime.compile import FAR
     from ..bench.engine import load_engine
     from ..bench.measure import Settings, measure
     from ..tuned import choose_options
 
     choice = choose_options(model.model, device.target, sms=getattr(args, "sms", None), options=pass_options(args))
+    far_from: int | None = getattr(args, "far_from", FAR)
+    if far_from is not None and far_from > contexts[-1]:
+        far_from = None  # it would not be used
     with StageLines(model.name) as progress:
         return measure(
             model,
-            lambda: load_engine(model, device.target, choice, progress),
+            lambda: load_engine(model, device.target, choice, far_from, progress),
             device.used_bytes,
             lambda: _comparison(args, model, compiled_contexts, progress),
             Settings(contexts, args.repeat, args.launches),

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{device.name}, {device.target.name}: {model.name}, at most {args.budget} s", file=sys.stderr)
     with ProgressBar() as progress:
         search = Search(
-            CudaWorkshop(model, device.target, progress),
+            CudaWorkshop(model, device.target, contexts[-1], progress),
             varied,
             contexts,
             model.model.config.vocab,

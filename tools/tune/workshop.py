@@ -16,32 +16,45 @@ from ...backends.cuda.pack import packed_weights
 from ...backends.cuda.plan import KernelPlan
 from ...passes.verify_schedule import VerifiedKernel
 from ...runtime.backend import Progress, no_progress
-from ...runtime.compile import plan
+from ...runtime.compile import FAR
 from ..bench.engine import CudaEngine, Engine
 from ..bench.models import BenchModel
 from ..compiled import CachedCompiler
+from ..tuned import Choice
 from .space import Candidate
 
 
 class CudaWorkshop:
-    """A `Workshop` on this machine's GPU."""
+    """A `Workshop` on this machine's GPU. last: the last position that is timed, which may need the kernel for long
+    contexts too."""
 
-    def __init__(self, model: BenchModel, target: Target, progress: Progress = no_progress):
-        self.model, self.target, self.progress = model, target, progress
-        self._planned: dict[str, VerifiedKernel] = {}
+    def __init__(self, model: BenchModel, target: Target, last: int, progress: Progress = no_progress):
+        self.model, self.target, self.last, self.progress = model, target, last, progress
+        self._planned: dict[str, tuple[VerifiedKernel, VerifiedKernel | None]] = {}
         self._backend = CudaBackend(compiler=CachedCompiler())
         self._weights = PackedWeights(model)
 
     def plan(self, candidate: Candidate) -> str:
-        kernel = plan(self.model.model.module, self.target, candidate.sms, candidate.options)
-        self._planned[str(candidate)] = kernel
-        return kernel.digest
+        choice = Choice(candidate.options, candidate.sms)
+        kernel = choice.plan(self.model.model, self.target)
+        far = choice.plan_far(self.model.model, self.target) if self.last >= FAR else None
+        self._planned[str(candidate)] = kernel, far
+        return kernel.digest if far is None else f"{kernel.digest} {far.digest}"
 
     def load(self, candidate: Candidate) -> Engine:
-        kernel = self._planned[str(candidate)]
+        kernel, far = self._planned[str(candidate)]
         compiled = self._backend.compile(kernel)
+        compiled_far = None if far is None else self._backend.compile_beside(far, compiled.plan)
         weights = self._weights.pieces(compiled.plan, self.progress)
-        return CudaEngine(self._backend.load_packed(kernel, compiled, weights), kernel.digest)
+        executable = self._backend.load_packed(kernel, compiled, weights)
+        try:
+            if far is not None and compiled_far is not None:
+                executable.far_kernel = self._backend.load_beside(executable, far, compiled_far)
+                executable.far_from = FAR
+            return CudaEngine(executable, kernel.digest)
+        except BaseException:
+            executable.close()
+            raise
 
 
 class PackedWeights:
