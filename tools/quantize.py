@@ -56,12 +56,11 @@ def quantize_imported(model: ImportedModel, choice: WeightChoice, note: Note = n
     except PassFailedException as e:
         raise UsageError(f"{model.name}: {e}") from e
     module.verify()
-    return replace(
-        model,
-        module=module,
-        quantization=choice,
-        with_tokens=lambda tokens: quantize_imported(model.with_tokens(tokens), choice),
-    )
+
+    def with_tokens(tokens: int) -> ImportedModel:
+        return quantize_imported(model.with_tokens(tokens), choice)
+
+    return replace(model, module=module, quantization=choice, with_tokens=with_tokens)
 
 
 def _quantize_as_stored(op: ModelOp, model: ImportedModel, note: Note) -> None:

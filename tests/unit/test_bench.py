@@ -514,3 +514,23 @@ def test_bf16_is_used_below():
     """The quantiles that random weights are made of are rounded once."""
     values = RandomWeights({"w": (1000,)}).load("w")
     assert np.array_equal(f32_from_bf16(bf16_from_f32(values)), values)
+
+
+def test_a_quantised_shape():
+    """Others compute with the values of the quantised weights, not with those that were quantised."""
+    from amk.amk_ir.quantization import parse_format, quantize
+    from amk.tools.bench.quantized_weights import dequantized
+
+    arguments = argparse.Namespace(weights="int8", head="int4:g64")
+    model = open_model(arguments, "smollm2-135m", (16,))
+    assert (model.model.quantization.weights, model.model.weight_dtype) == ("int8", "bf16")
+    for name, format in (
+        ("model.layers.3.self_attn.k_proj.weight", "int8"),
+        ("model.layers.0.mlp.down_proj.weight", "int8"),
+    ):
+        values = model.weights.load(name)
+        found = dequantized(model.model, model.weights, name)
+        assert found is not None and found.shape == values.shape
+        assert np.array_equal(found, quantize(values, parse_format(format)).dequantize())
+    assert dequantized(model.model, model.weights, "model.norm.weight") is None
+    assert dequantized(open_model(argparse.Namespace(), "smollm2-135m", (16,)).model, model.weights, "lm_head") is None

@@ -11,7 +11,8 @@ from ...amk_ir.errors import UsageError
 from ...frontends.import_model import ImportedModel, import_config
 from ...frontends.registry import find_recipe
 from ...runtime.backend import Weights
-from ..commands.options import import_named
+from ..commands.options import import_named, weight_choice
+from ..quantize import quantize_imported
 from .random_weights import RandomWeights, weight_shapes
 from .shapes import SHAPES
 
@@ -31,7 +32,9 @@ class BenchModel:
 
 
 def _dtype(args: argparse.Namespace, option: str) -> FloatType:
-    return getattr(args, option, "bf16")
+    """The float type of an option; bf16 where it is something else, as a quantised format."""
+    given = getattr(args, option, "bf16")
+    return given if given == "f32" else "bf16"
 
 
 def open_model(args: argparse.Namespace, name: str, contexts: Sequence[int]) -> BenchModel:
@@ -49,6 +52,7 @@ def open_model(args: argparse.Namespace, name: str, contexts: Sequence[int]) -> 
         model = import_config(
             shape, name=name, max_seq=given or wanted, weight_dtype=_dtype(args, "weights"), kv_dtype=_dtype(args, "kv")
         )
+        model = quantize_imported(model, weight_choice(args))
         recipe = find_recipe(shape["architectures"][0], name)
         result = BenchModel(name, model, RandomWeights(weight_shapes(recipe, model.config)), is_random=True)
     else:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...runtime.backend import Progress, no_progress
 from .models import BenchModel
+from .quantized_weights import dequantized
 
 
 def torch_problem() -> str | None:
@@ -66,6 +67,8 @@ def _compute_buffers(model: Any, device: Any) -> None:
 def _tensor(source: BenchModel, name: str, parameter: Any) -> Any:
     torch: Any = import_module("torch")
     weights: Any = source.weights
+    if (values := dequantized(source.model, weights, name)) is not None:
+        return torch.from_numpy(np.require(values, requirements=["C", "W"]))
     if parameter.ndim > 1 and source.model.weight_dtype == "bf16":
         bits: NDArray[Any] = weights.load(name, "bf16").view(np.int16)
         return torch.from_numpy(np.require(bits, requirements=["C", "W"])).view(torch.bfloat16)

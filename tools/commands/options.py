@@ -138,7 +138,7 @@ def import_named(args: argparse.Namespace, dtype: FloatType = "f32") -> Imported
     from ..quantize import is_stored_quantized, quantize_imported
 
     _check_name(args.model)
-    choice = _weight_choice(args)
+    choice = weight_choice(args)
     weights: str | None = getattr(args, "weights", None)
     model = import_model(
         args.model,
@@ -151,7 +151,7 @@ def import_named(args: argparse.Namespace, dtype: FloatType = "f32") -> Imported
     return quantize_imported(model, choice, lambda line: print(f"amk: {line}", file=sys.stderr))
 
 
-def _weight_choice(args: argparse.Namespace) -> WeightChoice:
+def weight_choice(args: argparse.Namespace) -> WeightChoice:
     """The formats that the arguments ask for; UsageError if there are none such."""
     from ...amk_ir.weight_choice import NONE, WeightChoice
 
