@@ -19,8 +19,7 @@ from random_weights import packed_pieces
 from amk.backends.cuda.backend import detect_target
 from amk.backends.cuda.compile import compile_kernel
 from amk.backends.cuda.driver import LoadedKernel
-from amk.backends.cuda.emit import ENTRY, LOADS_OF_ROWS, emit_kernel
-from amk.backends.cuda.nvrtc import compile_cubin, inline_headers
+from amk.backends.cuda.emit import ENTRY
 from amk.frontends.import_model import import_config
 from amk.passes.graph_to_queue import GraphToQueuePass
 from amk.passes.verify_schedule import VerifiedKernel, verify
@@ -70,37 +69,6 @@ def measure(name: str, tokens: int, contexts: list[int], repeats: int, checked: 
     return result
 
 
-def trace(name: str, tokens: int, context: int) -> None:
-    """Where the SMs' time goes in a step without outputs."""
-    kernel = lowered(name, tokens, False, context + 128)
-    for loads in LOADS_OF_ROWS:
-        emitted = emit_kernel(kernel.kernel, None, loads, 6000)
-        cubin = compile_cubin(inline_headers(emitted.source), detect_target(), ENTRY)
-        if not cubin.resources.spill_stores:
-            break
-    loaded = LoadedKernel(emitted.plan, cubin.image, packed_pieces(emitted.plan), ENTRY)
-    took = statistics.median(t * 1e3 for t in loaded.time_steps(context, 10))
-    events = loaded.read_trace()
-    loaded.close()
-    clock, point = (events >> np.uint64(12)).astype(np.int64), (events & np.uint64(4095)).astype(int)
-    spent: dict[str, list[int]] = {}
-    names = emitted.plan.trace_points
-    for sm in range(emitted.plan.grid):
-        last = int((clock[sm] > 0).sum())
-        for i in range(1, last):
-            what = names[point[sm, i]]
-            if what in ("activations", "wait for the ring"):
-                following = (names[p] for p in point[sm, i:last] if names[p].startswith("product of @"))
-                what += f" for {next(following, '?')}"
-            spent.setdefault(what, []).append(int(clock[sm, i] - clock[sm, i - 1]))
-    whole = sum(map(sum, spent.values()))
-    print(f"{name}, {tokens} tokens, traced at {context}: {took:.1f} us")
-    for what, cycles in sorted(spent.items(), key=lambda item: -sum(item[1])):
-        print(
-            f"  {what:50} {np.median(cycles):8.0f} x {len(cycles) / emitted.plan.grid:6.1f} {100 * sum(cycles) / whole:5.1f}%"
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", choices=sorted(SHAPES), metavar="MODEL")
@@ -108,14 +76,11 @@ def main() -> None:
     parser.add_argument("--context", type=int, nargs="+", default=[128])
     parser.add_argument("--repeat", type=int, default=30)
     parser.add_argument("--checked", type=int, default=64, help="positions whose logits are compared")
-    parser.add_argument("--trace", action="store_true", help="say where the time goes")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
     results: list[dict[str, Any]] = []
     for name in options.models:
         results.append(measure(name, options.tokens, options.context, options.repeat, options.checked))
-        if options.trace:
-            trace(name, options.tokens, options.context[0])
     environment.write(options.json, "chunk_cost", {"models": results})
 
 

@@ -12,7 +12,7 @@ from ..passes.graph_to_queue import GraphToQueuePass
 PassOptions: TypeAlias = Mapping[str, Any]
 """Values by field of `GraphToQueuePass`; those that are not named have their defaults."""
 
-_DECIDED = ("name", "target", "sms", "outputs")
+_DECIDED = ("name", "target", "sms", "outputs", "weights", "head", "embedding")
 """Fields that have arguments and flags of their own."""
 
 

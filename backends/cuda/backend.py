@@ -250,12 +250,12 @@ class CudaExecutable:
         Yields the chosen tokens, each as soon as its step has ended; the last one may be of `stops`, and then no further
         step is run. Raises as `step`, now or while tokens are taken; UsageError for too many stop tokens.
         """
-        if count == 1:
-            return iter((self.step(token, pos)[0],))
         self._check(token, pos, count)
-        loaded = self.kernel_at(pos)
         if self.far_kernel is not None and pos < self.far_from:
             count = min(count, self.far_from - pos)  # further ones are another kernel's
+        if count == 1:
+            return iter((self.step(token, pos)[0],))
+        loaded = self.kernel_at(pos)
         loaded.write(self._token.name, np.array([token], np.int32))
         loaded.launch(pos, count, sorted(stops))
         return self._take(loaded, pos)

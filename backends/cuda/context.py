@@ -20,12 +20,14 @@ from .trace_points import TraceDetail, TraceWriter
 
 @dataclass(frozen=True)
 class Loads:
-    """Loads that a thread issues together: enough to cover their latency, few enough for the registers.
+    """How much a thread keeps in registers: loads issued together, enough to cover their latency, few enough to fit.
 
-    elements: vectors of up to 16 bytes in loops over elements.
+    elements: vectors of up to 16 bytes in loops over elements. inline: whether products are inlined; out of line, they have
+    registers of their own.
     """
 
     elements: int
+    inline: bool = True
 
 
 @dataclass

@@ -33,9 +33,9 @@ from .trace_points import PointKind, TraceDetail
 
 BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
-LOADS = (Loads(6), Loads(4), Loads(2))
+LOADS = (Loads(6), Loads(6, inline=False), Loads(4, inline=False), Loads(2, inline=False))
 """To be tried in this order, until no registers are spilled."""
-LOADS_OF_ROWS = (Loads(3), Loads(2))
+LOADS_OF_ROWS = (Loads(3), Loads(3, inline=False), Loads(2, inline=False))
 """The same for steps of several tokens."""
 PARTIAL_BYTES = 3072
 """Shared memory for the partial sums of one batch of tasks; there are two such buffers."""
@@ -308,9 +308,7 @@ class _Emitter:
         self._write_product(source, "template <int GROUPS, int K_BLOCKS, int CHUNK>", MULTIPLY, "matvec<")
         if is_quantized:
             template = "template <typename Q, int GROUPS, int K_BLOCKS, int CHUNK>"
-            # where registers were too few: out of line, so that it has registers of its own
-            inline = "forceinline" if self.context.loads == LOADS[0] else "noinline"
-            self._write_product(source, template, MULTIPLY_QUANTIZED, "quantized_matvec<Q, ", inline)
+            self._write_product(source, template, MULTIPLY_QUANTIZED, "quantized_matvec<Q, ")
         source.line(
             "// All of an attention task but its operands, likewise; out of line, so that it has registers of its own."
         )
@@ -330,10 +328,9 @@ class _Emitter:
         if self.context.tokens > 1:
             self._write_multiply_segment(source)
 
-    def _write_product(
-        self, source: SourceWriter, template: str, name: str, function: str, inline: str = "forceinline"
-    ) -> None:
+    def _write_product(self, source: SourceWriter, template: str, name: str, function: str) -> None:
         source.line(template)
+        inline = "forceinline" if self.context.loads.inline else "noinline"
         trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
         with source.block(f"__device__ __{inline}__ u32 {name}(u32 at, int partial_at, u32 operation{trace})"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")

@@ -68,6 +68,22 @@ def test_comparisons_agree(model: BenchModel):
     torchs.close()
 
 
+@pytest.mark.parametrize("weights", ["int8", "int4:g16", "fp8"])
+def test_quantised_weights_are_those_of_the_kernel(tmp_path: Path, weights: str):
+    """torch computes with what the reference backend dequantises: the difference is no quantisation error."""
+    folder = make_llama(tmp_path / "model", Variant(hidden=64, intermediate=96, tied=True))
+    model = open_model(argparse.Namespace(weights=weights, kv="bf16"), str(folder), [CONTEXT])
+    assert model.quantized_types()
+    right = prefill_logits(build_model(model, "cpu"), IDS, POSITIONS)
+    ours = ReferenceComparison(model, "x").expected(IDS, POSITIONS)
+    assert isinstance(ours, Expected)
+    found = divergence(np.stack([ours.logits[p] for p in POSITIONS]), right).relative_error
+    plain = open_model(argparse.Namespace(weights="bf16", kv="bf16"), str(folder), [CONTEXT])
+    unquantised = prefill_logits(build_model(plain, "cpu"), IDS, POSITIONS)
+    assert found < 1e-2
+    assert found < divergence(right, unquantised).relative_error
+
+
 @pytest.fixture
 def without_a_graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Dynamo traces the step as on a GPU, but nothing is generated or captured."""

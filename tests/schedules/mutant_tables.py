@@ -70,6 +70,8 @@ Some mistakes of hand-written megakernels have no mutant, because no schedule ca
 - *A buffer reused in the next step too early.* Steps are launches, and a launch ends before the next begins. Within a step
   a scratch element is written once, so a buffer that is reused from layer to layer is rejected ("layers of a buffer in one
   place").
+- *Attention that reads the wrong rows of its cache.* The op takes the rows of earlier steps, from the first, and those of
+  this step from another buffer; any others are not valid IR ("a row of the next step read").
 - *An overtaking load in the ring.* The stream has an order but no events of its own; a tile enters when there is room.
 """
 

@@ -205,8 +205,8 @@ BUGS = [
     Bug(
         "a read of state may not come before a write",
         "races",
-        "order.settle(pairs.write, pairs.other, Relation.ORDERED)",
-        "order.settle(pairs.write, pairs.other, None)",
+        "order.settle(pairs.write, pairs.other, Relation.ORDERED)\n    race &=",
+        "order.settle(pairs.write, pairs.other, None)\n    race &=",
     ),
     Bug(
         "a read of scratch may come before the write",
@@ -217,8 +217,8 @@ BUGS = [
     Bug(
         "only the first read of a region on an SM counts, also where it comes before the write",
         "races",
-        "pairs = _with_writers(overlap, region, event)",
-        "pairs = firsts",
+        "return\n    pairs = _with_writers(overlap, region, event)",
+        "return\n    pairs = firsts",
     ),
     Bug(
         "readers wait for the first write on each SM",
@@ -296,6 +296,19 @@ BUGS = [
         "coverage",
         "bad = ~written[read_cell]",
         "bad = ~written[read_cell] & ~np.isin(read, read[written[read_cell]])",
+    ),
+    # streams of state
+    Bug(
+        "a tile of state is read when its task runs",
+        "races",
+        "streamed = accesses.reads.streamed[region]",
+        "streamed = accesses.reads.streamed[region] & False",
+    ),
+    Bug(
+        "a tile of state is in the ring after every write that its task sees",
+        "races",
+        "wrong = (before | race) & (pairs",
+        "wrong = race & (pairs",
     ),
     # tasks, stream, resources
     Bug("one task may be missing", "timeline", "if len(ran) < size:", "if len(ran) < size - 1:"),

@@ -18,6 +18,7 @@ from amk.backends.reference.backend import ReferenceBackend
 from amk.frontends.import_model import import_config
 from amk.frontends.registry import find_recipe
 from amk.runtime.compile import plan
+from amk.runtime.tuned import tuned_shape
 from amk.tools.amk import parser
 from amk.tools.bench import comparison, device, engine, torch_model
 from amk.tools.bench.baselines import matmul_shapes
@@ -91,6 +92,17 @@ def test_a_shape():
     assert (model.model.max_seq, model.model.weight_dtype) == (2064, "bf16")
     assert open_model(namespace(max_seq=100), "smollm2-135m", [16]).model.max_seq == 100
     assert open_model(namespace(), "smollm2-135m", [8191]).model.max_seq == 8192
+
+
+def test_a_quantised_shape():
+    model = open_model(namespace(weights="int8", head="int8"), "smollm2-135m", [16])
+    assert (model.weights_text, model.model.weight_dtype) == ("int8, head int8", "bf16")
+    types = model.quantized_types()
+    assert "model.layers.29.mlp.down_proj.weight" in types and "model.embed_tokens.weight" in types
+    assert not any("norm" in name for name in types)
+    plain = open_model(namespace(), "smollm2-135m", [16])
+    assert (plain.weights_text, plain.quantized_types()) == ("bf16", {})
+    assert tuned_shape(model.model) != tuned_shape(plain.model)
 
 
 def test_a_model(tiny_model: Path):
@@ -514,23 +526,3 @@ def test_bf16_is_used_below():
     """The quantiles that random weights are made of are rounded once."""
     values = RandomWeights({"w": (1000,)}).load("w")
     assert np.array_equal(f32_from_bf16(bf16_from_f32(values)), values)
-
-
-def test_a_quantised_shape():
-    """Others compute with the values of the quantised weights, not with those that were quantised."""
-    from amk.amk_ir.quantization import parse_format, quantize
-    from amk.tools.bench.quantized_weights import dequantized
-
-    arguments = argparse.Namespace(weights="int8", head="int4:g64")
-    model = open_model(arguments, "smollm2-135m", (16,))
-    assert (model.model.quantization.weights, model.model.weight_dtype) == ("int8", "bf16")
-    for name, format in (
-        ("model.layers.3.self_attn.k_proj.weight", "int8"),
-        ("model.layers.0.mlp.down_proj.weight", "int8"),
-    ):
-        values = model.weights.load(name)
-        found = dequantized(model.model, model.weights, name)
-        assert found is not None and found.shape == values.shape
-        assert np.array_equal(found, quantize(values, parse_format(format)).dequantize())
-    assert dequantized(model.model, model.weights, "model.norm.weight") is None
-    assert dequantized(open_model(argparse.Namespace(), "smollm2-135m", (16,)).model, model.weights, "lm_head") is None

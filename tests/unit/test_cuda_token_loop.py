@@ -1,35 +1,39 @@
 """Several steps in one launch: emulated against one step a launch, and what is refused."""
 
 import shutil
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from cuda_emulator import EmulatedKernel
-from cuda_kernels import SMOLLM2, Shape, kernel_text
-from cuda_models import CONFIGS, RandomWeights, llama_config, verified
-from xdsl.parser import Parser
+from cuda_models import CONFIGS, SMOLLM2, RandomWeights, llama_config, verified
 
 from amk.amk_ir.errors import CompileError, DeviceError, StuckWaitError, UsageError
 from amk.amk_ir.targets import TARGETS
-from amk.backends.cuda.backend import CudaBackend
+from amk.backends.cuda.backend import CudaBackend, CudaExecutable
 from amk.backends.cuda.driver import LoadedKernel
 from amk.backends.cuda.emit import DroppedSignal, emit_kernel
 from amk.backends.cuda.pack import packed_weights
 from amk.backends.cuda.parameters import MAX_STOPS, Launch
 from amk.backends.cuda.sent_tokens import count_sent, sent_token
 from amk.backends.cuda.stuck import RECORD_WORDS, stuck_error
+from amk.backends.cuda.tracing import read_rows
 from amk.backends.reference.backend import ReferenceBackend
 from amk.dialects.queue import KernelOp
-from amk.runtime.compile import find_kernel, new_context
 
 CUDA_TARGETS = [name for name, target in TARGETS.items() if target.is_cuda]
 emulated_only = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
-def parse(shape: Shape) -> KernelOp:
-    return find_kernel(Parser(new_context(), kernel_text(shape)).parse_module())
+SMALL = llama_config(32, 48, 1, 2, 1, 16, 100, 32, tied=False)
+
+
+def small(sms: int = 3, tokens: int = 1) -> KernelOp:
+    """A kernel with counters for all hand-offs."""
+    return verified(SMALL, sms=sms, tokens=tokens, handoff="counter").kernel
 
 
 def emulate(kernel: KernelOp, folder: Path, drop: DroppedSignal | None = None, limit: float = 60.0) -> EmulatedKernel:
@@ -95,6 +99,16 @@ def test_a_stop_token_ends_the_launch(seed: int, tmp_path: Path) -> None:
 
 
 @emulated_only
+def test_rows_of_the_launch_itself_are_streamed(tmp_path: Path) -> None:
+    """Steps beyond position 16 take whole groups of cached rows from the ring, which steps of the same launch wrote."""
+    kernel = small()
+    expected = one_by_one(emulate(kernel, tmp_path / "single"), 7, 0, 31)
+    several = emulate(kernel, tmp_path / "several")
+    assert several.steps(ids(7), 0, 31) == expected
+    assert len(set(expected)) > 3
+
+
+@emulated_only
 def test_a_stop_after_the_last_step(tmp_path: Path) -> None:
     kernel = verified(CONFIGS["mha"], sms=2).kernel
     several = emulate(kernel, tmp_path)
@@ -107,7 +121,7 @@ def test_a_stop_after_the_last_step(tmp_path: Path) -> None:
 @emulated_only
 def test_more_sms_than_tasks(tmp_path: Path) -> None:
     """An SM without any task takes part in the ends of steps only."""
-    kernel = parse(Shape(sms=20, layers=1))
+    kernel = small(20)
     expected = one_by_one(emulate(kernel, tmp_path / "single"), 3, 0, 4)
     assert emulate(kernel, tmp_path / "several").steps(ids(3), 0, 4) == expected
 
@@ -128,7 +142,7 @@ def test_a_missing_signal_in_a_later_step_is_reported(handoff: str, tmp_path: Pa
 
 
 def test_an_end_of_a_step_that_is_not_reached_is_named() -> None:
-    plan = emit_kernel(parse(Shape()), token_loop=True).plan
+    plan = emit_kernel(small(), token_loop=True).plan
     number = next(i for i, o in enumerate(plan.operations) if o.text == "the end of a step")
     records = np.zeros((plan.grid, 2, RECORD_WORDS), np.uint32)
     records[0, 0] = [1, number, 5, 0, 9, 8, 17, 0, 2]
@@ -138,15 +152,16 @@ def test_an_end_of_a_step_that_is_not_reached_is_named() -> None:
 
 
 def test_the_earliest_step_is_the_cause() -> None:
-    plan = emit_kernel(parse(Shape()), token_loop=True).plan
+    plan = emit_kernel(small(), token_loop=True).plan
     operation = next(i for i, o in enumerate(plan.operations) if o.text.startswith("queue.wait"))
     records = np.zeros((plan.grid, 2, RECORD_WORDS), np.uint32)
-    records[0, 0] = [1, operation, 1, 0, 7 * 3 + 3, 7 * 3, 2, 0, 3]
-    records[1, 0] = [1, operation, 1, 0, 6 * 3 + 3, 6 * 3 + 1, 9, 0, 2]
+    total = plan.counter_total(0)
+    records[0, 0] = [1, operation, 1, 0, 8 * total, 7 * total, 2, 0, 3]
+    records[1, 0] = [1, operation, 1, 0, 7 * total, 6 * total + 1, 9, 0, 2]
     text = str(stuck_error(plan, records, epoch=5, pos=0, limit_s=2.0))
     assert "stopped at position 2" in text
     assert "SM 1 waited" in text
-    assert "expected 3 signals in this step, seen 1" in text
+    assert f"expected {total} signals in this step, seen 1" in text
 
 
 @pytest.mark.parametrize(
@@ -160,11 +175,11 @@ def test_the_earliest_step_is_the_cause() -> None:
 )
 def test_launches_that_are_refused(launch: Launch, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        launch.check(emit_kernel(parse(Shape()), token_loop=True).plan)
+        launch.check(emit_kernel(small(), token_loop=True).plan)
 
 
 def test_a_kernel_without_the_loop_runs_one_step_a_launch() -> None:
-    plan = emit_kernel(parse(Shape())).plan
+    plan = emit_kernel(small()).plan
     Launch(31, 1).check(plan)
     with pytest.raises(UsageError, match="runs one step a launch"):
         Launch(0, 1, 2).check(plan)
@@ -172,11 +187,11 @@ def test_a_kernel_without_the_loop_runs_one_step_a_launch() -> None:
 
 def test_steps_of_several_tokens_have_no_loop() -> None:
     with pytest.raises(CompileError, match="found 4 tokens a step, 1 inputs and 1 i32 outputs"):
-        emit_kernel(parse(Shape(tokens=4)), token_loop=True)
+        emit_kernel(small(tokens=4), token_loop=True)
 
 
 def test_a_kernel_without_the_option_is_as_before() -> None:
-    source = emit_kernel(parse(Shape())).source
+    source = emit_kernel(small()).source
     assert "token_loop.cuh" not in source
     assert "while (true)" not in source.partition('extern "C"')[2]
 
@@ -185,8 +200,7 @@ def test_a_kernel_without_the_option_is_as_before() -> None:
 def test_it_compiles_for_all_targets(target: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
     backend = CudaBackend(token_loop=True)
-    config = llama_config(SMOLLM2.width, 1536, 30, 9, 3, 64, 49152, 2048)
-    compiled = backend.compile(verified(config, target, sms=TARGETS[target].num_sms))
+    compiled = backend.compile(verified(SMOLLM2, target, sms=TARGETS[target].num_sms))
     assert compiled.plan.token_loop is not None
     assert compiled.resources.spill_stores == 0
 
@@ -206,15 +220,20 @@ def test_the_reference_runs_the_same_steps() -> None:
 @emulated_only
 def test_a_traced_kernel_runs_several_steps(tmp_path: Path) -> None:
     """The timestamps go on through all steps of a launch."""
-    kernel = parse(Shape())
+    kernel = small()
     plain = emulate(kernel, tmp_path / "plain").steps(ids(3), 0, 3)
-    emitted = emit_kernel(kernel, trace_events=4000, token_loop=True)
+    emitted = emit_kernel(kernel, trace="phases", token_loop=True)
     (folder := tmp_path / "traced").mkdir()
     traced = EmulatedKernel(emitted, packed_weights(emitted.plan, RandomWeights(kernel)), folder)
-    traced.step(ids(3), 0)
-    one = int((traced.arrays["trace"].view(np.uint64) > 0).sum())
-    assert traced.steps(ids(3), 0, 3) == plain
-    assert int((traced.arrays["trace"].view(np.uint64) > 0).sum()) > 2.5 * one
+    counts: list[int] = []
+    for steps in (1, 3):
+        if steps == 1:
+            traced.step(ids(3), 0)
+        else:
+            assert traced.steps(ids(3), 0, steps) == plain
+        rows = read_rows(traced.arrays["trace"], traced.plan.grid, traced.trace_events)
+        counts.append(sum(len(row.consumers.codes) for row in rows))
+    assert counts[1] > 2.5 * counts[0]
 
 
 class FakeDriver:
@@ -238,7 +257,7 @@ class Launched(LoadedKernel):
     """A kernel whose launch has sent the tokens `sent` so far, after an earlier launch."""
 
     def __init__(self, driver: FakeDriver, launch: Launch, sent: list[int]):
-        self.plan = emit_kernel(parse(Shape()), token_loop=True).plan
+        self.plan = emit_kernel(small(), token_loop=True).plan
         self._driver, self._context, self._running = driver, 1, launch
         words = [(launch.epoch + n) << 32 | token for n, token in enumerate(sent)]
         earlier = [(launch.epoch - 1) << 32 | 9] * (launch.steps - len(sent))
@@ -276,3 +295,41 @@ def test_a_launch_that_fails_is_an_error() -> None:
 def test_tokens_need_a_launch_of_several_steps() -> None:
     with pytest.raises(UsageError, match="more than one step"):
         next(Launched(FakeDriver(0), Launch(0, 7, 1), []).tokens())
+
+
+class FakeKernel:
+    """What `CudaExecutable` calls of a loaded kernel; `launches`: (position, steps) of each."""
+
+    def __init__(self) -> None:
+        self.plan = emit_kernel(small(), token_loop=True).plan
+        self.launches: list[tuple[int, int]] = []
+        self.is_running = False
+
+    def write(self, name: str, values: np.ndarray) -> None:
+        pass
+
+    def launch(self, pos: int, steps: int = 1, stops: Sequence[int] = ()) -> None:
+        self.launches.append((pos, steps))
+
+    def tokens(self) -> Iterator[int]:
+        assert self.launches[-1][1] > 1
+        yield from range(self.launches[-1][1])
+
+    def step(self, inputs: dict[str, np.ndarray], pos: int) -> dict[str, np.ndarray]:
+        self.launch(pos)
+        return {"logits": np.zeros(100, np.float32), "next_token": np.array([3], np.int32)}
+
+
+@pytest.mark.parametrize(
+    ("pos", "count", "near", "far"),
+    [(0, 4, [(0, 4)], []), (6, 4, [(6, 2)], []), (7, 4, [(7, 1)], []), (8, 4, [], [(8, 4)]), (9, 1, [], [(9, 1)])],
+)
+def test_a_launch_ends_where_another_kernel_begins(
+    pos: int, count: int, near: list[tuple[int, int]], far: list[tuple[int, int]]
+) -> None:
+    executable = CudaExecutable(cast(LoadedKernel, first := FakeKernel()))
+    executable.far_kernel, executable.far_from = cast(LoadedKernel, second := FakeKernel()), 8
+    executable._filled = pos
+    made = list(executable.steps(5, pos, count))
+    assert (first.launches, second.launches) == (near, far)
+    assert len(made) == sum(steps for _, steps in (*near, *far))

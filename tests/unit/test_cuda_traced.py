@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -37,10 +37,10 @@ POSITION = 40  # its attention has two groups of earlier rows in the ring
 
 
 def run(
-    folder: Path, detail: TraceDetail | None, events: int = 4000
+    folder: Path, detail: TraceDetail | None, events: int = 4000, **options: Any
 ) -> tuple[EmittedKernel, np.ndarray, list[BlockTrace]]:
     """The kernel, its logits, and its trace in the emulator."""
-    kernel = verified(CONFIGS["gqa"], sms=SMS)
+    kernel = verified(CONFIGS["gqa"], sms=SMS, **options)
     emitted = emit_kernel(kernel.kernel, trace=detail)
     weights = packed_weights(emitted.plan, RandomWeights(kernel.kernel))
     folder = folder / f"{detail}_{events}"
@@ -91,6 +91,30 @@ def test_loops(tmp_path: Path) -> None:
         seen = [int(c >> 12) for c in block.consumers.codes if points[c & 4095].loops == (("layer", layers),)]
         assert seen == sorted(seen)
         assert set(seen) == set(range(layers))
+
+
+@needs_emulator
+def test_divided_attention(tmp_path: Path) -> None:
+    """Parts of an attention and what merges them are told apart, and all stages of the cache are followed."""
+    emitted, _, blocks = run(tmp_path, "stages", parts=2)
+    points = emitted.plan.trace_points
+    texts = {points[c & 4095].text for block in blocks for c in block.consumers.codes}
+    assert {"queries", "attention", "parts", "results"} <= texts
+    facts = facts_of("emulated", "a CPU", emitted.plan, TraceOptions(POSITION, "stages"))
+    names = align(RawTrace(facts, tuple(blocks))).operations
+    assert sum("attention" in name for name in names) == 2
+
+
+@needs_emulator
+def test_quantised_weights(tmp_path: Path) -> None:
+    """Their stages are noted like all others."""
+    _, untraced, _ = run(tmp_path, None, weights="int8")
+    _, traced, blocks = run(tmp_path, "stages", weights="int8")
+    assert np.array_equal(untraced, traced)
+    for block in blocks:
+        numbers = block.consumers.codes & 4095
+        stages = numbers[np.isin(numbers, (STAGE_READY, STAGE_DONE))]
+        assert stages.tolist() == [STAGE_READY, STAGE_DONE] * int((block.producer.codes & 4095 == PUSHED).sum())
 
 
 @needs_emulator

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda_models import llama_config
 from synthetic_traces import facts, synthetic
 
 from amk.amk_ir.errors import TraceError
+from amk.amk_ir.targets import get_target
 from amk.backends.cuda.tracing import BlockTrace, TraceRow
+from amk.dialects.task import AttentionPartOp
+from amk.frontends.import_model import import_config
 from amk.tools.amk import main
-from amk.tools.trace.collect import TracedStep, TraceOptions, most_events, trace_step
+from amk.tools.trace.collect import TracedStep, TraceOptions, most_events, plan_step, trace_step
 from amk.tools.trace.raw import read_raw, write_raw
+from amk.tools.tuned import Choice
 
 
 class FakeKernel:
@@ -79,6 +84,15 @@ def test_overflow() -> None:
         trace_step(lambda events: FakeKernel(events, (1.0,), log), facts(), TraceOptions(events=20))
     assert log[-1] == "close"
     run(TraceOptions(events=needed, repeat=1))
+
+
+@pytest.mark.parametrize(("context", "options", "expected"), [(255, {}, 1), (256, {}, 0), (256, {"parts": 3}, 3)])
+def test_kernel_of_a_context(context: int, options: dict[str, int], expected: int) -> None:
+    """At long contexts the kernel is traced that would run there: its attention is divided among all SMs."""
+    model = import_config(llama_config(max_seq=512), weight_dtype="bf16", kv_dtype="bf16")
+    kernel = plan_step(model, get_target("sm_90a"), Choice(options, 8), context).kernel
+    parts = [op.parts.value.data for op in kernel.walk() if isinstance(op, AttentionPartOp)]
+    assert parts == {1: [], 0: [4], 3: [3]}[expected]
 
 
 # ---- command line ----------------------------------------------------------------------------------------------------

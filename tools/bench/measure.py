@@ -115,7 +115,7 @@ def measure(
     return ModelResult(
         model.name,
         model.is_random,
-        model.model.weight_dtype,
+        model.weights_text,
         model.model.kv_dtype,
         model.model.max_seq,
         config,

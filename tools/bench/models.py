@@ -6,13 +6,17 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...amk_ir.attrs import CheckpointAttr
 from ...amk_ir.dtypes import FloatType
 from ...amk_ir.errors import UsageError
+from ...amk_ir.quantized_type import QuantizedType
+from ...amk_ir.weight_choice import NONE
+from ...dialects.graph import WeightOp
 from ...frontends.import_model import ImportedModel, import_config
 from ...frontends.registry import find_recipe
 from ...runtime.backend import Weights
-from ..commands.options import import_named, weight_choice
-from ..quantize import quantize_imported
+from ...runtime.footprint import model_of
+from ..commands.options import import_named, quantize_shape
 from .random_weights import RandomWeights, weight_shapes
 from .shapes import SHAPES
 
@@ -30,11 +34,30 @@ class BenchModel:
     weights: Weights
     is_random: bool
 
+    @property
+    def weights_text(self) -> str:
+        """The dtype of its matrices, or their quantised formats."""
+        choice = self.model.quantization
+        if choice.is_nothing:
+            return self.model.weight_dtype
+        parts = (("", choice.weights), ("head ", choice.head), ("embedding ", choice.embedding))
+        return ", ".join(f"{what}{text}" for what, text in parts if text != NONE)
+
+    def quantized_types(self) -> dict[str, QuantizedType]:
+        """The types of the matrices that are quantised, by their name in the checkpoint."""
+        types: dict[str, QuantizedType] = {}
+        for op in model_of(self.model.module).body.block.ops:
+            if isinstance(op, WeightOp) and isinstance(op.source, CheckpointAttr):
+                element = op.type.get_element_type()
+                if isinstance(element, QuantizedType):
+                    layers = range(op.layers.value.data) if op.layers is not None else (0,)
+                    types |= {op.source.data.replace("{layer}", str(layer)): element for layer in layers}
+        return types
+
 
 def _dtype(args: argparse.Namespace, option: str) -> FloatType:
-    """The float type of an option; bf16 where it is something else, as a quantised format."""
-    given = getattr(args, option, "bf16")
-    return given if given == "f32" else "bf16"
+    """bf16 unless something else is asked for; quantised formats, too, are of bf16 models."""
+    return "f32" if getattr(args, option, "bf16") == "f32" else "bf16"
 
 
 def open_model(args: argparse.Namespace, name: str, contexts: Sequence[int]) -> BenchModel:
@@ -52,7 +75,7 @@ def open_model(args: argparse.Namespace, name: str, contexts: Sequence[int]) -> 
         model = import_config(
             shape, name=name, max_seq=given or wanted, weight_dtype=_dtype(args, "weights"), kv_dtype=_dtype(args, "kv")
         )
-        model = quantize_imported(model, weight_choice(args))
+        model = quantize_shape(args, model)
         recipe = find_recipe(shape["architectures"][0], name)
         result = BenchModel(name, model, RandomWeights(weight_shapes(recipe, model.config)), is_random=True)
     else:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...amk_ir.quantized_type import QuantizedType
+from ...amk_ir.quantized_weights import quantized_entry
 from ...runtime.backend import Progress, no_progress
 from .models import BenchModel
-from .quantized_weights import dequantized
 
 
 def torch_problem() -> str | None:
@@ -28,7 +29,8 @@ def torch_problem() -> str | None:
 
 
 def build_model(source: BenchModel, device: str, progress: Progress = no_progress) -> Any:
-    """The causal language model of `source` in float32 on `device`, its matrices rounded as `source` has them."""
+    """The causal language model of `source` in float32 on `device`, its matrices rounded or quantised as `source` has
+    them."""
     torch: Any = import_module("torch")
     transformers: Any = import_module("transformers")
     raw = dict(source.model.raw_config)
@@ -42,10 +44,11 @@ def build_model(source: BenchModel, device: str, progress: Progress = no_progres
     model.tie_weights()
     _compute_buffers(model, device)
     parameters = list(model.named_parameters())
+    quantized = source.quantized_types()
     with torch.no_grad():
         for done, (name, parameter) in enumerate(parameters):
             progress("loading weights into torch", done, len(parameters))
-            parameter.copy_(_tensor(source, name, parameter))
+            parameter.copy_(_tensor(source, name, parameter, quantized.get(name)))
     progress("loading weights into torch", len(parameters), len(parameters))
     return model.eval().requires_grad_(False)
 
@@ -64,11 +67,12 @@ def _compute_buffers(model: Any, device: Any) -> None:
     model.model.rotary_emb = type(rotary)(model.config).to(device)
 
 
-def _tensor(source: BenchModel, name: str, parameter: Any) -> Any:
+def _tensor(source: BenchModel, name: str, parameter: Any, quantized: QuantizedType | None) -> Any:
     torch: Any = import_module("torch")
     weights: Any = source.weights
-    if (values := dequantized(source.model, weights, name)) is not None:
-        return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+    if quantized is not None:
+        values = quantized_entry(weights, name, quantized, parameter.numel()).dequantize()
+        return torch.from_numpy(np.require(values, requirements=["C", "W"])).reshape(parameter.shape)
     if parameter.ndim > 1 and source.model.weight_dtype == "bf16":
         bits: NDArray[Any] = weights.load(name, "bf16").view(np.int16)
         return torch.from_numpy(np.require(bits, requirements=["C", "W"])).view(torch.bfloat16)

@@ -138,7 +138,7 @@ def import_named(args: argparse.Namespace, dtype: FloatType = "f32") -> Imported
     from ..quantize import is_stored_quantized, quantize_imported
 
     _check_name(args.model)
-    choice = weight_choice(args)
+    choice = _weight_choice(args)
     weights: str | None = getattr(args, "weights", None)
     model = import_model(
         args.model,
@@ -151,7 +151,14 @@ def import_named(args: argparse.Namespace, dtype: FloatType = "f32") -> Imported
     return quantize_imported(model, choice, lambda line: print(f"amk: {line}", file=sys.stderr))
 
 
-def weight_choice(args: argparse.Namespace) -> WeightChoice:
+def quantize_shape(args: argparse.Namespace, model: ImportedModel) -> ImportedModel:
+    """A model without a checkpoint with its matrices quantised as the arguments of `add_import_options` say."""
+    from ..quantize import quantize_imported
+
+    return quantize_imported(model, _weight_choice(args))
+
+
+def _weight_choice(args: argparse.Namespace) -> WeightChoice:
     """The formats that the arguments ask for; UsageError if there are none such."""
     from ...amk_ir.weight_choice import NONE, WeightChoice
 

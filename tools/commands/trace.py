@@ -143,7 +143,7 @@ def _collect(args: argparse.Namespace) -> RawTrace:
     from ...amk_ir.errors import DeviceError
     from ...backends.cuda.backend import detect_target
     from ..bench.models import open_model
-    from ..trace.collect import TraceOptions, collect
+    from ..trace.collect import TraceOptions, collect, plan_step
     from ..tuned import choose_options
 
     try:
@@ -155,7 +155,8 @@ def _collect(args: argparse.Namespace) -> RawTrace:
     choice = choose_options(model.model, target, sms=getattr(args, "sms", None), options=pass_options(args))
     options = TraceOptions(args.context, args.detail, getattr(args, "events", None), args.repeat, args.steps)
     with ProgressBar() as progress, choice.blamed():
-        return collect(model, choice.plan(model.model, target), options, progress)
+        kernel = plan_step(model.model, target, choice, args.context)
+        return collect(model, kernel, options, progress)
 
 
 def _write(args: argparse.Namespace, trace: RawTrace, timeline: Timeline, summary: TraceSummary) -> list[Path]:

@@ -10,14 +10,18 @@ from typing import Protocol
 import numpy as np
 
 from ...amk_ir.errors import TraceError
+from ...amk_ir.targets import Target
 from ...backends.cuda.backend import CudaBackend, CudaExecutable
 from ...backends.cuda.plan import KernelPlan
 from ...backends.cuda.trace_points import TraceDetail
 from ...backends.cuda.tracing import MAX_EVENTS, BlockTrace, TracedKernel
+from ...frontends.import_model import ImportedModel
 from ...passes.verify_schedule import VerifiedKernel
 from ...runtime.backend import Progress, no_progress
+from ...runtime.compile import FAR
 from ..bench.models import BenchModel
 from ..compiled import CachedCompiler
+from ..tuned import Choice
 from .raw import RawTrace, TraceFacts
 
 _FIRST_EVENTS = 1 << 14
@@ -81,6 +85,14 @@ def collect(
         return trace_step(lambda events: TracedKernel(executable.loaded, traced, events), facts, options)
     finally:
         executable.close()
+
+
+def plan_step(model: ImportedModel, target: Target, choice: Choice, context: int) -> VerifiedKernel:
+    """The kernel that runs the step after `context` positions: from FAR on that which divides attention among all SMs,
+    unless `choice` says how to divide it."""
+    if context >= FAR and "parts" not in choice.options:
+        return choice.plan_far(model, target)
+    return choice.plan(model, target)
 
 
 def fill(executable: CudaExecutable, vocab: int, context: int, progress: Progress = no_progress) -> None:

@@ -3,11 +3,10 @@
 // A whole model, from graph to CUDA in one command. sm_80 has no bulk copy engine: its ring is filled by cp.async.
 // CHECK: for sm_80: 4 blocks of 288 threads
 // CHECK: #include "ring_async.cuh"
+// CHECK: u32 attend(u32 at, int pos, int part, u32 operation) {
 // CHECK: extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) amk_step(
 
 // Rotations and attention of the layers' loop are written once, whatever the number of layers.
-// Attention is written out of line, once for its operands' types.
-// CHECK: u32 attend(u32 at, int pos, int part, u32 operation) {
 // CHECK: for (int l_layer = 0; l_layer < [[LAYERS:\d+]]; ++l_layer) {
 // CHECK: for (int l_layer = 0; l_layer < [[LAYERS]]; ++l_layer) {
 // CHECK: sincosf(

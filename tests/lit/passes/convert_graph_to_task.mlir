@@ -190,9 +190,11 @@ graph.model @bias max_seq 16 {
 // CHECK-NEXT:     }
 // CHECK-NEXT:     task.family @attention_a () {
 // CHECK-NEXT:       %q = task.load @q[0 : 2, 0 : 2, 0 : 2, 0 : 2] : tensor<2x2x2x2xf32>
-// CHECK-NEXT:       %c = task.load @c[0 : pos + 2, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xf32>
-// CHECK-NEXT:       %c_1 = task.load @c[0 : pos + 2, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xf32>
-// CHECK-NEXT:       %a = task.attention %q, %c, %c_1 {scale = 5.000000e-01 : f64} : (tensor<2x2x2x2xf32>, tensor<?x2x2x2xf32>, tensor<?x2x2x2xf32>)
+// CHECK-NEXT:       %c = task.stream @c[0 : pos, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xf32>
+// CHECK-NEXT:       %c_1 = task.stream @c[0 : pos, 0 : 2, 0 : 2, 0 : 2] : tensor<?x2x2x2xf32>
+// CHECK-NEXT:       %q_1 = task.load @q[0 : 2, 0 : 2, 0 : 2, 0 : 2] : tensor<2x2x2x2xf32>
+// CHECK-NEXT:       %q_2 = task.load @q[0 : 2, 0 : 2, 0 : 2, 0 : 2] : tensor<2x2x2x2xf32>
+// CHECK-NEXT:       %a = task.attention %q, %c, %c_1, %q_1, %q_2 {scale = 5.000000e-01 : f64} : (tensor<2x2x2x2xf32>, tensor<?x2x2x2xf32>, tensor<2x2x2x2xf32>)
 // CHECK-NEXT:       task.store %a, @a[0 : 2, 0 : 2, 0 : 2, 0 : 2] : tensor<2x2x2x2xf32>
 // CHECK-NEXT:     }
 // CHECK-NEXT:     task.family @linear_y () {
