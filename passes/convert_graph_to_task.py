@@ -329,8 +329,8 @@ class _Conversion:
                 return [x, frequencies, task.RopeOp(x.result, frequencies.result)]
             case graph.AttentionOp():
                 q, (k, k_new), (v, v_new) = self._load(op.q), self._load_cache(op.k), self._load_cache(op.v)
-                loads = (q, k, v, k_new, v_new)
-                return [*loads, task.AttentionOp(*(op.result for op in loads), op.scale.value.data)]
+                operands = (q.result, k.result, v.result, k_new.result, v_new.result)
+                return [q, k, v, k_new, v_new, task.AttentionOp(*operands, op.scale.value.data)]
             case graph.AddOp() | graph.SiluMulOp():
                 lhs, rhs = self._load(op.lhs), self._load(op.rhs)
                 kind = task.AddOp if isinstance(op, graph.AddOp) else task.SiluMulOp

@@ -49,10 +49,12 @@ class SplitAttentionPass(ModulePass):
             names = NameTable({*index.buffers, *index.families})
             for name, family in index.families.items():
                 call = index.only_call(name)
-                *_, attention, store = (None, None, *family.body.block.ops)
+                ops = tuple(family.body.block.ops)
+                if call is None or len(ops) < 2:
+                    continue
+                attention, store = ops[-2:]
                 if (
-                    call is not None
-                    and isinstance(attention, task.AttentionOp)
+                    isinstance(attention, task.AttentionOp)
                     and isinstance(store, task.StoreOp)
                     and store.value is attention.result
                     and index.buffers[store.region.buffer].kind.data is BufferKind.SCRATCH

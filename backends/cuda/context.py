@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+from xdsl.ir import SSAValue
 
 from ...amk_ir.attrs import BufferKind, Ring
 from ...amk_ir.errors import CompileError
@@ -152,7 +155,8 @@ def cache_layouts(kernel: KernelOp) -> dict[str, CacheLayout]:
     result: dict[str, CacheLayout] = {}
     for name, family in kernel.families.items():
         for op in attentions_of(family):
-            for value, kind in ((op.k, "keys"), (op.v, "values")):
+            sides: tuple[tuple[SSAValue, Literal["keys", "values"]], ...] = ((op.k, "keys"), (op.v, "values"))
+            for value, kind in sides:
                 stream = op_of(value)
                 if not isinstance(stream, StreamOp):
                     raise CompileError(f"family @{name}: keys and values of an attention must be streamed")

@@ -8,11 +8,11 @@ one with checks: no element is read that is still poison, no output or tagged wo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
-from xdsl.dialects.builtin import bf16
-from xdsl.ir import Operation, SSAValue
+from xdsl.dialects.builtin import TensorType, bf16
+from xdsl.ir import Attribute, Operation, SSAValue
 
 from ...amk_ir.attrs import BufferKind
 from ...amk_ir.dtypes import round_to_bf16
@@ -325,7 +325,7 @@ def _attention_operands(
 ) -> Callable[[Values, int], tuple[Array, Array, Array, Array, Array]]:
     """Reads the operands [rows, heads, head_dim] of an op that attends; new rows as the cache would keep them."""
     numbers = [slots[value] for value in (op.q, op.k, op.v, op.k_new, op.v_new)]
-    rounds = op.k.type.get_element_type() == bf16
+    rounds = cast(TensorType[Attribute], op.k.type).get_element_type() == bf16
 
     def read(values: Values, pos: int) -> tuple[Array, Array, Array, Array, Array]:
         q, k, v, k_new, v_new = (_whole_heads(values[slot]) for slot in numbers)
