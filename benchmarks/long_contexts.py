@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=20)
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
-    peak = read_peak()
+    peak = read_peak(detect_target())
     print(f"read peak {peak / 1e9:.0f} GB/s", flush=True)
     results = [measure(name, options.context, options.repeat, peak) for name in options.models]
     environment.write(options.json, "long_contexts", {"read_peak_bytes_per_s": peak, "models": results})

@@ -46,6 +46,14 @@ __device__ __forceinline__ bool wait_barrier(u64* barrier, u32 parity, Watch& wa
     return poll_barrier(barrier, parity, watch, operation, kind, stage);
 }
 
+// As poll_barrier, for room in a stage; false as well when no further step of the launch will use it.
+__device__ __noinline__ bool poll_room(u64* barrier, u32 parity, Watch& watch, u32 operation, u32 stage) {
+    Spin spin;
+    while (watch.ended == 0 && !mbarrier_poll(barrier, parity))
+        if (spin.give_up(watch, operation, WAIT_RING_EMPTY, stage, parity, parity ^ 1)) return false;
+    return watch.ended == 0;
+}
+
 // Consumer side; every consumer thread keeps its own copy of the position.
 template <int STAGES, int STAGE_BYTES, int IN_FLIGHT>
 struct RingReader {
@@ -98,10 +106,8 @@ struct RingWriter {
 
     // Waits for room in the next stage; false if there will be none, because the launch has ended or the wait gave up.
     __device__ __forceinline__ bool await_room(Watch& watch, u32 operation) {
-        Spin spin;
-        while (watch.ended == 0 && !mbarrier_poll(ring.empty + stage, parity ^ 1))
-            if (spin.give_up(watch, operation, WAIT_RING_EMPTY, stage, parity ^ 1, parity)) return false;
-        return watch.ended == 0;
+        if (mbarrier_poll(ring.empty + stage, parity ^ 1)) return watch.ended == 0;
+        return poll_room(ring.empty + stage, parity ^ 1, watch, operation, stage);
     }
 
     // Loads `bytes` (a multiple of 16) at `source` into the next stage. Does nothing once a wait has given up, or when no
