@@ -59,14 +59,14 @@ def write_run_group(source: SourceWriter, context: EmitContext, runs: Sequence[P
             _write_single(source, context, run)
             position += 1
             continue
-        segments = context.segments(run)
+        segments = context.segments(run.name, run.most)
         shared = _prologue_text(context, run) if segments is None else ""
         last = position + 1
         if shared is not None and segments is None:
             while (
                 last < len(runs)
                 and ops_of(runs[last].family, MatmulOp)
-                and context.segments(runs[last]) is None
+                and context.segments(runs[last].name, runs[last].most) is None
                 and shared == _prologue_text(context, runs[last])
             ):
                 last += 1
@@ -358,7 +358,7 @@ class _Matmul:
                 f"family @{run.name}: a task has {layout.rows} weight rows, at most {MAX_GROUPS * 8} fit the registers"
             )
         slot = 8 * tokens * layout.groups * 8
-        segments = context.segments(run)
+        segments = context.segments(run.name, run.most)
         batch = max(1, min(run.most, context.partial_bytes // (4 * slot))) if is_shared else 1
         if segments is not None:
             batch = segments.batch

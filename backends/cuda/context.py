@@ -15,7 +15,6 @@ from ...amk_ir.targets import get_target
 from ...dialects.queue import KernelOp
 from ...dialects.task import AttentionOp, AttentionPartOp, FamilyOp, MatmulOp, StreamOp, op_of, shape_of
 from .caches import CacheLayout
-from .placement import PlacedTasks
 from .plan import KernelPlan, Operation, TokenLoop
 from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
 from .trace_points import TraceDetail, TraceWriter
@@ -120,11 +119,11 @@ class EmitContext:
             self.operations.append(operation)
         return self.operations.index(operation)
 
-    def segments(self, run: PlacedTasks) -> Segments | None:
-        """The segments in which the activations of a run are held; None if all are held at once."""
-        layout = self.streams[run.name].layout
+    def segments(self, name: str, tasks: int) -> Segments | None:
+        """The segments in which a run of the family `name`, up to `tasks` tasks an SM, holds activations; None if whole."""
+        layout = self.streams[name].layout
         shared = get_target(self.kernel.target.data).shared_memory_per_block
-        return plan_segments(self.tokens, layout.k_blocks, layout.chunk_blocks, layout.groups, run.most, shared)
+        return plan_segments(self.tokens, layout.k_blocks, layout.chunk_blocks, layout.groups, tasks, shared)
 
     def packed_rows(self, buffer: str) -> tuple[StreamStorage, int, int] | None:
         """(stream, rows a task, first row) where whole rows of a weight can be read from a packed stream."""

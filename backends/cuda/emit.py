@@ -401,7 +401,7 @@ class _Emitter:
         source.line(f"// {fetch.text}")
         with source.block(""):
             source.lines(fetch.range_lines())
-            if (segments := self.context.segments(fetch)) is not None:
+            if (segments := self.context.segments(fetch.name, fetch.most)) is not None:
                 self._write_segmented_fetch(source, fetch, segments, operation)
                 return
             with source.block(f"for (int tile = {fetch.begin}; tile < {fetch.end}; tile += {fetch.step})"):
