@@ -80,7 +80,7 @@ class AttentionPlan:
             block = op.block.value.data // GROUP
             if parts > 1:
                 chunk = next(n for n in range(min(chunk, block), 0, -1) if block % n == 0)
-        batches = -(-heads // kv_heads * tokens // 8)
+        batches = _batches(tokens, heads, kv_heads)
         span = chunk * max(1, PASS // batches // chunk)
         return AttentionPlan(
             op, dim, heads, kv_heads, tokens, parts, block, chunk, span, keys.c_type, keys.cache, values.cache
@@ -114,7 +114,7 @@ class AttentionPlan:
     def work_bytes(self) -> int:
         """Shared memory; as `BYTES` in device/attention.cuh, which is checked by the compiler."""
         rows = self.tokens * self.heads
-        batches = -(-self.heads // self.kv_heads * self.tokens // 8)
+        batches = _batches(self.tokens, self.heads, self.kv_heads)
         tail = 2 if self.tokens > 1 else 1
         blocks = self.values.row // 16
         shares = 1 if blocks > 4 else 8 // blocks
@@ -146,6 +146,11 @@ class AttentionPlan:
         if self.part is None:
             return "0"
         return linear_text(self.part.part.data.substitute(run.bound), run.task.own)
+
+
+def _batches(tokens: int, heads: int, kv_heads: int) -> int:
+    """How many times eight queries share a KV head."""
+    return -(-heads // kv_heads * tokens // 8)
 
 
 def activation_stride(k_blocks: int) -> int:

@@ -164,6 +164,13 @@ def _check_chunk(plan: KernelPlan) -> None:
         )
 
 
+def _finish(*kernels: LoadedKernel | None) -> None:
+    """Waits for the end of those that are running."""
+    for kernel in kernels:
+        if kernel is not None and kernel.is_running:
+            kernel.finish()
+
+
 class CudaExecutable:
     """A loaded kernel and its KV cache: one sequence at a time.
 
@@ -205,9 +212,7 @@ class CudaExecutable:
         """The kernel for steps at `pos`, when no other one of this executable is running any more."""
         loaded, far = self.loaded, self.far_kernel
         chosen, other = (loaded, far) if far is None or pos < self.far_from else (far, loaded)
-        for kernel in (other, self.chunk_kernel):
-            if kernel is not None and kernel.is_running:
-                kernel.finish()
+        _finish(other, self.chunk_kernel)
         return chosen
 
     def _check(self, token: int, pos: int, count: int) -> None:
@@ -237,9 +242,7 @@ class CudaExecutable:
             return
         # Rows that do not count: what they write is at positions that later steps write again before they read them.
         padded = [*tokens, *([tokens[-1]] * (kernel.plan.tokens - len(tokens)))]
-        for running in (loaded, self.far_kernel):
-            if running is not None and running.is_running:
-                running.finish()
+        _finish(loaded, self.far_kernel)
         (token_input,) = (b.name for b in kernel.plan.buffers if b.kind == "input")
         kernel.step({token_input: np.array(padded, np.int32)}, pos)
         self._filled = max(self._filled, pos + len(tokens))

@@ -132,11 +132,6 @@ class QuantizedLayout:
         """Codes of a block of one group of rows."""
         return 32 * 4 * self.lane_words
 
-    @property
-    def scale_columns(self) -> int:
-        """Scales of a row, of those that a checkpoint has; padding has more."""
-        return -(-self.k // self.group) if self.group else 1
-
     def scale_bytes(self, blocks: int) -> int:
         """Scales and what is beside them for `blocks` blocks of grouped columns, or of whole rows."""
         columns = -(-blocks * self.block_k // self.group) if self.group else 1

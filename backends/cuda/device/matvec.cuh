@@ -104,18 +104,12 @@ __device__ __forceinline__ void add_stage(float (&sums)[GROUPS][CHAINS][4], cons
     }
 }
 
-// One task: GROUPS * 8 weight rows of K_BLOCKS * 32 elements from the ring, CHUNK k blocks a stage. Each consumer warp
-// takes every eighth k block of a stage and writes its partial sums to partial[warp][token][row].
-template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS, typename Reader>
-__device__ __forceinline__ void matvec(Reader& reader, Activations x, float* partial, Watch& watch, u32 operation) {
-    constexpr int CHAINS = GROUPS < 4 ? 2 : 1;  // sums that do not wait for each other
-    constexpr int FULL = K_BLOCKS / CHUNK, LAST = K_BLOCKS % CHUNK;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int token = lane / 4, quad = lane % 4;
-    // Rows of the m side that stand for no token hold those of the last one: their sums are not used.
-    int at = (token < ROWS ? token : ROWS - 1) * activation_stride(K_BLOCKS) + warp * 32 + quad * 8;
-    const int mine = warp * GROUPS * 32 + lane;
-    float sums[GROUPS][CHAINS][4] = {};
+// A warp's share of BLOCKS blocks from the ring, CHUNK blocks a stage, with the activations from `at` on.
+template <int BLOCKS, int CHUNK, int GROUPS, int CHAINS, typename Reader>
+__device__ __forceinline__ void add_stages(float (&sums)[GROUPS][CHAINS][4], Reader& reader, Activations x, int at,
+                                           Watch& watch, u32 operation) {
+    constexpr int FULL = BLOCKS / CHUNK, LAST = BLOCKS % CHUNK;
+    const int warp = threadIdx.x / 32, mine = warp * GROUPS * 32 + threadIdx.x % 32;
 #pragma unroll 1
     for (int stage = 0; stage < FULL; ++stage) {
         const uint4* weights = reinterpret_cast<const uint4*>(reader.acquire(watch, operation)) + mine;
@@ -128,6 +122,13 @@ __device__ __forceinline__ void matvec(Reader& reader, Activations x, float* par
         add_stage<LAST>(sums, weights, x, at, warp);
         reader.release();
     }
+}
+
+// A lane's sums of its token, if it has one, to partial[warp][token][row].
+template <int ROWS, int GROUPS, int CHAINS>
+__device__ __forceinline__ void put_sums(const float (&sums)[GROUPS][CHAINS][4], float* partial) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int token = lane / 4, quad = lane % 4;
     if (token < ROWS) {
         float2* out = reinterpret_cast<float2*>(partial + (warp * ROWS + token) * GROUPS * 8) + quad;
 #pragma unroll
@@ -140,6 +141,20 @@ __device__ __forceinline__ void matvec(Reader& reader, Activations x, float* par
             out[g * 4] = make_float2(even, odd);
         }
     }
+}
+
+// One task: GROUPS * 8 weight rows of K_BLOCKS * 32 elements from the ring, CHUNK k blocks a stage. Each consumer warp
+// takes every eighth k block of a stage and writes its partial sums to partial[warp][token][row].
+template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS, typename Reader>
+__device__ __forceinline__ void matvec(Reader& reader, Activations x, float* partial, Watch& watch, u32 operation) {
+    constexpr int CHAINS = GROUPS < 4 ? 2 : 1;  // sums that do not wait for each other
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int token = lane / 4, quad = lane % 4;
+    // Rows of the m side that stand for no token hold those of the last one: their sums are not used.
+    const int at = (token < ROWS ? token : ROWS - 1) * activation_stride(K_BLOCKS) + warp * 32 + quad * 8;
+    float sums[GROUPS][CHAINS][4] = {};
+    add_stages<K_BLOCKS, CHUNK>(sums, reader, x, at, watch, operation);
+    put_sums<ROWS>(sums, partial);
 }
 
 // The product for one token and row: the warps' partial sums, always added in the same order.

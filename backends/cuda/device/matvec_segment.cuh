@@ -10,11 +10,9 @@ template <int GROUPS, int BLOCKS, int SEGMENT, int CHUNK, int ROWS, typename Rea
 __device__ __forceinline__ void matvec_segment(Reader& reader, Activations x, float4* kept, bool is_first, bool is_last,
                                                float* partial, Watch& watch, u32 operation) {
     constexpr int CHAINS = GROUPS < 4 ? 2 : 1;
-    constexpr int FULL = BLOCKS / CHUNK, LAST = BLOCKS % CHUNK;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int token = lane / 4, quad = lane % 4;
-    int at = (token < ROWS ? token : ROWS - 1) * activation_stride(SEGMENT) + warp * 32 + quad * 8;
-    const int mine = warp * GROUPS * 32 + lane;
+    const int at = (token < ROWS ? token : ROWS - 1) * activation_stride(SEGMENT) + warp * 32 + quad * 8;
     float sums[GROUPS][CHAINS][4] = {};
     if (!is_first) {
 #pragma unroll
@@ -26,18 +24,7 @@ __device__ __forceinline__ void matvec_segment(Reader& reader, Activations x, fl
             }
         }
     }
-#pragma unroll 1
-    for (int stage = 0; stage < FULL; ++stage) {
-        const uint4* weights = reinterpret_cast<const uint4*>(reader.acquire(watch, operation)) + mine;
-        add_stage<CHUNK>(sums, weights, x, at, warp);
-        reader.release();
-        at += CHUNK * 32;
-    }
-    if constexpr (LAST > 0) {
-        const uint4* weights = reinterpret_cast<const uint4*>(reader.acquire(watch, operation)) + mine;
-        add_stage<LAST>(sums, weights, x, at, warp);
-        reader.release();
-    }
+    add_stages<BLOCKS, CHUNK>(sums, reader, x, at, watch, operation);
     if (!is_last) {
 #pragma unroll
         for (int g = 0; g < GROUPS; ++g) {
@@ -46,16 +33,7 @@ __device__ __forceinline__ void matvec_segment(Reader& reader, Activations x, fl
                 kept[(g * CHAINS + c) * CONSUMERS + threadIdx.x] =
                     make_float4(sums[g][c][0], sums[g][c][1], sums[g][c][2], sums[g][c][3]);
         }
-    } else if (token < ROWS) {
-        float2* out = reinterpret_cast<float2*>(partial + (warp * ROWS + token) * GROUPS * 8) + quad;
-#pragma unroll
-        for (int g = 0; g < GROUPS; ++g) {
-            float even = sums[g][0][0] + sums[g][0][2], odd = sums[g][0][1] + sums[g][0][3];
-            if constexpr (CHAINS == 2) {
-                even += sums[g][1][0] + sums[g][1][2];
-                odd += sums[g][1][1] + sums[g][1][3];
-            }
-            out[g * 4] = make_float2(even, odd);
-        }
+    } else {
+        put_sums<ROWS>(sums, partial);
     }
 }
