@@ -105,10 +105,10 @@ def in_some_order(kernel: Kernel) -> Iterator[Kernel]:
         for step in sorted(range(len(order)), key=lambda s: order[s], reverse=True):
             sm, at = order[step]
             if step < len(order) - 1:
-                queues[sm].insert(at + 1, ("signal", kernel.counters + step))
+                queues[sm].insert(at + 1, ("signal", kernel.counters))
             if step:
-                queues[sm].insert(at, ("wait", kernel.counters + step - 1, None))
-        yield replace(kernel, queues=queues, counters=kernel.counters + len(order))
+                queues[sm].insert(at, ("wait", kernel.counters, step))
+        yield replace(kernel, queues=queues, counters=kernel.counters + 1)
 
 
 def test_refused_kernels_are_beyond_waits():

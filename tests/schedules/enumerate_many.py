@@ -27,7 +27,7 @@ PROBLEMS = ("", "stream", "deadlock", "written twice", "output", "write race", "
 
 @dataclass(frozen=True)
 class Verdict:
-    """decided: no limit was reached. problem: the first that was found, "" of a safe kernel; position: where.
+    """decided: neither the states nor the parts of the kernel were too many. problem: the first that was found, "" of a safe kernel; position: where.
 
     deadlock: at any position, whatever else is wrong. tags_rewritten: tagged words are written twice in a step, and so do
     not say when their readers may go on. states: how many were visited.
@@ -58,7 +58,7 @@ def decide(kernels: Sequence[Kernel], limit: int = STATE_LIMIT) -> list[Verdict]
     result: list[Verdict] = []
     for (status, problem, flags, position), states in zip(verdicts.tolist(), visited.tolist(), strict=True):
         if status not in (_DECIDED, _OVER_LIMIT):
-            raise ValueError("a kernel is too large for the oracle, or accesses what is not in a buffer")
+            raise ValueError("a kernel accesses what is not in a buffer")
         result.append(
             Verdict(status == _DECIDED, PROBLEMS[problem], position, bool(flags & 1), bool(flags & 2), states)
         )

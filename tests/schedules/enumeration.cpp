@@ -29,7 +29,7 @@ struct Box { int buffer; std::vector<Dim> dims; };
 struct Family { bool streams; std::vector<Box> reads, writes; };
 struct Event { EventKind kind; int ref, arg; };  // arg: index of a run, threshold of a wait (-1: all signals)
 struct Buffer { BufferKind kind; std::vector<int> shape; int first; };
-struct OverLimit {};
+struct OverLimit {};  // too many states, or the kernel has more than fits the oracle's words
 struct Unsupported {};
 
 struct Reader {
@@ -90,10 +90,10 @@ struct Kernel {
                 fetches.back().push_back({family, in.next()});
             }
         }
-        if (elements > 64 || events > MAX_EVENTS || queues.size() > MAX_SMS || counters > MAX_COUNTERS) throw Unsupported{};
+        if (elements > 64 || events > MAX_EVENTS || queues.size() > MAX_SMS || counters > MAX_COUNTERS) throw OverLimit{};
         for (auto& queue : queues)
             for (auto& event : queue)
-                if (event.kind == SIGNAL && ++total[event.ref] > MAX_SIGNALS) throw Unsupported{};
+                if (event.kind == SIGNAL && ++total[event.ref] > MAX_SIGNALS) throw OverLimit{};
         for (auto& queue : queues)
             for (auto& event : queue)
                 if (event.kind == WAIT && event.arg < 0) event.arg = total[event.ref];
@@ -510,6 +510,8 @@ extern "C" void decide(const int32_t* data, const int64_t* offsets, int count, i
                 verdict[0] = OVER_LIMIT;
             }
             verdict[2] = oracle.deadlock + 2 * oracle.tags_rewritten, verdict[3] = oracle.position, visited[i] = oracle.visited;
+        } catch (OverLimit) {
+            verdict[0] = OVER_LIMIT;
         } catch (Unsupported) {
             verdict[0] = UNSUPPORTED;
         }
