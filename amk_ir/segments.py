@@ -24,10 +24,12 @@ def rows_bytes(tokens: int, k_blocks: int) -> int:
     return tokens * (k_blocks * BLOCK_K + _PADDING) * ELEMENT_BYTES
 
 
-def sums_bytes(groups: int) -> int:
+def sums_bytes(tokens: int, groups: int) -> int:
     """Shared memory of the sums that the threads keep of a task of `groups` groups of eight weight rows."""
-    chains = 2 if groups < 4 else 1  # as in device/matvec.cuh
-    return groups * chains * 16 * THREADS
+    # as `Sums` in device/matvec.cuh
+    chains = 2 if groups == 1 else 1
+    halves = 1 if tokens <= 2 else 2
+    return groups * chains * halves * 16 * THREADS
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Segments:
     @property
     def bytes(self) -> int:
         """Shared memory of a segment and of the sums of a batch."""
-        return rows_bytes(self.tokens, self.blocks) + self.batch * sums_bytes(self.groups)
+        return rows_bytes(self.tokens, self.blocks) + self.batch * sums_bytes(self.tokens, self.groups)
 
 
 def plan_segments(
@@ -74,5 +76,5 @@ def plan_segments(
     even = [n for n in fitting if stages % n == 0]
     # equal segments unless they would be much shorter
     chosen = max(even) if 2 * max(even) >= max(fitting) else max(fitting)
-    batch = max(1, min(tasks, most // 2 // sums_bytes(groups)))
+    batch = max(1, min(tasks, most // 2 // sums_bytes(tokens, groups)))
     return Segments(tokens, k_blocks, chosen * chunk_blocks, groups, batch)

@@ -358,7 +358,7 @@ class _Emitter:
                 f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
             )
             source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
-            source.line("constexpr int SUMS = GROUPS * (GROUPS < 4 ? 2 : 1) * CONSUMERS;")
+            source.line(f"constexpr int SUMS = Sums<GROUPS, {tokens}>::COUNT * CONSUMERS;")
             source.line(f"constexpr int KEPT_AT = WORK_AT + 4 * {tokens} * activation_stride(SEGMENT);")
             source.line("float4* kept = reinterpret_cast<float4*>(shared + KEPT_AT) + slot * SUMS;")
             source.line(

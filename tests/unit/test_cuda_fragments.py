@@ -34,7 +34,7 @@ def _mma(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
     return matrix_a @ matrix_b
 
 
-@pytest.mark.parametrize(("rows", "k", "tokens"), [(8, 64, 1), (16, 96, 3), (5, 70, 8)])
+@pytest.mark.parametrize(("rows", "k", "tokens"), [(8, 64, 1), (16, 96, 2), (16, 96, 3), (5, 70, 8)])
 def test_matvec_of_fragments(rows: int, k: int, tokens: int) -> None:
     generator = np.random.default_rng(1)
     weights = f32_from_bf16(bf16_from_f32(generator.standard_normal((rows, k), np.float32)))
@@ -48,17 +48,28 @@ def test_matvec_of_fragments(rows: int, k: int, tokens: int) -> None:
     lo = f32_from_bf16(bf16_from_f32(padded - hi))
 
     result = np.zeros((8, layout.groups * 8))
+    lane = np.arange(32)[:, None]
+    halves = np.array([[0, 1, 4, 5], [2, 3, 6, 7]])  # of a lane's elements
     for block in range(layout.k_blocks):
-        # lane l loads 8 elements of token l / 4, as matvec.cuh does
-        at = block * 32 + np.arange(32)[:, None] % 4 * 8 + np.arange(8)
-        a_hi, a_lo = hi[np.arange(32)[:, None] // 4, at], lo[np.arange(32)[:, None] // 4, at]
+        # as matvec.cuh loads them
+        at = block * 32 + lane % 4 * 8
         for group in range(layout.groups):
-            b = fragments[block, group]
-            for half in (0, 4):
-                # registers: a0 = hi.x, a1 = lo.x, a2 = hi.y, a3 = lo.y, each two elements
-                a = np.stack([a_hi, a_lo], axis=1)[:, :, half : half + 4].reshape(32, 2, 2, 2)
-                d = _mma(a.transpose(0, 2, 1, 3).reshape(32, 8), b[:, half : half + 4])
-                result[:, group * 8 : group * 8 + 8] += d[:8] + d[8:]
+            weights_of = fragments[block, group]
+            into = result[:, group * 8 : group * 8 + 8]
+            if tokens <= 2:
+                # a lane has one column: hi or lo of a half of a vector
+                columns = at + halves[lane[:, 0] // 8 % 2]
+                b = np.where(lane // 4 % 2 == 0, hi[lane // 16, columns], lo[lane // 16, columns])
+                d = _mma(weights_of, b)
+                for token in range(2):
+                    into[token] += d[:8, token * 4 : token * 4 + 2].sum(axis=1)
+                    into[token] += d[8:, token * 4 + 2 : token * 4 + 4].sum(axis=1)
+            else:
+                for half in halves:
+                    # registers: hi, lo of the first pair, hi, lo of the second one
+                    a = np.stack([hi[lane // 4, at + half], lo[lane // 4, at + half]], axis=1).reshape(32, 2, 2, 2)
+                    d = _mma(a.transpose(0, 2, 1, 3).reshape(32, 8), weights_of[:, half])
+                    into += d[:8] + d[8:]
     expected = x.astype(np.float64) @ weights.T.astype(np.float64)
     assert np.abs(result[:tokens, :rows] - expected).max() < 1e-4
     assert np.all(result[tokens:] == 0) and np.all(result[:, rows:] == 0)

@@ -1,10 +1,15 @@
-// Matrix times up to eight vectors with mma.m16n8k16: eight weight rows are the n side, the vectors the m side.
+// Matrix times up to eight vectors with mma.m16n8k16.
 //
 // Weights lie in fragment order, [k block of 32][group of 8 rows][8 rows][32 k] bf16: lane l holds row l / 4, elements
 // (l % 4) * 8 to + 7 of a block, with one conflict-free 16-byte shared load. The order of k inside a block is free as
-// long as both sides agree, so elements 0..3 of a lane feed the first mma and 4..7 the second.
-// Activations are split into bf16 hi + lo: hi in rows 0..7 of the m side, lo in rows 8..15, which mma computes
-// anyway; their sum has the precision of nearly f32 activations.
+// long as both sides agree: of these eight elements, 0, 1, 4, 5 and 2, 3, 6, 7 are called a half.
+// Activations are split into bf16 hi + lo; the sum of both products has the precision of nearly f32 activations.
+//
+// Up to two vectors: weights are the m side, the first half of a row as rows 0..7, the second one as rows 8..15, in the registers
+// that they were loaded to; a vector has four columns of the n side, hi and lo of each half. So one mma and eight bytes of
+// activations a lane do for a fragment; the products of unequal halves are not used.
+// More vectors: the weights' halves are the n side of two mma, the vectors the m side, hi in rows 0..7 and lo in rows 8..15.
+// Either way the same products are added in the same order.
 //
 // A phase of a small model is a chain of dependent instructions of few warps, so their number counts: operands are loaded
 // as mma takes them, and all sizes are constants.
@@ -62,99 +67,157 @@ __device__ __forceinline__ void mma(float (&sum)[4], u32 a0, u32 a1, u32 a2, u32
 
 __device__ __forceinline__ void mma(float (&sum)[4], uint4 a, u32 b0, u32 b1) { mma(sum, a.x, a.y, a.z, a.w, b0, b1); }
 
-// What a warp adds to its sums: its next BLOCKS blocks of a ring stage, from `weights` on, with the activations from `at` on.
-template <int BLOCKS, int GROUPS, int CHAINS>
-__device__ __forceinline__ void add_blocks(float (&sums)[GROUPS][CHAINS][4], const uint4*& weights, Activations x, int& at) {
-    uint4 first[BLOCKS], second[BLOCKS], w[BLOCKS][GROUPS];
+// The activations that a lane brings: those of ROWS vectors, STRIDE elements apart, of its warp's block of every eight.
+template <int ROWS, int STRIDE>
+struct LaneActivations {
+    static constexpr bool ARE_COLUMNS = ROWS <= 2;  // of the n side
+    using Operand = u32[ARE_COLUMNS ? 2 : 8];       // registers of one column, or of the m side for each half
+
+    const u32* from;  // of block 0
+
+    __device__ __forceinline__ explicit LaneActivations(Activations x) {
+        const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        // What stands for no vector holds the last one: its sums are not used.
+        const u32 mine = ARE_COLUMNS ? lane / 16 : lane / 4, vector = mine < ROWS ? mine : ROWS - 1;
+        const u32 column = ARE_COLUMNS ? lane / 4 % 4 : 0;  // hi, lo of the first half, of the second one
+        from = reinterpret_cast<const u32*>(x.memory) + (vector * STRIDE + warp * 32 + lane % 4 * 8 + column);
+    }
+    __device__ __forceinline__ void load(Operand& operand, int block) const {
+        const u32* at = from + block * CONSUMER_WARPS * 32;
+        if constexpr (ARE_COLUMNS) {
+            operand[0] = at[0], operand[1] = at[4];
+        } else {
+            const uint4 low = reinterpret_cast<const uint4*>(at)[0], high = reinterpret_cast<const uint4*>(at)[1];
+            operand[0] = low.x, operand[1] = low.y, operand[2] = high.x, operand[3] = high.y;
+            operand[4] = low.z, operand[5] = low.w, operand[6] = high.z, operand[7] = high.w;
+        }
+    }
+    __device__ __forceinline__ void skip(int blocks) { from += blocks * 32; }
+};
+
+// A warp's sums of one task: GROUPS * 8 weight rows times ROWS vectors.
+template <int GROUPS, int ROWS>
+struct Sums {
+    static constexpr bool ARE_COLUMNS = ROWS <= 2;
+    static constexpr int CHAINS = GROUPS == 1 ? 2 : 1;  // blocks in turn, whose sums do not wait for each other
+    static constexpr int HALVES = ARE_COLUMNS ? 1 : 2, COUNT = GROUPS * CHAINS * HALVES;
+    float sum[COUNT][4];
+
+    template <typename Operand>
+    __device__ __forceinline__ void add(int group, int block, uint4 weights, const Operand& x) {
+        const int at = (group * CHAINS + block % CHAINS) * HALVES;
+        if constexpr (ARE_COLUMNS) {
+            mma(sum[at], weights, x[0], x[1]);
+        } else {
+            mma(sum[at], x[0], x[1], x[2], x[3], weights.x, weights.z);
+            mma(sum[at + 1], x[4], x[5], x[6], x[7], weights.y, weights.w);
+        }
+    }
+
+    // A lane's sums of its vector, if it has one, to partial[warp][vector][row].
+    __device__ __forceinline__ void put(float* partial) const {
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, quad = lane % 4;
+        if constexpr (ARE_COLUMNS) {
+            float* out = partial + (warp * ROWS + quad / 2) * GROUPS * 8 + lane / 4;
+#pragma unroll
+            for (int g = 0; g < GROUPS; ++g) {
+                // the first half is in even lanes, the second one in odd lanes
+                float first = 0.0f, second = 0.0f;
+#pragma unroll
+                for (int c = 0; c < CHAINS; ++c) {
+                    const float* four = sum[g * CHAINS + c];
+                    first = c == 0 ? four[0] + four[1] : first + (four[0] + four[1]);
+                    second = c == 0 ? four[2] + four[3] : second + (four[2] + four[3]);
+                }
+                const float value = first + __shfl_xor_sync(~0u, second, 1);
+                if (quad % 2 == 0 && quad / 2 < ROWS) out[g * 8] = value;
+            }
+        } else {
+            const int vector = lane / 4;
+            float2* out = reinterpret_cast<float2*>(partial + (warp * ROWS + vector) * GROUPS * 8) + quad;
+#pragma unroll
+            for (int g = 0; g < GROUPS; ++g) {
+                float even[2], odd[2];
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    const float* four = sum[g * CHAINS * 2 + half];
+                    even[half] = four[0] + four[2], odd[half] = four[1] + four[3];
+                    if constexpr (CHAINS == 2) {
+                        const float* next = sum[(g * CHAINS + 1) * 2 + half];
+                        even[half] += next[0] + next[2], odd[half] += next[1] + next[3];
+                    }
+                }
+                if (vector < ROWS) out[g * 4] = make_float2(even[0] + even[1], odd[0] + odd[1]);
+            }
+        }
+    }
+};
+
+// What a warp adds to its sums: its next BLOCKS blocks of a ring stage, from `weights` on.
+template <int BLOCKS, int GROUPS, int ROWS, int STRIDE>
+__device__ __forceinline__ void add_blocks(Sums<GROUPS, ROWS>& sums, const uint4*& weights, LaneActivations<ROWS, STRIDE>& x) {
+    typename LaneActivations<ROWS, STRIDE>::Operand operand[BLOCKS];
+    uint4 w[BLOCKS][GROUPS];
 #pragma unroll
     for (int s = 0; s < BLOCKS; ++s) {
-        first[s] = x.four(at + s * CONSUMER_WARPS * 32);
-        second[s] = x.four(at + s * CONSUMER_WARPS * 32 + 4);
+        x.load(operand[s], s);
 #pragma unroll
         for (int g = 0; g < GROUPS; ++g) w[s][g] = weights[(s * CONSUMER_WARPS * GROUPS + g) * 32];
     }
 #pragma unroll
     for (int s = 0; s < BLOCKS; ++s) {
 #pragma unroll
-        for (int g = 0; g < GROUPS; ++g) {
-            mma(sums[g][0], first[s], w[s][g].x, w[s][g].y);
-            mma(sums[g][CHAINS - 1], second[s], w[s][g].z, w[s][g].w);
-        }
+        for (int g = 0; g < GROUPS; ++g) sums.add(g, s, w[s][g], operand[s]);
     }
     weights += BLOCKS * CONSUMER_WARPS * GROUPS * 32;
-    at += BLOCKS * CONSUMER_WARPS * 32;
+    x.skip(BLOCKS * CONSUMER_WARPS);
 }
 
-// A warp's share of COUNT blocks of a stage: every eighth one, from `weights` and `at` on.
-template <int COUNT, int GROUPS, int CHAINS>
-__device__ __forceinline__ void add_stage(float (&sums)[GROUPS][CHAINS][4], const uint4* weights, Activations x, int at,
-                                          int warp) {
+// A warp's share of COUNT blocks of a stage: every eighth one, from `weights` and where `x` is on.
+template <int COUNT, int GROUPS, int ROWS, int STRIDE>
+__device__ __forceinline__ void add_stage(Sums<GROUPS, ROWS>& sums, const uint4* weights, LaneActivations<ROWS, STRIDE> x) {
     constexpr int STEP = GROUPS == 1 ? 4 : GROUPS == 2 ? 2 : 1;  // blocks under way together
     constexpr int EACH = COUNT / CONSUMER_WARPS, REST = COUNT % CONSUMER_WARPS;
     constexpr int STEPS = EACH / STEP, MORE = EACH % STEP;
 #pragma unroll 1
-    for (int s = 0; s < STEPS; ++s) add_blocks<STEP>(sums, weights, x, at);
+    for (int s = 0; s < STEPS; ++s) add_blocks<STEP>(sums, weights, x);
     if constexpr (REST > 0) {
-        if (warp < REST)
-            add_blocks<MORE + 1>(sums, weights, x, at);
+        if (threadIdx.x / 32 < REST)
+            add_blocks<MORE + 1>(sums, weights, x);
         else if constexpr (MORE > 0)
-            add_blocks<MORE>(sums, weights, x, at);
+            add_blocks<MORE>(sums, weights, x);
     } else if constexpr (MORE > 0) {
-        add_blocks<MORE>(sums, weights, x, at);
+        add_blocks<MORE>(sums, weights, x);
     }
 }
 
-// A warp's share of BLOCKS blocks from the ring, CHUNK blocks a stage, with the activations from `at` on.
-template <int BLOCKS, int CHUNK, int GROUPS, int CHAINS, typename Reader>
-__device__ __forceinline__ void add_stages(float (&sums)[GROUPS][CHAINS][4], Reader& reader, Activations x, int at,
+// A warp's share of BLOCKS blocks from the ring, CHUNK blocks a stage.
+template <int BLOCKS, int CHUNK, int GROUPS, int ROWS, int STRIDE, typename Reader>
+__device__ __forceinline__ void add_stages(Sums<GROUPS, ROWS>& sums, Reader& reader, LaneActivations<ROWS, STRIDE> x,
                                            Watch& watch, u32 operation) {
     constexpr int FULL = BLOCKS / CHUNK, LAST = BLOCKS % CHUNK;
-    const int warp = threadIdx.x / 32, mine = warp * GROUPS * 32 + threadIdx.x % 32;
+    const int mine = threadIdx.x / 32 * GROUPS * 32 + threadIdx.x % 32;
 #pragma unroll 1
     for (int stage = 0; stage < FULL; ++stage) {
         const uint4* weights = reinterpret_cast<const uint4*>(reader.acquire(watch, operation)) + mine;
-        add_stage<CHUNK>(sums, weights, x, at, warp);
+        add_stage<CHUNK>(sums, weights, x);
         reader.release();
-        at += CHUNK * 32;
+        x.skip(CHUNK);
     }
     if constexpr (LAST > 0) {
         const uint4* weights = reinterpret_cast<const uint4*>(reader.acquire(watch, operation)) + mine;
-        add_stage<LAST>(sums, weights, x, at, warp);
+        add_stage<LAST>(sums, weights, x);
         reader.release();
-    }
-}
-
-// A lane's sums of its token, if it has one, to partial[warp][token][row].
-template <int ROWS, int GROUPS, int CHAINS>
-__device__ __forceinline__ void put_sums(const float (&sums)[GROUPS][CHAINS][4], float* partial) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int token = lane / 4, quad = lane % 4;
-    if (token < ROWS) {
-        float2* out = reinterpret_cast<float2*>(partial + (warp * ROWS + token) * GROUPS * 8) + quad;
-#pragma unroll
-        for (int g = 0; g < GROUPS; ++g) {
-            float even = sums[g][0][0] + sums[g][0][2], odd = sums[g][0][1] + sums[g][0][3];
-            if constexpr (CHAINS == 2) {
-                even += sums[g][1][0] + sums[g][1][2];
-                odd += sums[g][1][1] + sums[g][1][3];
-            }
-            out[g * 4] = make_float2(even, odd);
-        }
     }
 }
 
 // One task: GROUPS * 8 weight rows of K_BLOCKS * 32 elements from the ring, CHUNK k blocks a stage. Each consumer warp
-// takes every eighth k block of a stage and writes its partial sums to partial[warp][token][row].
+// takes every eighth k block of a stage and writes its partial sums to partial[warp][vector][row].
 template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS, typename Reader>
 __device__ __forceinline__ void matvec(Reader& reader, Activations x, float* partial, Watch& watch, u32 operation) {
-    constexpr int CHAINS = GROUPS < 4 ? 2 : 1;  // sums that do not wait for each other
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int token = lane / 4, quad = lane % 4;
-    // Rows of the m side that stand for no token hold those of the last one: their sums are not used.
-    const int at = (token < ROWS ? token : ROWS - 1) * activation_stride(K_BLOCKS) + warp * 32 + quad * 8;
-    float sums[GROUPS][CHAINS][4] = {};
-    add_stages<K_BLOCKS, CHUNK>(sums, reader, x, at, watch, operation);
-    put_sums<ROWS>(sums, partial);
+    Sums<GROUPS, ROWS> sums = {};
+    add_stages<K_BLOCKS, CHUNK>(sums, reader, LaneActivations<ROWS, activation_stride(K_BLOCKS)>(x), watch, operation);
+    sums.put(partial);
 }
 
 // The product for one token and row: the warps' partial sums, always added in the same order.
