@@ -28,7 +28,7 @@ def sums_bytes(tokens: int, groups: int) -> int:
     """Shared memory of the sums that the threads keep of a task of `groups` groups of eight weight rows."""
     # as `Sums` in device/matvec.cuh
     chains = 2 if groups == 1 else 1
-    halves = 1 if tokens <= 2 else 2
+    halves = 1 if tokens <= 2 or groups > 8 else 2
     return groups * chains * halves * 16 * THREADS
 
 

@@ -22,8 +22,9 @@ from .family_bodies import ProgramIndex, check_kinds, clone_before, is_before, k
 class FuseIntoConsumerPass(ModulePass):
     """Copies the bodies of producers of the kinds `ops` to their consumers, in place of a load of the result.
 
-    The producer must write a slot of a scratch buffer in one task and stream nothing. It is removed with its buffer
-    when nothing reads that any more. Where the fusion would not be sound, nothing changes.
+    A consumer must read just what one task of the producer writes to a scratch buffer. The producer may stream earlier rows of
+    state, as an attention does, but no weights: they would be read once a consumer. It is removed with its buffer when nothing
+    reads that any more. Where the fusion would not be sound, nothing changes.
     """
 
     name = "fuse-into-consumer"
@@ -42,7 +43,9 @@ class FuseIntoConsumerPass(ModulePass):
         """Fuses the family `name` into all its consumers that allow it; whether anything changed."""
         index = ProgramIndex(program)
         producer, call = index.families[name], index.only_call(name)
-        if call is None or len(producer.stores) != 1 or producer.streams:
+        if call is None or len(producer.stores) != 1:
+            return False
+        if any(index.buffers[op.region.buffer].kind.data is not BufferKind.STATE for op in producer.streams):
             return False
         (store,) = producer.stores
         buffer = store.region.buffer
@@ -100,20 +103,22 @@ def _match(written: Access, read: Access, names: tuple[str, ...]) -> dict[str, L
     """Values of the producer's indices `names` for which it writes exactly the region that is read, if there are any."""
     indices: dict[str, Linear] = {}
     for ours, theirs in zip(written.dims, read.dims, strict=True):
-        if ours.kept or theirs.kept:
-            if ours != theirs or ours.start.names & set(names):
-                return None
-        elif not _solve(ours, theirs, indices):
+        if (ours.kept, ours.size, ours.limit) != (theirs.kept, theirs.size, theirs.limit):
+            return None
+        if ours.size.names & set(names) or not _solve(ours, theirs, names, indices):
             return None
     return indices if indices.keys() == set(names) else None
 
 
-def _solve(ours: Dim, theirs: Dim, indices: dict[str, Linear]) -> bool:
-    """Binds the one index of `ours`, if any, so that both are the same single index; whether that is possible."""
-    if ours.start.is_constant:
+def _solve(ours: Dim, theirs: Dim, names: tuple[str, ...], indices: dict[str, Linear]) -> bool:
+    """Binds the one index of `ours`, if any, so that both start at the same element; whether that is possible."""
+    if not ours.start.names & set(names):
         return ours.start == theirs.start
-    if len(ours.start.terms) != 1 or ours.start.terms[0][1] != 1:
+    if len(ours.start.terms) != 1:
         return False
-    name = ours.start.terms[0][0]
-    value = theirs.start - ours.start.constant
+    ((name, factor),) = ours.start.terms
+    offset = theirs.start - ours.start.constant
+    if any(n % factor for n in (offset.constant, *(c for _, c in offset.terms))):
+        return False
+    value = Linear.make({n: c // factor for n, c in offset.terms}, offset.constant // factor)
     return indices.setdefault(name, value) == value

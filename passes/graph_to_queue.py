@@ -12,7 +12,7 @@ from xdsl.utils.exceptions import PassFailedException
 from ..amk_ir.errors import TargetError
 from ..amk_ir.targets import get_target
 from .drop_outputs import DropOutputsPass
-from .graph_to_task import GraphToTaskPass
+from .graph_to_task import AttentionOutput, GraphToTaskPass
 from .insert_sync import Handoff
 from .pipeline import run_passes
 from .place_tasks import grid_size
@@ -27,8 +27,9 @@ class GraphToQueuePass(ModulePass):
     weights, head, embedding: as `format`, `head` and `embedding` of quantize-weights; `none` leaves them as they are.
 
     With tasks=0, targets that run on virtual SMs (`reference`) get one task an SM and family, because each task costs
-    their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows. outputs=false: drop-outputs, all of
-    them, between the two.
+    their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows. fuse-attention=true: attention-output of
+    graph-to-task is fused, or split if attention is divided into parts. outputs=false: drop-outputs, all of them, between
+    the two.
     """
 
     name = "graph-to-queue"
@@ -45,6 +46,7 @@ class GraphToQueuePass(ModulePass):
     stages: int = TaskToQueuePass.stages
     bytes: int = TaskToQueuePass.bytes
     in_flight: int = TaskToQueuePass.in_flight
+    fuse_attention: bool = False
     outputs: bool = True
     weights: str = "none"
     head: str = QuantizeWeightsPass.head
@@ -58,13 +60,16 @@ class GraphToQueuePass(ModulePass):
         sms = grid_size(self.name, target, self.sms)
         tasks = sms if not self.tasks and not target.is_cuda else self.tasks
         chosen = {self.weights, self.head, self.embedding} != {"none"}
+        attention_output: AttentionOutput = "whole"
+        if self.fuse_attention:
+            attention_output = "fused" if self.parts == 1 else "split"
         quantize = (QuantizeWeightsPass(self.weights, self.head, self.embedding),) if chosen else ()
         run_passes(
             ctx,
             op,
             (
                 *quantize,
-                GraphToTaskPass(self.rows, tasks, self.columns, self.widest, 0 if tasks else sms),
+                GraphToTaskPass(self.rows, tasks, self.columns, self.widest, 0 if tasks else sms, attention_output),
                 *(() if self.outputs else (DropOutputsPass(),)),
                 TaskToQueuePass(
                     self.target,

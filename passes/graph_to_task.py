@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -10,17 +11,24 @@ from xdsl.passes import ModulePass
 from xdsl.transforms.canonicalize import CanonicalizePass
 
 from .convert_graph_to_task import ConvertGraphToTaskPass
+from .family_bodies import programs
 from .fuse_into_consumer import FuseIntoConsumerPass
 from .fuse_into_producer import FuseIntoProducerPass
 from .pipeline import run_passes
+from .split_attention_output import SplitAttentionOutputPass
 from .tile_tasks import TileTasksPass
+
+AttentionOutput = Literal["whole", "split", "fused"]
+"""Whether the product that follows an attention is split by KV heads, and the attention then put before each of its tasks."""
 
 
 @dataclass(frozen=True)
 class GraphToTaskPass(ModulePass):
     """canonicalize, convert-graph-to-task, fuse-into-consumer, fuse-into-producer, tile-tasks.
 
-    rows, tasks, columns, widest, sms: as in tile-tasks.
+    rows, tasks, columns, widest, sms: as in tile-tasks. attention_output=split: split-attention-output before tile-tasks, for as
+    many tasks as there are SMs; of one token, also the sums of its parts into their readers (of several, each reader would
+    wait for too many words). attention_output=fused: after tile-tasks also the attention into the products, which repeat it.
     """
 
     name = "graph-to-task"
@@ -30,6 +38,7 @@ class GraphToTaskPass(ModulePass):
     columns: int = TileTasksPass.columns
     widest: int = TileTasksPass.widest
     sms: int = TileTasksPass.sms
+    attention_output: AttentionOutput = "whole"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         run_passes(
@@ -40,6 +49,14 @@ class GraphToTaskPass(ModulePass):
                 ConvertGraphToTaskPass(),
                 FuseIntoConsumerPass(),
                 FuseIntoProducerPass(),
-                TileTasksPass(self.rows, self.tasks, self.columns, self.widest, self.sms),
             ),
         )
+        if self.attention_output != "whole":
+            steps: list[ModulePass] = [
+                SplitAttentionOutputPass(self.tasks or self.sms or SplitAttentionOutputPass.tasks)
+            ]
+            if all(program.tokens.value.data == 1 for program in programs(op)):
+                steps.append(FuseIntoConsumerPass(("add", "sum_parts")))
+            run_passes(ctx, op, steps)
+        fused = (FuseIntoConsumerPass(("attention",)),) if self.attention_output == "fused" else ()
+        run_passes(ctx, op, (TileTasksPass(self.rows, self.tasks, self.columns, self.widest, self.sms), *fused))

@@ -136,8 +136,10 @@ class _Placer:
         return prod(family.domain.shape[len(call.indices.data) :])
 
     def _attends(self, call: task.CallOp) -> bool:
-        body = self.table.families[call.family.string_value()].body.block
-        return any(isinstance(op, task.AttentionOp | task.AttentionPartOp | task.AttentionMergeOp) for op in body.ops)
+        """Whether tasks attend and do not multiply."""
+        ops = tuple(self.table.families[call.family.string_value()].body.block.ops)
+        attends = (task.AttentionOp, task.AttentionPartOp, task.AttentionMergeOp)
+        return any(isinstance(op, attends) for op in ops) and not any(isinstance(op, task.MatmulOp) for op in ops)
 
     def _wrapped(self, sm: Linear) -> Linear:
         return Linear.make({n: c % self.sms for n, c in sm.terms}, sm.constant % self.sms)

@@ -78,6 +78,10 @@ def _bias_add(op: task.BiasAddOp, tile: Tile) -> tuple[Tile, ...]:
     return tile, tile[1:]
 
 
+def _sum_parts(op: task.SumPartsOp, tile: Tile) -> tuple[Tile, ...]:
+    return ((tile[0], None, *tile[1:]),)
+
+
 def _elementwise(op: Operation, tile: Tile) -> tuple[Tile, ...]:
     return tile, tile
 
@@ -109,6 +113,7 @@ RULES: dict[type[Operation], Callable[[Operation, Tile], tuple[Tile, ...]]] = {
         (task.RopeOp, _rope),
         (task.SiluMulOp, _elementwise),
         (task.StreamOp, _read),
+        (task.SumPartsOp, _sum_parts),
     )
 }
 """For each op of a body but the store: the tiles of its operands that a tile of its result needs."""
@@ -156,8 +161,8 @@ def _rebuild(op: Operation, operands: list[SSAValue], tile: Tile) -> Operation:
             | task.AttentionMergeOp()
         ):
             return type(op)(operands[0], operands[1])
-        case task.ArgmaxOp():
-            return task.ArgmaxOp(operands[0])
+        case task.ArgmaxOp() | task.SumPartsOp():
+            return type(op)(operands[0])
         case _:
             raise NotTileableError
 

@@ -118,6 +118,11 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
         return SplitAttentionPass
 
+    def get_split_attention_output():
+        from ..passes.split_attention_output import SplitAttentionOutputPass
+
+        return SplitAttentionOutputPass
+
     def get_task_to_queue():
         from ..passes.task_to_queue import TaskToQueuePass
 
@@ -148,6 +153,7 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
         "quantize-weights": get_quantize_weights,
         "split-argmax": get_split_argmax,
         "split-attention": get_split_attention,
+        "split-attention-output": get_split_attention_output,
         "task-to-queue": get_task_to_queue,
         "tile-tasks": get_tile_tasks,
         "verify-schedule": get_verify_schedule,

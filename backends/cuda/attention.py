@@ -14,6 +14,7 @@ from .caches import GROUP, CacheLayout
 from .context import EmitContext, attentions_of
 from .coordinates import Coordinates, linear_text
 from .placement import PlacedTasks
+from .quantized_text import activations_text, finish_activations
 from .source import SourceWriter
 from .stores import store_loop
 from .values import CONSUMERS, ElementLoop, Given, ValueWriter
@@ -165,61 +166,40 @@ def cache_streams(op: AttentionOp | AttentionPartOp) -> tuple[StreamOp, StreamOp
     return k, v
 
 
-def write_history_fetch(source: SourceWriter, context: EmitContext, fetch: PlacedTasks) -> None:
-    """The producer's side of a fetch of attention tasks."""
+def write_history_fetch(source: SourceWriter, context: EmitContext, fetch: PlacedTasks, operation: int) -> None:
+    """The producer's side of the attention of one task, whose indices are defined."""
     plan = AttentionPlan.of(context, fetch.family)
-    operation = context.operation(f"queue.fetch @{fetch.name}")
-    with source.block(f"for (int tile = {fetch.begin}; tile < {fetch.end}; tile += {fetch.step})"):
-        source.lines(fetch.index_lines())
-        source.lines(plan.pointers(context, fetch))
-        numbers = f"{plan.dim}, {plan.parts}, {plan.block}, {plan.chunk}, {plan.span}"
-        if context.token_loop is not None:
-            # unlike weights, earlier rows may have been written by the step before
-            source.line(f"writer.stopped = any_driver(writer.stopped || !await_step(watch, step, {operation}));")
-        heads = "" if plan.kv_heads == 1 else f"for (int kv = 0; kv < {plan.kv_heads}; ++kv) "
-        at = (
-            ("", "")
-            if plan.kv_heads == 1
-            else (f" + kv * {plan.keys.head_elements}", f" + kv * {plan.values.head_elements}")
-        )
-        source.line(
-            f"{heads}push_history<{numbers}>(writer, keys{at[0]}, values{at[1]}, pos, {plan.part_text(fetch)}, watch, {operation});"
-        )
+    source.lines(plan.pointers(context, fetch))
+    numbers = f"{plan.dim}, {plan.parts}, {plan.block}, {plan.chunk}, {plan.span}"
+    if context.token_loop is not None:
+        # unlike weights, earlier rows may have been written by the step before
+        source.line(f"writer.stopped = any_driver(writer.stopped || !await_step(watch, step, {operation}));")
+    heads = "" if plan.kv_heads == 1 else f"for (int kv = 0; kv < {plan.kv_heads}; ++kv) "
+    at = (
+        ("", "")
+        if plan.kv_heads == 1
+        else (f" + kv * {plan.keys.head_elements}", f" + kv * {plan.values.head_elements}")
+    )
+    source.line(
+        f"{heads}push_history<{numbers}>(writer, keys{at[0]}, values{at[1]}, pos, {plan.part_text(fetch)}, watch, {operation});"
+    )
 
 
 def write_attention(
     source: SourceWriter, context: EmitContext, run: PlacedTasks, op: AttentionOp | AttentionPartOp
 ) -> None:
     """A body with one attention: one task at a time."""
-    plan = AttentionPlan.of(context, run.family)
-    context.need_work(plan.work_bytes)
-    name = f"Attention{run.number}"
-    operation = context.operation(f"task.stream in @{run.name}, consumed")
-    source.line(f"using {name} = {plan.c_type};")
-    source.line(f'static_assert({name}::BYTES == {plan.work_bytes}, "as planned");')
     loop = (
         f"if ({run.begin} < {run.end})"
         if run.most == 1
         else f"for (int task = {run.begin}; task < {run.end}; task += {run.step})"
     )
     task = run.begin if run.most == 1 else "task"
+    name, _ = _write_type(source, context, run)
     with source.block(loop):
         source.line(f"const int tile = {task};")
         source.lines(run.index_lines())
-        source.lines(plan.pointers(context, run))
-        _write_operands(source, context, run, plan, name)
-        source.line("consumer_barrier();")
-        trace = context.trace
-        trace.mark(source, "queries", run.text)
-        traced = ", stages" if trace.has_stages else ""
-        if traced:
-            source.line("Trace stages = trace;")
-        source.line(f"at = attend<{name}>(at, pos, {plan.part_text(run)}, {operation}{traced});")
-        if traced:
-            source.line("trace.next = stages.next;")
-        source.line("consumer_barrier();")
-        trace.mark(source, "attention", run.text)
-
+        _write_task(source, context, run)
         given: dict[SSAValue, Given] = {}
         if isinstance(op, AttentionOp):
             given[op.result] = lambda at: f"{name}::result(work, {at.number(0, 2)}, {at.number(2, 4)})"
@@ -227,6 +207,59 @@ def write_attention(
             given[op.sums] = lambda at: f"{name}::product(work, {at.number(0, 2)}, {at.number(2, 4)})"
             given[op.stats] = lambda at: f"{name}::stat(work, {at.number(0, 2)}, {at.number(2, 3)})"
         _write_stores(source, context, run, task, given)
+
+
+def write_attended(source: SourceWriter, context: EmitContext, run: PlacedTasks, op: AttentionOp) -> None:
+    """Attends for one task, whose indices are defined, and makes the result the `Activations x` of its matmuls.
+
+    They overwrite the queries; ends with a barrier.
+    """
+    layout = context.streams[run.name].layout
+    name, plan = _write_type(source, context, run)
+    source.line(
+        f'static_assert({plan.tokens * layout.activations * 4} <= {name}::TOTALS_AT, "the activations leave the results alone");'
+    )
+    _write_task(source, context, run)
+    width = plan.heads * plan.dim
+    source.line(activations_text(layout))
+    with source.block(f"for (int i = threadIdx.x; i < {plan.tokens * width}; i += CONSUMERS)"):
+        query, row = f"i / {plan.dim}", ""
+        if plan.tokens > 1:
+            row = f"i / {width} * {layout.activations} + "
+        source.line(f"x.put({row}i % {width}, {name}::result(work, {query}, i % {plan.dim}));")
+    if layout.zeroed_k > layout.k:
+        with source.block(f"for (int t = 0; t < {plan.tokens}; ++t)"):
+            source.line(f"const int i = {layout.k} + threadIdx.x;")
+            source.line(f"if (i < {layout.zeroed_k}) x.put(t * {layout.activations} + i, 0.0f);")
+    source.line(finish_activations(layout, plan.tokens, by_fours=False))
+
+
+def _write_type(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> tuple[str, AttentionPlan]:
+    """Defines the type of a run's attention; its name, and its plan."""
+    plan, name = AttentionPlan.of(context, run.family), f"Attention{run.number}"
+    context.need_work(plan.work_bytes)
+    source.line(f"using {name} = {plan.c_type};")
+    source.line(f'static_assert({name}::BYTES == {plan.work_bytes}, "as planned");')
+    return name, plan
+
+
+def _write_task(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
+    """Attends for one task: everything from its operands to results in the work area that a barrier has made visible."""
+    plan, name = AttentionPlan.of(context, run.family), f"Attention{run.number}"
+    operation = context.operation(f"task.stream in @{run.name}, consumed")
+    source.lines(plan.pointers(context, run))
+    _write_operands(source, context, run, plan, name)
+    source.line("consumer_barrier();")
+    trace = context.trace
+    trace.mark(source, "queries", run.text)
+    traced = ", stages" if trace.has_stages else ""
+    if traced:
+        source.line("Trace stages = trace;")
+    source.line(f"at = attend<{name}>(at, pos, {plan.part_text(run)}, {operation}{traced});")
+    if traced:
+        source.line("trace.next = stages.next;")
+    source.line("consumer_barrier();")
+    trace.mark(source, "attention", run.text)
 
 
 def _write_stores(

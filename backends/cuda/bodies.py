@@ -21,8 +21,8 @@ from ...dialects.task import (
     shape_of,
 )
 from .argmax import ARGMAX_OPS, argmaxes_of, write_argmax
-from .attention import write_attention, write_merge
-from .context import EmitContext, attentions_of
+from .attention import write_attended, write_attention, write_merge
+from .context import EmitContext, attentions_of, weight_streams
 from .coordinates import INDEX_PREFIX, Coordinates, Segment, sum_text
 from .placement import PlacedTasks
 from .quantized_fragments import QuantizedLayout
@@ -193,7 +193,7 @@ def _write_norm(source: SourceWriter, context: EmitContext, run: PlacedTasks, no
 def _matmuls(family: FamilyOp) -> list[MatmulOp]:
     """The matmuls in the order of their streams; CompileError unless they share their activations."""
     matmuls: list[MatmulOp] = []
-    for stream in family.streams:
+    for stream, _ in weight_streams(family):
         user = next(iter(stream.result.uses)).operation
         assert isinstance(user, MatmulOp)  # checked when the packing was planned
         matmuls.append(user)
@@ -201,15 +201,23 @@ def _matmuls(family: FamilyOp) -> list[MatmulOp]:
     for op in family.body.block.ops:
         if isinstance(op, MatmulOp) and op not in matmuls:
             raise CompileError(f"family @{name}: the weight of a task.matmul must be a task.stream")
-        if isinstance(op, (AttentionOp, AttentionPartOp, AttentionMergeOp, *ARGMAX_OPS)):
-            raise CompileError(f"family @{name}: '{op.name}' beside a task.matmul cannot be emitted")
     if len({m.x for m in matmuls}) != 1:
         raise CompileError(f"family @{name}: its matmuls multiply different activations; split it into families")
+    for op in family.body.block.ops:
+        if isinstance(op, (AttentionOp, AttentionPartOp, AttentionMergeOp, *ARGMAX_OPS)) and not (
+            isinstance(op, AttentionOp) and op.result is matmuls[0].x and len(list(op.result.uses)) == len(matmuls)
+        ):
+            raise CompileError(
+                f"family @{name}: '{op.name}' beside a task.matmul cannot be emitted, unless it is a task.attention that the "
+                "matmul alone reads"
+            )
     return matmuls
 
 
 def _prologue_text(context: EmitContext, run: PlacedTasks) -> str | None:
     """C++ that puts the activations of a matmul family into shared memory; None if they differ from task to task."""
+    if attentions_of(run.family):
+        return None  # nobody else has them
     source = SourceWriter()
     _write_activations(source, context, run)
     return None if INDEX_PREFIX in source.text else source.text
@@ -218,6 +226,9 @@ def _prologue_text(context: EmitContext, run: PlacedTasks) -> str | None:
 def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
     """Puts the activations of a run's matmuls into shared memory, split; ends with a barrier."""
     x = _matmuls(run.family)[0].x
+    if isinstance(attention := op_of(x), AttentionOp):
+        write_attended(source, context, run, attention)
+        return
     shape = shape_of(x)
     layout = context.streams[run.name].layout
     norms = [value for value in ops_of(run.family, RmsNormOp) if _depends_on(x, value)]
@@ -361,6 +372,10 @@ class _Matmul:
         segments = context.segments(run.name, run.most)
         batch = max(1, min(run.most, context.partial_bytes // (4 * slot))) if is_shared else 1
         if segments is not None:
+            if attentions_of(run.family):
+                raise CompileError(
+                    f"family @{run.name}: what it attends does not fit into shared memory; use fewer tokens a step"
+                )
             batch = segments.batch
             context.need_work(segments.bytes)
         context.partial_floats = max(context.partial_floats, batch * slot)

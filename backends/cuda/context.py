@@ -76,9 +76,9 @@ class EmitContext:
             )
         ring = kernel.ring.data
         streams = {
-            name: stream_storage(family, contracted_dimensions(family), ring.stage_bytes)
+            name: stream_storage(family, weights, ring.stage_bytes)
             for name, family in kernel.families.items()
-            if family.streams and not attentions_of(family)
+            if (weights := weight_streams(family))
         }
         caches = cache_layouts(kernel)
         buffers = {name: buffer_storage(op, caches.get(name)) for name, op in kernel.buffers.items()}
@@ -186,17 +186,20 @@ def find_token_loop(kernel: str, tokens: int, buffers: Mapping[str, BufferStorag
     return TokenLoop(inputs[0].name, chosen[0].name)
 
 
-def contracted_dimensions(family: FamilyOp) -> list[int]:
-    """For each stream of a family, the number of its trailing dimensions that its matmul sums over.
+def weight_streams(family: FamilyOp) -> list[tuple[StreamOp, int]]:
+    """The streams of a family but those of an attention, each with the number of trailing dimensions that are summed over.
 
-    CompileError if a stream is not the weight of exactly one matmul.
+    CompileError if one is not the weight of exactly one matmul.
     """
-    result: list[int] = []
+    attended = {value for op in attentions_of(family) for value in (op.k, op.v)}
+    result: list[tuple[StreamOp, int]] = []
     for stream in family.streams:
+        if stream.result in attended:
+            continue
         uses = [use.operation for use in stream.result.uses]
         match uses:
             case [MatmulOp() as matmul] if matmul.w is stream.result and op_of(matmul.x) is not stream:
-                result.append(len(shape_of(matmul.x)) - 1)
+                result.append((stream, len(shape_of(matmul.x)) - 1))
             case _:
                 raise CompileError(
                     f"family @{family.sym_name.data}: {stream_text(stream)} must be the weight of exactly one "

@@ -29,11 +29,18 @@ from .plan import CounterStorage, KernelPlan
 from .quantized_text import MULTIPLY, MULTIPLY_QUANTIZED
 from .sharing import check_shared
 from .source import SourceWriter
+from .storage import StreamStorage
 from .trace_points import PointKind, TraceDetail
 
 BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
-LOADS = (Loads(6), Loads(6, inline=False), Loads(6, inline=False, anew=True), Loads(2, inline=False, anew=True))
+LOADS = (
+    Loads(6),
+    Loads(6, anew=True),
+    Loads(6, inline=False),
+    Loads(6, inline=False, anew=True),
+    Loads(2, inline=False, anew=True),
+)
 """To be tried in this order, until no registers are spilled."""
 LOADS_OF_ROWS = (Loads(3), Loads(3, inline=False), Loads(2, inline=False))
 """The same for steps of several tokens."""
@@ -389,34 +396,38 @@ class _Emitter:
                 self._write_fetch(source, self._place(op, program))
 
     def _write_fetch(self, source: SourceWriter, fetch: PlacedTasks) -> None:
-        if attentions_of(fetch.family):
-            source.line(f"// {fetch.text}")
-            with source.block(""):
-                source.lines(fetch.range_lines())
-                write_history_fetch(source, self.context, fetch)
-            return
-        stream = self.context.streams[fetch.name]
-        layout = stream.layout
+        stream = self.context.streams.get(fetch.name)
         operation = self.context.operation(f"queue.fetch @{fetch.name}")
         source.line(f"// {fetch.text}")
         with source.block(""):
             source.lines(fetch.range_lines())
-            if (segments := self.context.segments(fetch.name, fetch.most)) is not None:
+            if stream and (segments := self.context.segments(fetch.name, fetch.most)) is not None:
                 self._write_segmented_fetch(source, fetch, segments, operation)
                 return
             with source.block(f"for (int tile = {fetch.begin}; tile < {fetch.end}; tile += {fetch.step})"):
-                source.line(
-                    f"const u8* task = p.{stream.parameter} + static_cast<u64>({fetch.base} + tile) * {layout.task_bytes};"
-                )
-                last = layout.task_bytes - (layout.chunks - 1) * layout.chunk_bytes
-                if layout.chunks > 1:
-                    source.line("#pragma unroll 1")
-                    source.line(
-                        f"for (int chunk = 0; chunk < {layout.chunks - 1}; ++chunk)\n"
-                        f"    writer.push(task + chunk * {layout.chunk_bytes}, {layout.chunk_bytes}, watch, {operation});"
-                    )
-                at = (layout.chunks - 1) * layout.chunk_bytes
-                source.line(f"writer.push(task + {at}, {last}, watch, {operation});")
+                if attentions_of(fetch.family):
+                    source.lines(fetch.index_lines())
+                    write_history_fetch(source, self.context, fetch, operation)
+                if stream:
+                    self._write_weights_fetch(source, fetch, stream, operation)
+
+    def _write_weights_fetch(
+        self, source: SourceWriter, fetch: PlacedTasks, stream: StreamStorage, operation: int
+    ) -> None:
+        """The packed weights of task number `tile`."""
+        layout = stream.layout
+        source.line(
+            f"const u8* task = p.{stream.parameter} + static_cast<u64>({fetch.base} + tile) * {layout.task_bytes};"
+        )
+        last = layout.task_bytes - (layout.chunks - 1) * layout.chunk_bytes
+        if layout.chunks > 1:
+            source.line("#pragma unroll 1")
+            source.line(
+                f"for (int chunk = 0; chunk < {layout.chunks - 1}; ++chunk)\n"
+                f"    writer.push(task + chunk * {layout.chunk_bytes}, {layout.chunk_bytes}, watch, {operation});"
+            )
+        at = (layout.chunks - 1) * layout.chunk_bytes
+        source.line(f"writer.push(task + {at}, {last}, watch, {operation});")
 
     def _write_segmented_fetch(
         self, source: SourceWriter, fetch: PlacedTasks, segments: Segments, operation: int

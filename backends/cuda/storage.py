@@ -13,7 +13,7 @@ from ...amk_ir.access import Access
 from ...amk_ir.attrs import BufferKind, CheckpointAttr, RopeFrequenciesAttr
 from ...amk_ir.errors import CompileError
 from ...amk_ir.quantized_type import QuantizedType
-from ...dialects.task import BufferOp, FamilyOp
+from ...dialects.task import BufferOp, FamilyOp, StreamOp
 from .caches import CacheLayout
 from .fragments import BLOCK_K, GROUP_ROWS, FragmentLayout
 from .quantized_fragments import QuantizedLayout
@@ -134,12 +134,12 @@ def buffer_storage(op: BufferOp, cache: CacheLayout | None = None) -> BufferStor
     )
 
 
-def stream_storage(family: FamilyOp, contracted: Sequence[int], stage_bytes: int) -> StreamStorage:
-    """The packing of a family's streams; `contracted[i]` trailing dimensions of stream i are its k."""
+def stream_storage(family: FamilyOp, streams: Sequence[tuple[StreamOp, int]], stage_bytes: int) -> StreamStorage:
+    """The packing of a family's `streams`, each with the number of its trailing dimensions that are its k."""
     name = family.sym_name.data
     parts: list[StreamPart] = []
     row, lengths, elements = 0, set[int](), set[Attribute]()
-    for op, inner in zip(family.streams, contracted, strict=True):
+    for op, inner in streams:
         shape = op.region.tile_shape
         rows, k = prod(shape[: len(shape) - inner]), prod(shape[len(shape) - inner :])
         parts.append(StreamPart(op.region, row, rows))

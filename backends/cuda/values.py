@@ -20,9 +20,11 @@ from ...dialects.task import (
     RopeOp,
     SiluMulOp,
     StoreOp,
+    SumPartsOp,
     op_of,
+    shape_of,
 )
-from .coordinates import Address, Coordinates, Segment, address_of, index_texts, inside_text
+from .coordinates import Address, Coordinates, Segment, address_of, index_texts, inside_text, row_major_strides
 from .quantized_text import constant_rows_type, packed_rows_type
 from .source import SourceWriter
 from .storage import BufferStorage, packed_offset
@@ -36,12 +38,20 @@ CONSUMERS = 256
 PLAIN_UNROLL = 16
 """Loads that a thread issues together where it does little else."""
 
+VECTOR = 4
+"""Words that a thread loads together where it can."""
+MOST_PARTS = 32
+"""Parts of an element that are summed: loads of tagged words are numbered by the bits of a word."""
+
 Given = Callable[[Coordinates], str]
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One load of a pointwise program: read ahead into an array `name`, one element for each unrolled iteration."""
+    """One load of a pointwise program: read ahead into an array `name`, one element for each unrolled iteration.
+
+    With several `parts`, `stride` elements apart, each is read of each of them.
+    """
 
     name: str
     pointer: str
@@ -49,6 +59,13 @@ class Leaf:
     tagged: bool
     is_f32: bool
     operation: int
+    parts: int = 1
+    stride: int = 0
+
+    @property
+    def is_run(self) -> bool:
+        """Whether neighbours may be read together."""
+        return self.address.run == "i" and self.stride % VECTOR == 0
 
 
 @dataclass
@@ -112,6 +129,8 @@ class ValueWriter:
                 return self._name(f"{self.value(op.x, at)} + {bias}")
             case RopeOp():
                 return self._rope(op, at)
+            case SumPartsOp():
+                return self._sum_parts(op, at)
             case _:
                 name = "a block argument" if op is None else f"'{op.name}'"
                 raise CompileError(f"family @{self.task.name}: the CUDA backend cannot emit {name} here")
@@ -132,6 +151,30 @@ class ValueWriter:
         self.early_names += [sine, cosine]
         self.early.append(f"sincosf(static_cast<float>(pos + {row}) * {frequency}, &{sine}[u], &{cosine}[u]);")
         return self._name(f"{own} * {cosine}[u] + (({half}) == 0 ? -{partner} : {partner}) * {sine}[u]")
+
+    def _sum_parts(self, op: SumPartsOp, at: Coordinates) -> str:
+        load, parts = op_of(op.x), shape_of(op.x)[1]
+        if not isinstance(load, LoadOp):
+            raise CompileError(
+                f"family @{self.task.name}: the CUDA backend sums parts that are loaded, found {op.x.owner}"
+            )
+        if parts > MOST_PARTS:
+            raise CompileError(
+                f"family @{self.task.name}: at most {MOST_PARTS} parts are summed at once, found {parts}"
+            )
+        storage = self.storage(load.region)
+        self.context.use_buffer(storage.name)
+        axis = [number for number, dim in enumerate(load.region.dims) if dim.kept][1]
+        rest = at.select(range(1, len(at.shape)))
+        first = Coordinates((*at.select([0]).segments, Segment("0", (parts,)), *rest.segments))
+        leaf = self._new_leaf(
+            f"p.{storage.parameter}",
+            self.address(load.region, first),
+            storage,
+            load.region,
+            (parts, row_major_strides(storage.shape)[axis]),
+        )
+        return self._name(f"sum_of_parts<{parts}, {leaf.name}_vector>({leaf.name}, u)")
 
     def _name(self, expression: str) -> str:
         name = f"v{len(self.lines)}"
@@ -185,16 +228,24 @@ class ValueWriter:
         return self._leaf(pointer, address, storage, op.region)
 
     def _leaf(self, pointer: str, address: Address, storage: BufferStorage, access: Access) -> str:
+        return f"{self._new_leaf(pointer, address, storage, access).name}[u]"
+
+    def _new_leaf(
+        self,
+        pointer: str,
+        address: Address,
+        storage: BufferStorage,
+        access: Access,
+        parts: tuple[int, int] = (1, 0),
+    ) -> Leaf:
         for leaf in self.leaves:
-            if (leaf.pointer, leaf.address) == (pointer, address):
-                return f"{leaf.name}[u]"
+            if (leaf.pointer, leaf.address, leaf.parts, leaf.stride) == (pointer, address, *parts):
+                return leaf
         # without the family's name: runs that read the same tile share the text that reads it
         operation = self.context.operation(f"the read of {access}", access.buffer) if storage.tagged else 0
-        leaf = Leaf(
-            f"{self.prefix}{len(self.leaves)}", pointer, address, storage.tagged, storage.element == "f32", operation
-        )
-        self.leaves.append(leaf)
-        return f"{leaf.name}[u]"
+        name, is_f32 = f"{self.prefix}{len(self.leaves)}", storage.element == "f32"
+        self.leaves.append(Leaf(name, pointer, address, storage.tagged, is_f32, operation, *parts))
+        return self.leaves[-1]
 
     def store(self, op: StoreOp, at: Coordinates) -> None:
         """Statements that compute the stored value at `at` and write it."""
@@ -205,10 +256,6 @@ class ValueWriter:
         target = f"p.{storage.parameter} + ({address.offset})"
         write = f"store_tagged({target}, {value}, epoch);" if storage.tagged else f"store_value({target}, {value});"
         self.lines.append(f"if ({address.inside}) {write}" if address.inside else write)
-
-
-VECTOR = 4
-"""Words that a thread loads together where it can."""
 
 
 @dataclass(frozen=True)
@@ -231,8 +278,9 @@ class ElementLoop:
         """
         tagged = [leaf for leaf in values.leaves if leaf.tagged]
         whole = total == str(most) and most % VECTOR == 0
-        vector = VECTOR if tagged and whole and all(leaf.address.run == "i" for leaf in tagged) else 1
+        vector = VECTOR if tagged and whole and all(leaf.is_run for leaf in tagged) else 1
         per_thread = -(-most // vector // CONSUMERS)
+        unroll = max(1, min(unroll, MOST_PARTS) // max((leaf.parts for leaf in values.leaves), default=1))
         rounds = -(-per_thread // unroll)
         return ElementLoop(total, most, max(1, -(-per_thread // rounds)) if rounds else 1, vector)
 
@@ -285,22 +333,29 @@ class ElementLoop:
     def write_issue(self, source: SourceWriter, values: ValueWriter, prelude: Sequence[str] = ()) -> None:
         """Starts all loads, tagged ones last, and computes what needs plain ones only."""
         for leaf in sorted(values.leaves, key=lambda leaf: leaf.tagged):
-            name, offset, vector = leaf.name, leaf.address.offset, self._vector(leaf)
+            name, vector, parts = leaf.name, self._vector(leaf), leaf.parts
             inside = f"if ({leaf.address.inside}) " if leaf.address.inside else ""
-            source.line(f"float {name}[{self.unroll * self.vector}]{' = {}' if not leaf.tagged else ''};")
+            count, number, offset, each = self.unroll * self.vector * parts, "u", leaf.address.offset, ""
+            if parts > 1:
+                source.line(f"constexpr int {name}_vector = {vector};")
+                number, offset = f"(u * {parts} + part)", f"{offset} + part * {leaf.stride}"
+                each = f"for (int part = 0; part < {parts}; ++part) "
+            source.line(f"float {name}[{count}]{' = {}' if not leaf.tagged else ''};")
             element = f"(base + u * CONSUMERS) * {vector}" if vector > 1 else "base + u * CONSUMERS"
             if leaf.tagged:
-                source.line(f"u32 {name}_at[{self.unroll}] = {{}};\nu32 {name}_wanted = 0;")
-                want = f"{inside}{name}_at[u] = {offset}, {name}_wanted |= 1u << u;"
-                self._loop(source, self.unroll, element, [*prelude, want])
+                source.line(f"u32 {name}_at[{self.unroll * parts}] = {{}};\nu32 {name}_wanted = 0;")
+                want = f"{name}_at[{number}] = {offset}, {name}_wanted |= 1u << {number};"
+                self._loop(source, self.unroll, element, [*prelude, f"{inside}{each}{want}"])
                 source.line(
-                    f"TaggedLoads<{vector}, {self.unroll}> {name}_loads({leaf.pointer}, {name}_at, {name}_wanted);"
+                    f"TaggedLoads<{vector}, {self.unroll * parts}> "
+                    f"{name}_loads({leaf.pointer}, {name}_at, {name}_wanted);"
                 )
             elif vector > 1:
-                load = f"load_values({name} + u * {vector}, {leaf.pointer} + ({offset}));"
+                load = f"{each}load_values({name} + {number} * {vector}, {leaf.pointer} + ({offset}));"
                 self._loop(source, self.unroll, element, [*prelude, load])
             else:
-                self.write_elements(source, [f"{inside}{name}[u] = load_value({leaf.pointer} + ({offset}));"], prelude)
+                load = f"{inside}{each}{name}[{number}] = load_value({leaf.pointer} + ({offset}));"
+                self.write_elements(source, [load], prelude)
         if values.early:
             names = ", ".join(f"{name}[{self.unroll * self.vector}]" for name in values.early_names)
             source.line(f"float {names};")
@@ -328,7 +383,7 @@ class ElementLoop:
         return trace.is_on and any(leaf.tagged for leaf in values.leaves) and (trace.has_stages or not is_late)
 
     def _vector(self, leaf: Leaf) -> int:
-        return self.vector if leaf.address.run == "i" and (leaf.tagged or leaf.is_f32) else 1
+        return self.vector if leaf.is_run and (leaf.tagged or leaf.is_f32) else 1
 
     def _loop(self, source: SourceWriter, count: int, element: str, lines: Sequence[str]) -> None:
         source.unrolled(count)

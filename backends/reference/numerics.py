@@ -129,6 +129,14 @@ def softmax(scores: F32) -> F32:
     return weights
 
 
+def sum_parts(x: F32) -> F32:
+    """[T, parts, *n] -> [T, *n]: the sum of the parts, added from the first to the last."""
+    result = x[:, 0].copy()
+    for part in range(1, x.shape[1]):
+        result += x[:, part]
+    return result
+
+
 def silu_mul(gate: F32, up: F32) -> F32:
     """`silu(gate) * up` with silu(x) = x / (1 + exp(-x))."""
     with np.errstate(over="ignore"):  # exp overflows to infinity for x < -88, and the quotient is -0 as it should be

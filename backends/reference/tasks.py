@@ -35,6 +35,7 @@ from ...dialects.task import (
     SiluMulOp,
     StoreOp,
     StreamOp,
+    SumPartsOp,
 )
 from . import numerics
 from .memory import Array, Memory, is_bf16, is_poison
@@ -269,6 +270,9 @@ def _compute(op: Operation, slots: dict[SSAValue, int]) -> Step:
             return _attention(op, slots)
         case AttentionMergeOp():
             return _binary(numerics.attention_merge, slots[op.sums], slots[op.stats], slots[op.result])
+        case SumPartsOp():
+            x, out = slots[op.x], slots[op.result]
+            return lambda values, _: _set(values, out, numerics.sum_parts(values[x]))
         case ArgmaxOp():
             x, out = slots[op.x], slots[op.result]
             return lambda values, _: _set(values, out, numerics.argmax(values[x]))

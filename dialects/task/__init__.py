@@ -25,6 +25,7 @@ from .compute import (
     RmsNormOp,
     RopeOp,
     SiluMulOp,
+    SumPartsOp,
 )
 from .structure import (
     BufferOp,
@@ -74,6 +75,7 @@ __all__ = [
     "SiluMulOp",
     "StoreOp",
     "StreamOp",
+    "SumPartsOp",
     "Task",
     "enclosing_indices",
     "find_family",
@@ -112,5 +114,6 @@ Task = Dialect(
         SiluMulOp,
         StoreOp,
         StreamOp,
+        SumPartsOp,
     ],
 )

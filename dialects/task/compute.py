@@ -185,6 +185,35 @@ class SiluMulOp(_Elementwise):
 
 
 @irdl_op_definition
+class SumPartsOp(IRDLOperation):
+    """Sum of the parts of each row, from the first part to the last: x [T, parts, *n] -> [T, *n].
+
+    ```mlir
+    %y = task.sum_parts %x : tensor<1x3x576xf32> -> tensor<1x576xf32>
+    ```
+    """
+
+    name = "task.sum_parts"
+
+    x = operand_def(F32)
+    result = result_def(F32)
+
+    traits = traits_def(Pure())
+    assembly_format = "$x `:` type($x) `->` type($result) attr-dict"
+
+    def __init__(self, x: SSAValue):
+        shape = shape_of(x)
+        super().__init__(operands=[x], result_types=[TensorType(f32, (*shape[:1], *shape[2:]))])
+
+    def verify_(self) -> None:
+        x, result = shape_of(self.x), shape_of(self.result)
+        if len(x) < 2 or x[1] < 1 or result != (x[0], *x[2:]):
+            raise VerifyException(
+                f"sum_parts takes [T, parts, *n] to [T, *n], found {shape_text(x)} to {shape_text(result)}"
+            )
+
+
+@irdl_op_definition
 class BiasAddOp(IRDLOperation):
     """Adds one vector to every row: x [T, *n], bias [*n].
 

@@ -46,7 +46,7 @@ def test_steps_agree(name: str, handoff: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "head_dim", "kv_dtype", "parts"),
+    ("heads", "kv_heads", "head_dim", "kv_dtype", "parts"),  # 0 parts: fused into the products
     [
         (3, 1, 64, "bf16", 1),
         (4, 2, 64, "f32", 1),
@@ -55,6 +55,7 @@ def test_steps_agree(name: str, handoff: str, tmp_path: Path) -> None:
         (2, 1, 80, "f32", 1),
         (4, 2, 64, "bf16", 3),
         (2, 1, 40, "f32", 2),
+        (6, 2, 64, "bf16", 0),
     ],
 )
 def test_positions_around_groups(
@@ -62,7 +63,7 @@ def test_positions_around_groups(
 ) -> None:
     """Around the groups of positions (16), stages (up to 128) and passes (256), over a cache of random rows."""
     config = llama_config(32, 32, 1, heads, kv_heads, head_dim, 64, max_seq=304)
-    kernel = verified(config, sms=2, kv_dtype=kv_dtype, parts=parts, block=32)
+    kernel = verified(config, sms=2, kv_dtype=kv_dtype, parts=parts or 1, block=32, fuse_attention=not parts)
     emitted, weights = emit_kernel(kernel.kernel), RandomWeights(kernel.kernel)
     emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
     reference = QueueInterpreter(kernel.kernel, weights)

@@ -23,3 +23,13 @@ __device__ __forceinline__ void store_value(u16* address, float value) { *addres
 
 // SiLU in f32: x / (1 + e^-x), with the accurate exponential; the quotient is good to two units in the last place.
 __device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + expf(-x)); }
+
+// The sum of the PARTS parts of an element, from the first to the last: of vectors of VECTOR elements, which come part by part.
+template <int PARTS, int VECTOR>
+__device__ __forceinline__ float sum_of_parts(const float* parts, int element) {
+    const float* first = parts + element / VECTOR * PARTS * VECTOR + element % VECTOR;
+    float sum = first[0];
+#pragma unroll
+    for (int p = 1; p < PARTS; ++p) sum += first[p * VECTOR];
+    return sum;
+}

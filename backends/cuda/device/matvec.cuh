@@ -9,7 +9,7 @@
 // that they were loaded to; a vector has four columns of the n side, hi and lo of each half. So one mma and eight bytes of
 // activations a lane do for a fragment; the products of unequal halves are not used.
 // More vectors: the weights' halves are the n side of two mma, the vectors the m side, hi in rows 0..7 and lo in rows 8..15.
-// Either way the same products are added in the same order.
+// Either way the same products are added in the same order, of tasks of up to 64 rows.
 //
 // A phase of a small model is a chain of dependent instructions of few warps, so their number counts: operands are loaded
 // as mma takes them, and all sizes are constants.
@@ -100,7 +100,8 @@ template <int GROUPS, int ROWS>
 struct Sums {
     static constexpr bool ARE_COLUMNS = ROWS <= 2;
     static constexpr int CHAINS = GROUPS == 1 ? 2 : 1;  // blocks in turn, whose sums do not wait for each other
-    static constexpr int HALVES = ARE_COLUMNS ? 1 : 2, COUNT = GROUPS * CHAINS * HALVES;
+    static constexpr int HALVES = ARE_COLUMNS || GROUPS > 8 ? 1 : 2;  // that are kept apart, as far as there are registers
+    static constexpr int COUNT = GROUPS * CHAINS * HALVES;
     float sum[COUNT][4];
 
     template <typename Operand>
@@ -110,7 +111,7 @@ struct Sums {
             mma(sum[at], weights, x[0], x[1]);
         } else {
             mma(sum[at], x[0], x[1], x[2], x[3], weights.x, weights.z);
-            mma(sum[at + 1], x[4], x[5], x[6], x[7], weights.y, weights.w);
+            mma(sum[at + HALVES - 1], x[4], x[5], x[6], x[7], weights.y, weights.w);
         }
     }
 
@@ -137,17 +138,19 @@ struct Sums {
             float2* out = reinterpret_cast<float2*>(partial + (warp * ROWS + vector) * GROUPS * 8) + quad;
 #pragma unroll
             for (int g = 0; g < GROUPS; ++g) {
-                float even[2], odd[2];
+                float even = 0.0f, odd = 0.0f;
 #pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    const float* four = sum[g * CHAINS * 2 + half];
-                    even[half] = four[0] + four[2], odd[half] = four[1] + four[3];
-                    if constexpr (CHAINS == 2) {
-                        const float* next = sum[(g * CHAINS + 1) * 2 + half];
-                        even[half] += next[0] + next[2], odd[half] += next[1] + next[3];
+                for (int half = 0; half < HALVES; ++half) {
+                    float first = 0.0f, second = 0.0f;
+#pragma unroll
+                    for (int c = 0; c < CHAINS; ++c) {
+                        const float* four = sum[(g * CHAINS + c) * HALVES + half];
+                        first = c == 0 ? four[0] + four[2] : first + (four[0] + four[2]);
+                        second = c == 0 ? four[1] + four[3] : second + (four[1] + four[3]);
                     }
+                    even = half == 0 ? first : even + first, odd = half == 0 ? second : odd + second;
                 }
-                if (vector < ROWS) out[g * 4] = make_float2(even[0] + even[1], odd[0] + odd[1]);
+                if (vector < ROWS) out[g * 4] = make_float2(even, odd);
             }
         }
     }

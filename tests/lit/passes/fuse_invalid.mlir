@@ -4,5 +4,5 @@
 // Kinds of ops that do not exist.
 builtin.module {
 }
-// CONSUMER: fuse-into-consumer: unknown kind 'norm' in ops, expected some of add, argmax, attention, attention_merge, bias_add, gather, matmul, rms_norm, rope, silu_mul
+// CONSUMER: fuse-into-consumer: unknown kind 'norm' in ops, expected some of add, argmax, attention, attention_merge, bias_add, gather, matmul, rms_norm, rope, silu_mul, sum_parts
 // PRODUCER: fuse-into-producer: unknown kind 'softmax' in ops, expected some of {{.*}}, silu_mul, store

@@ -1271,3 +1271,17 @@ task.program @p max_seq 8 tokens 1 {
   }
 }
 // CHECK: attention_merge takes [parts, T, heads, 2, half] and [parts, T, heads, 2] to [T, heads, 2, half], found 3x2x2x4 and 3x2x2x2 to 2x2x4
+
+// -----
+
+// The parts are the second dimension.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @p scratch : tensor<1x3x8xf32>
+  task.family @f () {
+    %p = task.load @p[0 : 1, 0 : 3, 0 : 8] : tensor<1x3x8xf32>
+    %y = task.sum_parts %p : tensor<1x3x8xf32> -> tensor<1x3xf32>
+  }
+  task.order {
+  }
+}
+// CHECK: sum_parts takes [T, parts, *n] to [T, *n], found 1x3x8 to 1x3

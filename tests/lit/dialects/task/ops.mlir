@@ -246,3 +246,23 @@ task.program @attention_parts max_seq 32 tokens 2 {
 
 // CHECK-GENERIC: %sums, %stats = "task.attention_part"(%q, %k, %v, %new, %new) <{scale = 2.500000e-01 : f64, part = #amk.linear<part>, parts = 3 : i64, block = 4 : i64}> : (tensor<2x4x2x8xf32>, tensor<?x2x2x8xbf16>, tensor<?x2x2x8xbf16>, tensor<2x2x2x8xf32>, tensor<2x2x2x8xf32>) -> (tensor<2x4x2x8xf32>, tensor<2x4x2xf32>)
 // CHECK-GENERIC: %o = "task.attention_merge"(%sums, %stats) : (tensor<3x2x1x2x8xf32>, tensor<3x2x1x2xf32>) -> tensor<2x1x2x8xf32>
+
+// -----
+
+// Parts of rows, summed.
+task.program @sums max_seq 8 tokens 2 {
+  task.buffer @p input : tensor<2x3x8xf32>
+  task.buffer @y output : tensor<2x8xf32>
+  task.family @sum (tile = 2) {
+    %p = task.load @p[0 : 2, 0 : 3, tile*4 : 4] : tensor<2x3x4xf32>
+    %y = task.sum_parts %p : tensor<2x3x4xf32> -> tensor<2x4xf32>
+    task.store %y, @y[0 : 2, tile*4 : 4] : tensor<2x4xf32>
+  }
+  task.order {
+    task.call @sum[]
+  }
+}
+
+// CHECK-LABEL: task.program @sums
+// CHECK: %y = task.sum_parts %p : tensor<2x3x4xf32> -> tensor<2x4xf32>
+// CHECK-GENERIC: %y = "task.sum_parts"(%p) : (tensor<2x3x4xf32>) -> tensor<2x4xf32>

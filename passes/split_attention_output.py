@@ -1,0 +1,155 @@
+"""`split-attention-output`: divide the product that follows an attention by KV heads, so that tasks need not wait for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, StringAttr, SymbolRefAttr, TensorType, f32
+from xdsl.ir import Block, Region
+from xdsl.passes import ModulePass
+from xdsl.rewriter import Rewriter
+from xdsl.utils.exceptions import PassFailedException
+
+from ..amk_ir.access import Access, Dim
+from ..amk_ir.attrs import BufferKind
+from ..amk_ir.linear import Linear
+from ..amk_ir.quantized_type import QuantizedType
+from ..dialects import task
+from .family_bodies import ProgramIndex, is_before, programs
+from .names import NameTable
+from .tiling import narrow
+
+HEAD, TILE = "kv_head", "tile"
+"""Domain indices of the products: the KV head whose queries are multiplied, and the output rows."""
+_GROUP_ROWS = 8
+"""Weight rows that are multiplied together: tiles have a multiple of them."""
+
+
+@dataclass(frozen=True)
+class SplitAttentionOutputPass(ModulePass):
+    """Splits the sum over heads of a matmul that reads nothing but an attention: a task multiplies the heads of one KV head.
+
+    The products of all KV heads are stored, and summed by whoever reads the result (`task.sum_parts`), in a family of its own
+    which fuse-into-consumer copies to the readers. So a task depends on one task of the attention, which
+    fuse-into-consumer can put before it. There are about `tasks` tasks, of at most `rows` output rows; where that is not
+    enough, nothing changes, nor where the weights are quantised: their tiles are whole rows.
+    """
+
+    name = "split-attention-output"
+
+    tasks: int = 132
+    rows: int = 64
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for option, value in (("tasks", self.tasks), ("rows", self.rows)):
+            if value < 1:
+                raise PassFailedException(f"split-attention-output: {option} must be at least 1, found {value}")
+        for program in programs(op):
+            for name in tuple(program.families):
+                index = ProgramIndex(program)
+                found = _product(index, name)
+                if found is not None:
+                    self._split(index, name, *found)
+
+    def _split(
+        self,
+        index: ProgramIndex,
+        name: str,
+        call: task.CallOp,
+        load: task.LoadOp,
+        stream: task.StreamOp,
+        matmul: task.MatmulOp,
+        kv_heads: int,
+    ) -> None:
+        family = index.families[name]
+        tokens, rows = task.shape_of(matmul.result)
+        heads = task.shape_of(load.result)[1]
+        tile = -(-ceil(rows / max(1, self.tasks // kv_heads)) // _GROUP_ROWS) * _GROUP_ROWS
+        if kv_heads < 2 or tile > self.rows or {HEAD, TILE} & {*family.domain.names}:
+            return
+        names = NameTable({*index.buffers, *index.families})
+        domain, group = family.domain.data, heads // kv_heads
+        some = Dim(Linear.of(HEAD) * group, Linear(constant=group))
+        limit = None if rows % tile == 0 else rows
+        own_rows = Dim(Linear.of(TILE) * tile, Linear(constant=tile), limit)
+        parts = task.BufferOp(
+            names.unique(f"{matmul.result.name_hint or name}_parts"),
+            BufferKind.SCRATCH,
+            TensorType(f32, (*(extent for _, extent in domain), tokens, kv_heads, rows)),
+        )
+        loops = [Dim(Linear.of(loop), kept=False) for loop, _ in domain]
+        all_tokens, all_heads, all_rows = (Dim(Linear(), Linear(constant=n)) for n in (tokens, kv_heads, rows))
+
+        # the products
+        x = task.LoadOp(narrow(load.region, (None, some, None, None)), f32)
+        weights = task.StreamOp(
+            narrow(stream.region, (own_rows, some, None, None)), stream.result.type.get_element_type()
+        )
+        product = task.MatmulOp(x.result, weights.result)
+        target = Access(parts.sym_name.data, (*loops, all_tokens, Dim(Linear.of(HEAD), kept=False), own_rows))
+        products = task.FamilyOp(
+            name,
+            (*domain, (HEAD, kv_heads), (TILE, ceil(rows / tile))),
+            Region(Block([x, weights, product, task.StoreOp(product.result, target)])),
+        )
+        for new, old in ((x, load), (weights, stream), (product, matmul)):
+            new.results[0].name_hint = old.results[0].name_hint
+
+        # what was made of their sum
+        every = task.LoadOp(Access(parts.sym_name.data, (*loops, all_tokens, all_heads, all_rows)), f32)
+        total = task.SumPartsOp(every.result)
+        every.result.name_hint, total.result.name_hint = parts.sym_name.data, matmul.result.name_hint
+        family.body.block.insert_ops_before((every, total), matmul)
+        Rewriter.replace_op(matmul, [], [total.result])
+        for op in (load, stream):
+            op.detach()
+            op.erase()
+        family.properties["sym_name"] = StringAttr(names.unique(f"{name}_sum"))
+
+        program = family.parent
+        assert program is not None and call.parent is not None
+        last_buffer = [op for op in program.ops if isinstance(op, task.BufferOp)][-1]
+        program.insert_op_after(parts, last_buffer)
+        program.insert_op_before(products, family)
+        call.parent.insert_op_before(task.CallOp(name, call.indices.data), call)
+        call.properties["family"] = SymbolRefAttr(family.sym_name.data)
+
+
+def _product(
+    index: ProgramIndex, name: str
+) -> tuple[task.CallOp, task.LoadOp, task.StreamOp, task.MatmulOp, int] | None:
+    """The call of the family `name`, the parts of its only matmul, and the KV heads of the attention that this reads."""
+    family, call = index.families[name], index.only_call(name)
+    matmuls = [op for op in family.body.block.ops if isinstance(op, task.MatmulOp)]
+    if call is None or len(matmuls) != 1 or len(family.streams) != 1:
+        return None
+    (matmul,) = matmuls
+    load, stream = task.op_of(matmul.x), task.op_of(matmul.w)
+    if not isinstance(load, task.LoadOp) or not isinstance(stream, task.StreamOp):
+        return None
+    buffer = load.region.buffer
+    if (
+        index.buffers[buffer].kind.data is not BufferKind.SCRATCH
+        or len(index.writers[buffer]) != 1
+        or len(list(load.result.uses)) != 1
+        or len(task.shape_of(matmul.x)) != 4
+        or len(task.shape_of(matmul.result)) != 2
+        or isinstance(stream.result.type.get_element_type(), QuantizedType)  # whose tiles are whole rows
+    ):
+        return None
+    writer = index.families[index.writers[buffer][0]]
+    writer_call = index.only_call(writer.sym_name.data)
+    attention = task.op_of(writer.stores[0].value)
+    if (
+        not isinstance(attention, task.AttentionOp)
+        or len(writer.stores) != 1
+        or writer_call is None
+        or not is_before(writer_call, call)
+        or writer.domain != family.domain
+        or len(call.indices.data) != len(family.domain.data)
+        or writer.stores[0].region != load.region
+    ):
+        return None
+    return call, load, stream, matmul, task.shape_of(attention.k)[1]
