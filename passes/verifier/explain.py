@@ -116,7 +116,7 @@ def _failure(conflict: Conflict, streams: bool) -> Failure:
 
 def _always_first(items: Items, first: int, then: int) -> bool:
     """Whether `first` completes before `then`, on another SM, in every execution."""
-    return then >= run(items, first).reached[items.timeline.sm[then]]
+    return then >= int(run(items, first).reached[items.timeline.sm[then]])
 
 
 def _order_missing(items: Items, write: int, other: int) -> tuple[str, str]:
