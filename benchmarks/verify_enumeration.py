@@ -73,6 +73,7 @@ def result(options: argparse.Namespace, parts: list[dict[str, Any]], seconds: fl
         "kernels": kernels,
         "over_limit": {"states": STATE_LIMIT, "kernels": total["undecided"], "compared": False},
         "verdicts_of_enumeration": total["verdicts"],
+        "of_kernels_that_stream_state": total["tiles"],
         "unsafe_by_rule_of_verifier": total["rules"],
         "disagreements": total["disagreements"],
         "deadlock_verdicts_compared": total["deadlocks_compared"],

@@ -80,7 +80,9 @@ def _plans(schedule: Schedule, diagnostics: list[Diagnostic]) -> Iterator[tuple[
     missing = find_missing(timeline, places_in_queue(schedule) if explicit else sites.rank)
     if missing is None:
         raise _refused(
-            schedule.kernel, "in every order of execution some task reads before the write: move tasks", diagnostics
+            schedule.kernel,
+            "in every order of execution some task reads before the write, or streams after it: move tasks",
+            diagnostics,
         )
     if explicit:
         yield plan_events(missing), missing.is_exact

@@ -55,6 +55,17 @@ def changed(old: str, new: str) -> str:
     return text.replace(old, new)
 
 
+TOLD = """  task.family @put_again () {
+    %w = task.load @word[0 : 1] : tensor<1xf32>
+    %v = task.load @in[0 : 2] : tensor<2xf32>
+    task.store %v, @a[0 : 2] : tensor<2xf32>
+    task.store %v, @out[0 : 2] : tensor<2xf32>
+  }
+  task.family @put_first () {
+    %v = task.load @in[0 : 2] : tensor<2xf32>
+    task.store %v, @a[0 : 2] : tensor<2xf32>
+  }
+"""
 PUT_TOO = """  task.family @put_too () {
     %v = task.load @in[0 : 1] : tensor<1xf32>
     task.store %v, @a[1 : 1] : tensor<1xf32>
@@ -141,6 +152,12 @@ CASES = {
         small(["queue.run @put[] queue.run @finish[]", "queue.run @put_too[]"], families=PUT_TOO + FINISH), "put"
     ),
     "race_in_one_queue": only(small(["queue.run @get[] queue.run @put[]", ""], state="scratch"), "put", "get"),
+    "race_of_a_read_that_comes_first": only(
+        small(["queue.wait @c[0] all queue.run @put[]", "queue.run @get[] queue.signal @c[0]"], state="scratch"), "put", "get"
+    ),
+    "race_of_two_writes_told_by_a_word": only(
+        small(["queue.run @put_first[] queue.run @tell[]", "queue.run @put_again[]"], families=TOLD), "tell"
+    ),
     "race_in_one_task": only(
         small(["queue.run @copy[] queue.run @finish[]"], state="scratch", families=COPY + FINISH)
     ),

@@ -226,6 +226,16 @@ class _Player:
         boxes = (b for name, b in self.machine.accesses(event, reads) if name == self.witness.buffer)
         return sum(all(a < b for a, b in intersection(box, self.witness.box)) for box in boxes)
 
+    def streams(self, event: int) -> bool:
+        """Whether the ring loads some of the elements in question for the task of an event."""
+        indices = {
+            **self.schedule.task_indices(self.machine.ref[event], self.machine.arg[event]),
+            POSITION: self.witness.position,
+        }
+        tiles = (op.region for op in self.schedule.families[self.machine.ref[event]].streams)
+        boxes = (region.box(indices) for region in tiles if region.buffer == self.witness.buffer)
+        return any(all(a < b for a, b in intersection(box, self.witness.box)) for box in boxes)
+
     def play(
         self,
         number: int,
@@ -415,6 +425,30 @@ def _stream(player: _Player) -> str:
     return error
 
 
+def _early_load(player: _Player) -> str:
+    write, other = player.parties
+    _need(player.touches(write, False) > 0, f"{player.task(write)} does not write {player.where}")
+    _need(
+        player.touches(other, True) > 0 and player.streams(other),
+        f"{player.task(other)} does not stream {player.where}",
+    )
+    old: list[Array] = []
+    sms = player.witness.orders[0][:1]
+    first = player.machine.bounds[sms[0]] if sms and sms[0] < player.schedule.num_sms else -1
+    execution = player.play(0, {first: lambda _: old.append(player.values.copy())}, last=other)
+    _need(write in execution.events, f"the order does not hold {player.task(write)}")
+    written = execution.origin[elements(player.witness.box)] >= 0
+    values = player.values
+    early, late = old[0][written], values[written].copy()
+    values[written] = early
+    error = player.advance(execution, player.machine.sm[other])
+    return (
+        f"{player.task(other)} streams {player.where}, which {player.task(write)} has written by then: it finds "
+        f"{_show(early)} if the ring has loaded it at the beginning of the step, {_show(late)} if only now"
+        f"{f'; {error}' if error else ''}"
+    )
+
+
 def _unwritten_output(player: _Player) -> str:
     assert player.buffer is not None
     _need(player.buffer.kind.data is BufferKind.OUTPUT, f"@{player.witness.buffer} is not an output")
@@ -522,6 +556,7 @@ def _unordered(player: _Player) -> str:
 
 _CHECKS: Mapping[FailureKind, Callable[[_Player], str]] = {
     FailureKind.DEADLOCK: _deadlock,
+    FailureKind.EARLY_LOAD: _early_load,
     FailureKind.MISSING_TASK: _missing_task,
     FailureKind.REPEATED_TASK: _repeated_task,
     FailureKind.REWRITE: _rewrite,

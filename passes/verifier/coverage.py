@@ -154,12 +154,12 @@ def check_written_once(timeline: Timeline, found: Overlaps) -> Iterator[Diagnost
 
 
 def check_read_before_written(
-    timeline: Timeline, found: Overlaps, before: tuple[int, Ints, int] | None = None
+    timeline: Timeline, found: Overlaps, before: tuple[Ints, Ints, int | None] | None = None
 ) -> Iterator[Diagnostic]:
     """Every element that is read was written: in this step, or, in a state buffer, by earlier ones.
 
-    `before`: look only at one read region, for the task at one event, and count only the given write regions:
-    (read region, write regions, event).
+    `before`: look only at some read regions, and count only the given write regions: (read regions, write regions, the
+    task at whose event they are read, None for the first of each).
     """
     accesses = found.accesses
     if not len(accesses.reads):
@@ -170,7 +170,8 @@ def check_read_before_written(
         read, read_cell = part.cover(1)
         if before is not None:
             write_cell = write_cell[np.isin(write, before[1])]
-            read, read_cell = read[read == before[0]], read_cell[read == before[0]]
+            mine = np.isin(read, before[0])
+            read, read_cell = read[mine], read_cell[mine]
         written: Bools = np.zeros(part.cells, np.bool_)
         written[part.cover(2)[1]] = True
         written[write_cell] = True
@@ -183,17 +184,26 @@ def check_read_before_written(
         by_op.setdefault(id(accesses.reads.site(region).op), []).append(region)
     for regions in by_op.values():
         region = regions[0]
-        event = event_of(accesses.reads, region) if before is None else before[2]
+        event = None if before is None else before[2]
+        event = event_of(accesses.reads, region) if event is None else event
         text = box_text(accesses.name, uncovered[region])
         whole = region_text(accesses.reads, region, found.position)
-        state = accesses.kind is BufferKind.STATE
+        verb, lacks, remedy = (
+            "reads",
+            "not written before in this step",
+            f"let a task write {text} before, or shrink the load",
+        )
+        if accesses.kind is BufferKind.STATE:
+            lacks += ", nor certainly by earlier steps"
+        if accesses.reads.streamed[region]:  # whatever this step writes may come after the load
+            verb, lacks = "streams", "not certainly written by earlier steps"
+            remedy = f"let earlier steps write {text}, or shrink the tile; load what this step writes, do not stream it"
         ends = "waits forever for words that nobody writes" if accesses.tagged else "reads what nobody has written"
         yield Diagnostic(
             Rule.COVERAGE,
-            f"task {timeline.task(event)} ({timeline.place(event)}) reads {whole}, but {text} is not written before"
-            f"{' in this step, nor certainly by earlier steps' if state else ' in this step'}"
+            f"task {timeline.task(event)} ({timeline.place(event)}) {verb} {whole}, but {text} is {lacks}"
             f"{_at(accesses, found.position)}",
-            f"let a task write {text} before, or shrink the load",
+            remedy,
             execution=f"the task {ends}",
             ops=(accesses.reads.site(region).op,),
             sms=(int(timeline.sm[event]),),

@@ -47,18 +47,42 @@ def explain_race(items: Items, conflict: Conflict) -> Diagnostic:
             remedy = "shrink one of the two stores, or write in a second task, which runs after this one"
     else:
         missing = "nothing makes the reader see the write" if conflict.reads else "nothing orders the two"
-        if timeline.sm[write] == timeline.sm[other]:
+        backwards = False
+        if streams:
+            missing = "nothing makes the write come after that task"
+        elif timeline.sm[write] == timeline.sm[other]:
             missing = "the read comes first"
+        elif (backwards := _always_first(items, other, write)) and conflict.reads:
+            missing = "in every execution the read comes first"
         message = (
             f"task {timeline.task(write)} ({timeline.place(write)}) writes {written}, "
             f"task {timeline.task(other)} ({timeline.place(other)}) {verb} {touched}, and {missing}"
         )
-        execution, remedy = _order_missing(items, write, other)
         if streams:
-            message = message.rsplit(", and ", 1)[0] + ", and nothing makes the write come after that task"
-            execution = "tiles enter the ring whenever there is room, whatever their SM waits for: before the write as well as after it"
-            remedy = "load the region instead of streaming it, or order the write after the task"
-        elif conflict.reads and accesses.kind is BufferKind.STATE and timeline.sm[write] != timeline.sm[other]:
+            execution = (
+                f"the ring may load the tile at the beginning of the step, or not until SM {timeline.sm[other]} comes to "
+                f"task {timeline.task(other)}: before the write or after it, whatever is waited for"
+            )
+            remedy = "load the region instead of streaming it, or order the write after the task that streams"
+        elif backwards and conflict.reads:
+            execution = (
+                f"SM {timeline.sm[write]} never comes to task {timeline.task(write)} unless task {timeline.task(other)} "
+                "has run: its waits need what follows from that task"
+            )
+            remedy = (
+                f"move task {timeline.task(other)} behind the write, or task {timeline.task(write)} ahead of what waits "
+                "for the read: a wait for the write would be a deadlock"
+            )
+        elif backwards:
+            execution, remedy = _order_missing(items, other, write)
+        else:
+            execution, remedy = _order_missing(items, write, other)
+        if (
+            conflict.reads
+            and not streams
+            and accesses.kind is BufferKind.STATE
+            and timeline.sm[write] != timeline.sm[other]
+        ):
             remedy += "; or the other way round, if the task reads what earlier steps wrote"
     return Diagnostic(
         Rule.RACE,
@@ -70,16 +94,17 @@ def explain_race(items: Items, conflict: Conflict) -> Diagnostic:
         tasks=(timeline.task(write), timeline.task(other)),
         regions=(written, touched),
         occurrences=conflict.occurrences,
-        # a replay reads streamed tiles when their task runs: it does not show this
-        failure=None if streams else _failure(conflict),
+        failure=_failure(conflict, streams),
     )
 
 
-def _failure(conflict: Conflict) -> Failure:
+def _failure(conflict: Conflict, streams: bool) -> Failure:
     accesses, position = conflict.overlap.accesses, conflict.overlap.position
     others = accesses.reads if conflict.reads else accesses.writes
     if accesses.kind is not BufferKind.STATE:
         kind = FailureKind.UNSEEN_WRITE
+    elif streams:
+        kind = FailureKind.EARLY_LOAD
     else:
         kind = FailureKind.REWRITE if conflict.write == conflict.other else FailureKind.UNORDERED
     shared = intersection(
@@ -87,6 +112,11 @@ def _failure(conflict: Conflict) -> Failure:
         others.access(conflict.other_region).box({POSITION: position}),
     )
     return Failure(kind, position, (conflict.write, conflict.other), accesses.name, shared)
+
+
+def _always_first(items: Items, first: int, then: int) -> bool:
+    """Whether `first` completes before `then`, on another SM, in every execution."""
+    return then >= int(run(items, first).reached[items.timeline.sm[then]])
 
 
 def _order_missing(items: Items, write: int, other: int) -> tuple[str, str]:

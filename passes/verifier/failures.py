@@ -27,6 +27,8 @@ class FailureKind(StrEnum):
 
     DEADLOCK = "deadlock"
     """It cannot be continued, and not every SM has finished."""
+    EARLY_LOAD = "early-load"
+    """The second event streams state that the first has written by then: the ring may have loaded it before."""
     MISSING_TASK = "missing-task"
     """It ends, and a task has not run."""
     REPEATED_TASK = "repeated-task"

@@ -106,6 +106,29 @@ class Order:
                 raise
         return before, after, race
 
+    def always_first(self, first: Ints, then: Ints) -> Bools:
+        """For each pair of events, whether `first` completes before `then` in every execution, or is `then`.
+
+        Once enough pairs are certain not to be like that, those that are not decided by then count as if they were.
+        UndecidedError if the work limit is spent before any is.
+        """
+        sm = self.timeline.sm
+        result = (first == then) | self.clocks.happens_before(first, then, Relation.ORDERED)
+        left = np.flatnonzero(~result & (sm[first] != sm[then]))  # clocks decide events of one SM
+        result[left] = True
+        certain = 0
+        try:
+            for event in distinct(first[left]).tolist():
+                mine = left[first[left] == event]
+                result[mine] = then[mine] >= self._reached(event, Relation.ORDERED)[sm[then[mine]]]
+                certain += not result[mine].all()
+                if certain == ENOUGH:
+                    break
+        except UndecidedError:
+            if result.all():
+                raise
+        return result
+
     def _settle_rest(
         self, write: int, other: Ints, rows: Ints, back: Relation | None, result: tuple[Bools, Bools, Bools]
     ) -> None:
@@ -212,12 +235,12 @@ def _check_state(order: Order, overlap: Overlaps) -> Iterator[Diagnostic]:
     if streamed.any():
         yield from _check_streamed(order, overlap, region[streamed], event[streamed])
         region, event = region[~streamed], event[~streamed]
-        if not len(region):
-            return
     # All readers of a region on an SM are after a write if the first is.
     firsts = _with_writers(overlap, *first_per_sm(order.timeline, region, event))
     if order.clocks.happens_before(firsts.write, firsts.other, Relation.VISIBLE).all():
-        yield from check_read_before_written(order.timeline, overlap)
+        writes = np.arange(len(accesses.writes))
+        part = (distinct(region), writes, None) if streamed.any() else None
+        yield from check_read_before_written(order.timeline, overlap, part)
         return
     pairs = _with_writers(overlap, region, event)
     before, _, race = order.settle(pairs.write, pairs.other, Relation.ORDERED)
@@ -229,16 +252,13 @@ def _check_state(order: Order, overlap: Overlaps) -> Iterator[Diagnostic]:
 
 
 def _check_streamed(order: Order, overlap: Overlaps, region: Ints, event: Ints) -> Iterator[Diagnostic]:
-    """State that is streamed is read at any time before its task ends: every write in this step has to come after it."""
+    """State that is streamed is read at any time before its task: every write of this step has to come after the task."""
     pairs = _with_writers(overlap, region, event)
-    before, _, race = order.settle(pairs.write, pairs.other, Relation.ORDERED)
-    wrong = (before | race) & (pairs.write != pairs.other)  # a task takes its tiles before it writes
-    if wrong.any():
-        yield from _report(order, pairs.take(wrong))
-        return
-    nothing = np.zeros(0, np.int64)
-    for r in distinct(region).tolist():
-        yield from check_read_before_written(order.timeline, overlap, (r, nothing, int(event[region == r][0])))
+    late = order.always_first(pairs.other, pairs.write)  # a task takes its tiles before it writes
+    if late.all():
+        yield from check_read_before_written(order.timeline, overlap, (distinct(region), np.zeros(0, np.int64), None))
+    else:
+        yield from _report(order, pairs.take(~late))
 
 
 def _with_writers(overlap: Overlaps, region: Ints, event: Ints) -> Pairs:
@@ -259,7 +279,8 @@ def _check_state_coverage(order: Order, pairs: Pairs, region: Ints, event: Ints)
     for (r, e), before in writers.items():
         if (key := (r, tuple(before))) not in seen:
             seen.add(key)
-            yield from check_read_before_written(order.timeline, pairs.overlap, (r, np.asarray(before, np.int64), e))
+            part = (np.array([r]), np.asarray(before, np.int64), e)
+            yield from check_read_before_written(order.timeline, pairs.overlap, part)
 
 
 def _report(order: Order, pairs: Pairs) -> Iterator[Diagnostic]:

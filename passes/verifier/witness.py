@@ -120,6 +120,7 @@ MAX_EVENTS = 1 << 26
 
 _FORMS: Mapping[FailureKind, tuple[Sequence[int], bool, int]] = {
     FailureKind.DEADLOCK: (range(1 << 16), False, 1),
+    FailureKind.EARLY_LOAD: ((2,), True, 1),
     FailureKind.MISSING_TASK: ((0,), False, 1),
     FailureKind.REPEATED_TASK: ((2,), False, 1),
     FailureKind.REWRITE: ((2,), True, 1),

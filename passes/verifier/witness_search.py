@@ -85,6 +85,16 @@ def _without(machine: Machine, never: int, event: int) -> list[int] | None:
     return machine.past(order, [event]) if order and order[-1] == event else None
 
 
+def _early_load(machine: Machine, failure: Failure) -> _Found:
+    """An execution that ends in the task that streams, after the write."""
+    write, other = failure.events
+    order = machine.execute(never=other, until=write)
+    if order[-1:] != [write]:
+        return None
+    order = machine.execute(order, until=other)
+    return ([machine.past(order, [write, other])], failure.kind, failure.events) if order[-1] == other else None
+
+
 def _unseen(machine: Machine, write: int, other: int) -> _Found:
     """`other` comes after `write` without seeing it."""
     order = UnseenSearch(_items(machine)).find(write, other)
@@ -131,6 +141,7 @@ def _unordered(machine: Machine, failure: Failure) -> _Found:
 
 _FINDERS: Mapping[FailureKind, Callable[[Machine, Failure], _Found]] = {
     FailureKind.DEADLOCK: _deadlock,
+    FailureKind.EARLY_LOAD: _early_load,
     FailureKind.MISSING_TASK: _to_the_end,
     FailureKind.REPEATED_TASK: _to_the_event,
     FailureKind.REWRITE: _to_the_event,

@@ -13,7 +13,7 @@ from schedules.comparison import ARRANGEMENTS, Tally, compare, disagreements, sc
 from schedules.enumerate_many import PROBLEMS, Verdict, decide
 from schedules.enumeration import Oracle
 from schedules.random_kernels import cell, row, whole
-from schedules.small_kernels import Event, Family, Kernel, parse
+from schedules.small_kernels import Box, Event, Family, Kernel, parse
 
 from amk.dialects.schedule import Events, Schedule
 from amk.passes.verifier import OverlapIndex, check, check_schedule
@@ -42,10 +42,15 @@ def test_fresh_random_kernels(part: int):
 
 PUT = Family(1, [], [cell("p", 0, 0)], False)
 END = Family(1, [cell("p", 0, 0)], [whole("o")], False)
+ADD = Family(1, [], [row(1)], False)
+REPLACE = Family(1, [], [cell("s", 0)], False)
+TILE = Family(1, [Box("s", (((0, 0, 0), (0, 1)),), streamed=True)], [whole("o")], True)
+"""Streams the rows of earlier steps."""
 
 
 def kernel(families: list[Family], *queues: list[Event], tokens: int = 1) -> Kernel:
-    return Kernel(tokens, families, 4, list(queues), [[] for _ in queues])
+    tiles = [[(e[1], e[2]) for e in q if e[0] == "run" and families[e[1]].streams_state] for q in queues]
+    return Kernel(tokens, families, 4, list(queues), tiles)
 
 
 DECIDED: dict[str, tuple[str, Kernel]] = {
@@ -93,6 +98,27 @@ DECIDED: dict[str, tuple[str, Kernel]] = {
             [("run", 1, 0)],
         ),
     ),
+    "tiles of earlier rows": ("", kernel([ADD, TILE], [("run", 0, 0)], [("run", 1, 0)])),
+    "tiles of a row that is replaced after their task": (
+        "",
+        kernel([ADD, TILE, REPLACE], [("run", 0, 0), ("run", 1, 0), ("signal", 0)], [("wait", 0, 1), ("run", 2, 0)]),
+    ),
+    "tiles of a row that is replaced by their task": (
+        "",
+        kernel([ADD, Family(1, TILE.reads, [cell("s", 0), whole("o")], True)], [("run", 0, 0), ("run", 1, 0)]),
+    ),
+    "tiles of a row that is replaced before their task": (
+        "race",
+        kernel([ADD, TILE, REPLACE], [("run", 0, 0), ("run", 2, 0), ("run", 1, 0)]),
+    ),
+    "tiles of a row that another SM replaces": (
+        "race",
+        kernel([ADD, TILE, REPLACE], [("run", 0, 0), ("signal", 0), ("run", 1, 0)], [("wait", 0, 1), ("run", 2, 0)]),
+    ),
+    "tiles of a row that was not added": (
+        "coverage",
+        kernel([TILE], [("run", 0, 0)]),
+    ),
     "no fetch for a task that streams": (
         "stream",
         kernel([Family(1, [], [whole("o")], True)], [("run", 0, 0)]),
@@ -107,6 +133,19 @@ def test_what_the_oracle_says(what: str):
     assert verdict.problem == problem
     assert (Oracle(given).problem() or "").partition(" at ")[0] == problem
     assert disagreements(verdict, check(parse(given.text()))) == []
+
+
+def test_random_kernels_stream_state():
+    """Of the kernels in which the ring reads what the step writes, some are safe."""
+    found: set[tuple[bool, bool]] = set()
+    for number in range(80):
+        kernels = scenario_kernels(f"tiles-{number}", 8)
+        families = kernels[0].families
+        tiles = {e for f in families for i in range(f.extent) for b in f.reads if b.streamed for e in b.elements(i, 2)}
+        written = {e for f in families for i in range(f.extent) for b in f.writes for e in b.elements(i, 2)}
+        if tiles:
+            found |= {(bool(tiles & written), not verdict.problem) for verdict in decide(kernels)}
+    assert found == {(False, False), (False, True), (True, False), (True, True)}
 
 
 def test_disagreements_are_noticed():

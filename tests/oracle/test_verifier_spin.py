@@ -25,13 +25,16 @@ BOXES = {
     "s[pos]": Box("s", (((0, 0, 1), (1, 0)),)),
     "s[pos:pos+2]": Box("s", (((0, 0, 1), (2, 0)),)),
     "s[:pos+1]": Box("s", (((0, 0, 0), (1, 1)),)),
+    "s[0]": Box("s", (((0, 0, 0), (1, 0)),)),
+    "s[:pos]*": Box("s", (((0, 0, 0), (0, 1)),), streamed=True),
     "o": Box("o", (((0, 0, 0), (2, 0)),)),
     "o[0]": Box("o", (((0, 0, 0), (1, 0)),)),
 }
 
 
 def kernel(tasks: dict[str, str], *queues: str, tokens: int = 1, fetches: tuple[str, ...] | None = None) -> Kernel:
-    """Tasks by name, as "reads -> writes" with names of `BOXES`; one whose name is in capitals streams a tile.
+    """Tasks by name, as "reads -> writes" with names of `BOXES`; one whose name is in capitals streams a tile, of state if
+    a read has a star.
 
     A queue has the names of the tasks that it runs; "+c" signals counter c, "c:n" waits for n of its signals, "c:" for
     all of them. `fetches` has the tiles of each SM, by default those of its tasks.
@@ -66,6 +69,7 @@ STATE = {"c": "-> s[pos]", "r": "s[pos] -> t[1]", "w": "-> s[pos]", "z": "-> o"}
 CACHE = {"a": "-> s[pos]", "b": "s[:pos+1] -> o"}
 TWO_ROWS = {"a": "-> s[pos:pos+2]", "b": "s[:pos+1] -> o"}
 STREAMS = {"A": "-> p", "B": "p -> o"}
+TILES = {"a": "-> s[pos]", "B": "s[:pos]* -> o t[1]", "w": "-> s[0]"}
 
 SAFE = {
     "one SM": kernel(PASSED_ON, "a b"),
@@ -78,6 +82,10 @@ SAFE = {
     "rows of earlier steps": kernel(CACHE, "a +0", "0: b"),
     "rows of earlier steps, two tokens": kernel(TWO_ROWS, "a +0", "0: b", tokens=2),
     "tiles": kernel(STREAMS, "A B"),
+    "tiles of earlier rows, of which one is replaced then": kernel(TILES, "a B +0", "0: w"),
+    "tiles of earlier rows, told of by a word, of which one is replaced then": kernel(
+        TILES | {"a": "t[1] -> s[pos]", "w": "t[1] -> s[0]"}, "B", "a w"
+    ),
 }  # fmt: skip
 
 UNSAFE = {
@@ -96,6 +104,8 @@ UNSAFE = {
     "signalled too early": ("coverage race", kernel(PASSED_ON, "+0 a", "0: b")),
     "waited too late": ("coverage race", kernel(PASSED_ON, "a +0", "b 0:")),
     "read and overwritten": ("race", kernel(STATE, "c +0", "0: r", "0: w z")),
+    "tiles of earlier rows, of which one is replaced before": ("race", kernel(TILES, "a w B")),
+    "tiles of earlier rows, of which one is replaced at any time": ("race", kernel(TILES, "a +0 B", "0: w")),
     "two writes": ("race", kernel(STATE, "c r", "w z")),
     "two writes, told by a word": ("race", kernel(STATE | {"w": "t[1] -> s[pos]"}, "c r", "w z")),
     "two writes of a task": ("race", kernel({"c": "-> s[pos] s[pos] o"}, "c")),

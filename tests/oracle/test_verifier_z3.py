@@ -105,7 +105,19 @@ def two_writers(*queues: list) -> Kernel:
     return Kernel(1, families, 1, [list(q) for q in queues], [[] for _ in queues])
 
 
+def streamed_rows(*queues: list) -> Kernel:
+    """Put adds the step's row and replaces the first one, show streams the rows of earlier steps."""
+    tiles = Box("s", (((0, 0, 0), (0, 1)),), streamed=True)
+    families = [Family(1, [], [ROW], False), Family(1, [tiles], [OUT], True), Family(1, [], [box("s", (0, 1))], False)]
+    return Kernel(1, families, 1, [list(q) for q in queues], [[show[1:]] * (show in q) for q in queues])
+
+
+again = ("run", 2, 0)
+
 KERNELS |= {
+    "tiles, then a write": (streamed_rows([put, show, signal(0)], [wait(0), again]), None),
+    "a write, then tiles": (streamed_rows([put, again, show]), "race"),
+    "a write at any time after tiles may be loaded": (streamed_rows([put, signal(0), show], [wait(0), again]), "race"),
     "ring order": (swapped_fetches(), "stream"),
     "two writers": (two_writers([put], [show]), "race"),
     "two writers in order": (two_writers([put, signal(0)], [wait(0), show]), None),

@@ -22,12 +22,13 @@ ARRANGEMENTS = 40
 class Tally:
     """What a number of comparisons found.
 
-    verdicts: kernels by the oracle's first problem, "safe" without. rules: unsafe kernels by each rule that the verifier
+    verdicts: kernels by the oracle's first problem, "safe" without; tiles: of these, those that stream state. rules: unsafe kernels by each rule that the verifier
     named. undecided: kernels over the oracle's limit, not counted in anything else. disagreements: what and which kernel.
     witnesses: of replayed diagnostics, by "rule: failure"; bad_witnesses: those that are missing or show nothing.
     """
 
     verdicts: Counter[str] = field(default_factory=Counter)
+    tiles: Counter[str] = field(default_factory=Counter)
     rules: Counter[str] = field(default_factory=Counter)
     undecided: int = 0
     deadlocks_compared: int = 0
@@ -63,6 +64,8 @@ def compare(
             index = OverlapIndex(schedule.kernel)
         diagnostics = check_schedule(schedule, index)
         tally.verdicts[verdict.problem or "safe"] += 1
+        if any(family.streams_state for family in kernel.families):
+            tally.tiles[verdict.problem or "safe"] += 1
         tally.rules.update({str(d.rule) for d in diagnostics})
         tally.states += verdict.states
         tally.shapes[f"{len(kernel.queues)} SMs, {max(map(len, kernel.queues))} events"] += 1

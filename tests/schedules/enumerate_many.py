@@ -90,7 +90,7 @@ def _pack(kernel: Kernel, data: array) -> None:
 
 
 def _packed(box: Box, names: list[str]) -> list[int]:
-    return [names.index(box.buffer), *(n for start, size in box.dims for n in (*start, *size))]
+    return [names.index(box.buffer), int(box.streamed), *(n for start, size in box.dims for n in (*start, *size))]
 
 
 @cache

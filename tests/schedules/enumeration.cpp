@@ -1,7 +1,8 @@
 // Exhaustive enumeration of small kernels, many at a time: the definitions of docs/semantics.md, as in enumeration.py.
 //
-// Two searches over reachable states. The plain one has how far each SM is; it decides deadlocks and what happens before
-// what. The other has, for one write, which SM and which signal knows of it, and how many signals of each counter
+// Two searches over reachable states. The plain one has how far each SM is, and of each task that streams state whether its
+// tile is loaded; it decides deadlocks and what happens before what. A load is an event of its own, that waits for nothing
+// and that its task waits for. The other search has, for one write, which SM and which signal knows of it, and how many signals of each counter
 // everybody has heard of; it decides who sees the write. Nothing is assumed of either, no run is greedy and every number
 // of signals that a wait may observe is tried. States are only merged where they cannot differ in what follows: tasks that
 // touch no tagged word can neither block nor be blocked, and of the first signals of a counter only their union can be
@@ -25,8 +26,14 @@ enum Problem { SAFE, STREAM, DEADLOCK, WRITTEN_TWICE, UNWRITTEN_OUTPUT, WRITE_RA
 constexpr int MAX_EVENTS = 64, MAX_SMS = 8, MAX_COUNTERS = 12, COUNT_BITS = 5, MAX_SIGNALS = 31;
 
 struct Dim { int start, per_index, per_position, size, growth; };
-struct Box { int buffer; std::vector<Dim> dims; };
-struct Family { bool streams; std::vector<Box> reads, writes; };
+struct Box { int buffer; bool streamed; std::vector<Dim> dims; };
+struct Family {
+    bool streams;
+    std::vector<Box> reads, writes;
+    bool streams_state() const {
+        return std::any_of(reads.begin(), reads.end(), [](const Box& box) { return box.streamed; });
+    }
+};
 struct Event { EventKind kind; int ref, arg; };  // arg: index of a run, threshold of a wait (-1: all signals)
 struct Buffer { BufferKind kind; std::vector<int> shape; int first; };
 struct OverLimit {};  // too many states, or the kernel has more than fits the oracle's words
@@ -60,7 +67,8 @@ struct Kernel {
             Family family{in.next() != 0, {}, {}};
             for (auto* boxes : {&family.reads, &family.writes})
                 for (int m = in.next(); m > 0; --m) {
-                    Box box{in.next(), {}};
+                    Box box{in.next(), false, {}};
+                    box.streamed = in.next() != 0;
                     for (size_t d = 0; d < buffers[box.buffer].shape.size(); ++d) {
                         Dim dim{};
                         for (int* field : {&dim.start, &dim.per_index, &dim.per_position, &dim.size, &dim.growth})
@@ -132,6 +140,7 @@ struct Kernel {
 // What the tasks access at one position; of events that are no tasks, nothing.
 struct Accesses {
     std::array<Mask, MAX_EVENTS> reads{}, writes{};
+    std::array<Mask, MAX_EVENTS> tiles{};  // of state, read when the ring loads them; no part of `reads`
     std::array<Mask, MAX_EVENTS> twice{};  // written by two stores of the task
 };
 
@@ -189,7 +198,10 @@ class Oracle {
     Oracle(const Kernel& kernel, States& states, int64_t limit) : k(kernel), states_(states), limit_(limit) {
         sms = int(k.queues.size());
         for (int s = 0; s < sms; ++s)
-            for (auto& event : k.queues[s]) events.push_back(event), sm.push_back(s);
+            for (auto& event : k.queues[s]) {
+                if (event.kind == RUN && k.families[event.ref].streams_state()) loaders.push_back(int(events.size()));
+                events.push_back(event), sm.push_back(s);
+            }
         low.fill(0);
         for (auto& event : events)
             if (event.kind == WAIT) {
@@ -231,12 +243,14 @@ class Oracle {
     int sms;
     std::vector<Event> events;
     std::vector<int> sm;
+    std::vector<int> loaders;               // the tasks that stream state
     std::array<int, MAX_COUNTERS> low;  // the least number of signals that a wait observes, 0 without waits
     std::vector<Accesses> accesses_;
     std::vector<Tags> tags_;
     int explored_ = -1;                       // the position to which what follows belongs
     bool stuck_ = false;
     std::array<Mask, MAX_EVENTS> pending_{};  // events that may not have completed when this one does
+    std::array<Mask, MAX_EVENTS> unloaded_{};  // tasks whose tiles may not have been loaded when this event completes
     Mask decided_ = 0;                        // writes whose `unseen_` is known
     std::array<Mask, MAX_EVENTS> unseen_{};   // events that may execute without having seen this one
 
@@ -249,7 +263,8 @@ class Oracle {
         for (size_t e = 0; e < events.size(); ++e) {
             if (events[e].kind != RUN) continue;
             const Family& family = k.families[events[e].ref];
-            for (auto& box : family.reads) found.reads[e] |= k.elements(box, events[e].arg, p);
+            for (auto& box : family.reads)
+                (box.streamed ? found.tiles : found.reads)[e] |= k.elements(box, events[e].arg, p);
             for (auto& box : family.writes) {
                 Mask mask = k.elements(box, events[e].arg, p);
                 found.twice[e] |= found.writes[e] & mask;
@@ -294,16 +309,18 @@ class Oracle {
         return done;
     }
 
-    // All reachable states of a step at `p`: sets `stuck_` and `pending_`.
+    // All reachable states of a step at `p`: sets `stuck_`, `pending_` and `unloaded_`.
     void explore(int p) {
         const Tags& tags = tags_[p];
         if (explored_ >= 0 && tags == tags_[explored_]) return;
         explored_ = p, stuck_ = false, decided_ = 0;
-        pending_.fill(0);
+        pending_.fill(0), unloaded_.fill(0);
         const auto done = progress(tags);
         int64_t size = 1;
         std::array<int64_t, MAX_SMS> stride{};
         for (int s = 0; s < sms; ++s) stride[s] = size, size *= int64_t(k.queues[s].size()) + 1;
+        const int64_t first_load = size;
+        for (size_t i = 0; i < loaders.size() && size <= 64 * limit_; ++i) size *= 2;
         if (size > 64 * limit_) throw OverLimit{};
         std::vector<bool> found(size);
         std::vector<int64_t> todo{0};
@@ -313,8 +330,14 @@ class Oracle {
             todo.pop_back();
             if (++visited > limit_) throw OverLimit{};
             int at[MAX_SMS], signals[MAX_COUNTERS] = {};
-            Mask left = 0, told = 0;
+            Mask left = 0, told = 0, unloaded = 0;
             bool ended = true, moves = false;
+            for (size_t i = 0; i < loaders.size(); ++i) {
+                const int64_t load = first_load << i;
+                if (state / load % 2) continue;
+                unloaded |= bit(loaders[i]), moves = true;
+                if (!found[state + load]) found[state + load] = true, todo.push_back(state + load);
+            }
             for (int s = 0; s < sms; ++s) {
                 const int place = int(state / stride[s] % (int64_t(k.queues[s].size()) + 1));
                 at[s] = first(s) + place;
@@ -327,9 +350,9 @@ class Oracle {
                 const int e = at[s];
                 if (e == last(s)) continue;
                 if (events[e].kind == WAIT && signals[events[e].ref] < events[e].arg) continue;
-                if (events[e].kind == RUN && (tags.polls[e] & ~told)) continue;
+                if (events[e].kind == RUN && ((tags.polls[e] & ~told) || (unloaded & bit(e)))) continue;
                 moves = true;
-                pending_[at[s]] |= left;
+                pending_[at[s]] |= left, unloaded_[at[s]] |= unloaded;
                 if (!found[state + stride[s]]) found[state + stride[s]] = true, todo.push_back(state + stride[s]);
             }
             stuck_ |= !moves && !ended;
@@ -486,6 +509,10 @@ class Oracle {
                 else if ((shared & ~state) || (a != b && !always_before(b, a))) return RACE;
             }
             if (now.reads[b] & ~covered) return COVERAGE;
+            // the load may be the first event of all, so no write of this step is sure to come before it
+            for (int a = 0; a < n; ++a)
+                if ((now.writes[a] & now.tiles[b]) && (unloaded_[a] & bit(b))) return RACE;
+            if (now.tiles[b] & ~history(p)) return COVERAGE;
         }
         return SAFE;
     }

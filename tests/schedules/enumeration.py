@@ -20,8 +20,9 @@ class Oracle:
         self.runs = {(s, n): e for s, q in enumerate(self.queues) for n, e in enumerate(q) if e[0] == "run"}
         self.position = 0
 
-    def reads(self, event: Event):
-        return [b.elements(event[2], self.position) for b in self.kernel.families[event[1]].reads]
+    def reads(self, event: Event, streamed: bool = False):
+        boxes = self.kernel.families[event[1]].reads
+        return [b.elements(event[2], self.position) for b in boxes if b.streamed == streamed]
 
     def writes(self, event: Event):
         return [b.elements(event[2], self.position) for b in self.kernel.families[event[1]].writes]
@@ -54,6 +55,30 @@ class Oracle:
     def always_before(self, a: tuple[int, int], b: tuple[int, int], states: dict[tuple[int, ...], list[int]]) -> bool:
         """In no execution does event b run while a has not."""
         return not any(pcs[b[0]] == b[1] and b[0] in movable and pcs[a[0]] <= a[1] for pcs, movable in states.items())
+
+    def always_loaded(self, b: tuple[int, int], a: tuple[int, int], states: dict[tuple[int, ...], list[int]]) -> bool:
+        """In no execution does event a run while the tile of event b is not in the ring yet.
+
+        The load is an event of its own: nothing holds it up, and b waits for it. Other loads hold up nobody for good.
+        """
+        start = ((0,) * len(self.queues), False)
+        seen, todo = set(), [start]
+        while todo:
+            state = todo.pop()
+            if state in seen:
+                continue
+            seen.add(state)
+            pcs, loaded = state
+            if not loaded:
+                todo.append((pcs, True))
+            for s in states[pcs]:
+                at = (s, pcs[s])
+                if at == b and not loaded:
+                    continue
+                if at == a and not loaded:
+                    return False
+                todo.append(((*pcs[:s], pcs[s] + 1, *pcs[s + 1 :]), loaded))
+        return True
 
     def always_visible(self, a: tuple[int, int], b: tuple[int, int], states: dict[tuple[int, ...], list[int]]) -> bool:
         """In every execution, b runs knowing of a: through program order, or a signal that a wait observed.
@@ -159,4 +184,11 @@ class Oracle:
                     return "race"
             if not covered:
                 return "coverage"
+        for b, run in self.runs.items():
+            for e in {e for tile in self.reads(run, streamed=True) for e in tile}:
+                # the load may be the first event of all, so no write of this step is sure to come before it
+                if any(f == e and not self.always_loaded(b, a, states) for a, f in writes):
+                    return "race"
+                if e not in history:
+                    return "coverage"
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from .small_kernels import Box, Family, Kernel
 
@@ -181,7 +182,8 @@ class Builder:
         return self.free[buffer] - size
 
     def family(self, extent: int, reads: list[Box], writes: list[Box]) -> int:
-        self.families.append(Family(extent, reads, writes, self.rng.random() < self.streams))
+        streams = self.rng.random() < self.streams or any(b.streamed for b in reads)
+        self.families.append(Family(extent, reads, writes, streams))
         return len(self.families) - 1
 
     def run(self, family: int, i: int, sm: int) -> None:
@@ -242,18 +244,23 @@ class Builder:
         self.written.append((box, extent))
 
     def add_cache(self) -> None:
-        """Appends rows to the state, then reads all of them up to here."""
+        """Appends rows to the state, then reads all of them up to here; those of earlier steps may come through the ring."""
         append = Box("s", (span(0, 1, 1), span(0, self.tokens, pos=1)))
         if not any(append in f.writes for f in self.families):
             self.run_all(self.family(HEADS, self.reads(HEADS), [append]))
-        rows = span(0, self.tokens, growth=1)
+        rows = [(span(0, self.tokens, growth=1), False)]
+        if self.rng.random() < 0.5:
+            rows = [(span(0, 0, growth=1), True), (span(0, self.tokens, pos=1), False)]
         box = Box("p", (span(self.take("p", 1), 1), tiles(0, HEADS, WIDTH // HEADS)))
         if self.rng.random() < 0.7:
-            self.run_all(self.family(HEADS, [Box("s", (span(0, 1, 1), rows))], [box]))
+            self.run_all(self.family(HEADS, [Box("s", (span(0, 1, 1), r), streamed) for r, streamed in rows], [box]))
         else:
             box = Box("p", (box.dims[0], span(0, WIDTH)))
-            self.run_all(self.family(1, [Box("s", (span(0, HEADS), rows))], [box]))
+            self.run_all(self.family(1, [Box("s", (span(0, HEADS), r), streamed) for r, streamed in rows], [box]))
         self.written.append((box, HEADS if box.dims[1][0][1] else 1))
+        if self.rng.random() < 0.3:  # the first row is replaced, after all that use it
+            first = Box("s", (span(0, 1, 1), span(0, 1)))
+            self.run_all(self.family(HEADS, [Box("s", (span(0, 1, 1), span(0, self.tokens, pos=1)))], [first]))
 
     def add_moving_words(self) -> None:
         """Tagged words whose writer depends on the position."""
@@ -354,10 +361,7 @@ def _move(kind: str, far: bool) -> Callable[[random.Random, Kernel], bool]:
             event = found[0].pop(found[1])
             queue = rng.choice(kernel.queues) if far else found[0]
             queue.insert(rng.randint(0, len(queue)), event)
-            families = kernel.families
-            kernel.fetches = [
-                [(e[1], e[2]) for e in q if e[0] == "run" and families[e[1]].streams] for q in kernel.queues
-            ]
+            _fetch_again(kernel)
         return found is not None
 
     return change
@@ -407,11 +411,31 @@ def _change_box(rng: random.Random, kernel: Kernel) -> bool:
     (start, step, pos), (size, growth) = box.dims[axis]
     shift, more = rng.choice([(1, 0), (-1, 0), (1, -1), (0, 1), (0, -1)])
     start, size = start + shift, size + more
+    least = 0 if growth else 1
     end = start + step * (family.extent - 1) + (pos + growth) * (kernel.max_seq - kernel.tokens) + size
-    if start < 0 or not 0 < size <= WIDTH or end > kernel.buffers[box.buffer][1][axis]:
+    if start < 0 or not least <= size <= WIDTH or end > kernel.buffers[box.buffer][1][axis]:
         return False
-    boxes[which] = Box(box.buffer, (*box.dims[:axis], span(start, size, step, pos, growth), *box.dims[axis + 1 :]))
+    dims = (*box.dims[:axis], span(start, size, step, pos, growth), *box.dims[axis + 1 :])
+    boxes[which] = replace(box, dims=dims)
     return True
+
+
+def _stream(rng: random.Random, kernel: Kernel) -> bool:
+    """State that is loaded comes through the ring, or the other way round."""
+    found = [(f, n) for f in kernel.families for n, b in enumerate(f.reads) if kernel.buffers[b.buffer][0] == "state"]
+    if not found:
+        return False
+    family, n = rng.choice(found)
+    family.reads[n] = replace(family.reads[n], streamed=not family.reads[n].streamed)
+    family.streams = family.streams_state
+    _fetch_again(kernel)
+    return True
+
+
+def _fetch_again(kernel: Kernel) -> None:
+    """Gives every SM the stream that its queue consumes."""
+    streams = [family.streams for family in kernel.families]
+    kernel.fetches = [[(e[1], e[2]) for e in q if e[0] == "run" and streams[e[1]]] for q in kernel.queues]
 
 
 def _swap_fetches(rng: random.Random, kernel: Kernel) -> bool:
@@ -450,6 +474,7 @@ MUTATIONS: dict[str, Callable[[random.Random, Kernel], bool]] = {
     "misdirect wait": _misdirect("wait"),
     "misdirect signal": _misdirect("signal"),
     "change box": _change_box,
+    "stream or load": _stream,
     "swap fetches": _swap_fetches,
     "drop fetch": _drop_fetch,
 }

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from . import mutant_kernel, mutant_order, mutant_regions, mutant_sync  # noqa: F401  (they register their classes)
+from . import (  # noqa: F401  (they register their classes)
+    mutant_kernel,
+    mutant_order,
+    mutant_regions,
+    mutant_sync,
+    mutant_tiles,
+)
 from .lowerings import Lowering, Source, corpus, lowering
 from .mutants import CLASSES, GROUPS, Judgement, Mutant, MutantClass, Truth, judge
 

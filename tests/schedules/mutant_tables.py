@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from . import mutant_corpus  # noqa: F401  (its modules register the classes)
+from . import mutant_corpus
 from .lowerings import SHAPES, TARGETS
 from .mutants import CLASSES, GROUPS
 
@@ -88,6 +88,8 @@ def document(record: dict[str, Any]) -> str:
         f"{environment['commit']}.\n{total['by construction']:,} are certain by construction. In place of "
         f"{total['undecided']:,} that the oracle could not decide, others of the same class were taken."
     )
+    if newer := [c.name for c in mutant_corpus.in_order() if c.name not in results["classes"]]:
+        run += f"\nClasses that are newer than this run: {', '.join(newer)}."
     return _TEXT.format(
         shapes=len(SHAPES),
         shape_names=", ".join(SHAPES),

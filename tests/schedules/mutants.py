@@ -8,7 +8,7 @@ in any case, and has to agree. The verifier is never asked for the truth.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -47,6 +47,14 @@ class Edit:
     value: Attribute | None
 
 
+@dataclass(frozen=True)
+class Insertion:
+    """A new op, which belongs to nothing yet, comes after another one."""
+
+    op: Operation
+    after: Operation
+
+
 @dataclass
 class Mutant:
     """A changed lowering. what: the change, for a person. certain: what its construction makes certain, if anything."""
@@ -54,7 +62,7 @@ class Mutant:
     what: str
     bodies: list[list[Event]]
     streams: list[list[Task]]
-    edits: list[Edit] = field(default_factory=list[Edit])
+    edits: list[Edit | Insertion] = field(default_factory=list["Edit | Insertion"])
     certain: Truth | None = None
 
 
@@ -157,19 +165,27 @@ def truth(lowering: Lowering, mutant: Mutant) -> tuple[Truth, str]:
 
 
 @contextmanager
-def applied(edits: list[Edit]) -> Iterator[None]:
+def applied(edits: Sequence[Edit | Insertion]) -> Iterator[None]:
     """The ops with the edits; without them again afterwards."""
-    old = [Edit(e.op, e.name, e.op.properties.get(e.name)) for e in edits]
+    old = [Edit(e.op, e.name, e.op.properties.get(e.name)) for e in edits if isinstance(e, Edit)]
+    new = [e for e in edits if isinstance(e, Insertion)]
     try:
         for edit in edits:
-            _set(edit)
+            if isinstance(edit, Edit):
+                _set(edit)
+            else:
+                block = edit.after.parent
+                assert block is not None
+                block.insert_op_after(edit.op, edit.after)
         yield
     finally:
+        for insertion in reversed(new):
+            insertion.op.detach()
         for edit in reversed(old):
             _set(edit)
 
 
-def verify_edited(edits: list[Edit]) -> None:
+def verify_edited(edits: Sequence[Edit | Insertion]) -> None:
     """Raises VerifyException if an edited op is not valid, or one that uses its results.
 
     Reads, stores and buffers that keep their types concern no other op; the whole kernel is verified for anything else.

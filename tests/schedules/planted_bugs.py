@@ -229,7 +229,7 @@ BUGS = [
     Bug(
         "a read that comes before a write is covered by it",
         "races",
-        "yield from check_read_before_written(order.timeline, pairs.overlap, (r, np.asarray(before, np.int64), e))",
+        "yield from check_read_before_written(order.timeline, pairs.overlap, part)",
         "yield from check_read_before_written(order.timeline, pairs.overlap)",
     ),
     # regions
@@ -307,8 +307,38 @@ BUGS = [
     Bug(
         "a tile of state is in the ring after every write that its task sees",
         "races",
-        "wrong = (before | race) & (pairs",
-        "wrong = race & (pairs",
+        "late = order.always_first(pairs.other, pairs.write)",
+        "late = order.always_first(pairs.other, pairs.write) | order.always_first(pairs.write, pairs.other)",
+    ),
+    Bug(
+        "a task may not replace the state that it streams",
+        "races",
+        "result = (first == then) | self.clocks",
+        "result = self.clocks",
+    ),
+    Bug(
+        "blocked runs do not tell that a task which streams comes before a write",
+        "races",
+        "result[mine] = then[mine] >= self._reached(event, Relation.ORDERED)[sm[then[mine]]]",
+        "result[mine] = False",
+    ),
+    Bug(
+        "tagged words do not tell that a task which streams comes before a write",
+        "races",
+        "result[mine] = then[mine] >= self._reached(event, Relation.ORDERED)[sm[then[mine]]]",
+        "result[mine] = then[mine] >= self._reached(event, Relation.VISIBLE)[sm[then[mine]]]",
+    ),
+    Bug(
+        "what a task streams may be written in this step, after it",
+        "races",
+        "(distinct(region), np.zeros(0, np.int64), None))",
+        "(distinct(region), np.arange(len(overlap.accesses.writes)), None))",
+    ),
+    Bug(
+        "one tile of a streamed region tells of all",
+        "coverage",
+        "mine = np.isin(read, before[0])",
+        "mine = np.isin(read, before[0][:1])",
     ),
     # tasks, stream, resources
     Bug("one task may be missing", "timeline", "if len(ran) < size:", "if len(ran) < size - 1:"),

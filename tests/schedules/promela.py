@@ -81,6 +81,7 @@ class Region:
     kind: str
     kept: bool  # certainly written by earlier steps
     readers: Tasks
+    streamers: Tasks  # for which the ring reads them
     writers: Tasks
     repeaters: Tasks  # that write them more than once
 
@@ -162,7 +163,7 @@ class Spin:
         positions = range(kernel.max_seq - kernel.tokens + 1)
         when: dict[Element, set[int]] = defaultdict(set)
         for position in positions:
-            for element in accesses(kernel, tasks, position)[1]:
+            for element in accesses(kernel, tasks, position)["writes"]:
                 if kernel.buffers[element[0]][0] == "state":
                     when[element].add(position)
         alike = sorted({tuple(sorted(written)) for written in when.values()})
@@ -203,26 +204,27 @@ class Spin:
         return self._compiled[key]
 
 
-def accesses(
-    kernel: Kernel, tasks: Sequence[tuple[int, int]], position: int
-) -> tuple[dict[Element, list[int]], dict[Element, list[int]]]:
-    """Which tasks read and which write each element in a step at `position`, once for every box that contains it."""
-    readers: dict[Element, list[int]] = defaultdict(list)
-    writers: dict[Element, list[int]] = defaultdict(list)
+def accesses(kernel: Kernel, tasks: Sequence[tuple[int, int]], position: int) -> dict[str, dict[Element, list[int]]]:
+    """Which tasks read themselves ("reads"), read by the ring ("tiles") and write ("writes") each element in a step at
+    `position`, once for every box that contains it."""
+    found: dict[str, dict[Element, list[int]]] = {how: defaultdict(list) for how in ("reads", "tiles", "writes")}
     for task, (f, i) in enumerate(tasks):
-        for boxes, found in ((kernel.families[f].reads, readers), (kernel.families[f].writes, writers)):
-            for box in boxes:
-                for element in box.elements(i, position):
-                    found[element].append(task)
-    return readers, writers
+        family = kernel.families[f]
+        for box in family.reads:
+            for element in box.elements(i, position):
+                found["tiles" if box.streamed else "reads"][element].append(task)
+        for element in (e for box in family.writes for e in box.elements(i, position)):
+            found["writes"][element].append(task)
+    return found
 
 
 def find_regions(
     kernel: Kernel, tasks: Sequence[tuple[int, int]], position: int, kept: frozenset[Element]
 ) -> list[Region]:
     """All elements that are accessed or have to be. Raises UndecidedError."""
-    readers, writers = accesses(kernel, tasks, position)
-    elements = {*readers, *writers}
+    found = accesses(kernel, tasks, position)
+    readers, tiles, writers = found["reads"], found["tiles"], found["writes"]
+    elements = {*readers, *tiles, *writers}
     for name, (kind, shape) in kernel.buffers.items():
         if kind == "output":
             elements |= {(name, index) for index in itertools.product(*map(range, shape))}
@@ -234,6 +236,7 @@ def find_regions(
                 kernel.buffers[element[0]][0],
                 element in kept,
                 frozenset(readers.get(element, [])),
+                frozenset(tiles.get(element, [])),
                 frozenset(wrote),
                 frozenset(task for task in wrote if wrote.count(task) > 1),
             )
@@ -246,7 +249,8 @@ def find_regions(
 def races(regions: Sequence[Region], search: Search) -> bool:
     """Whether two accesses of an element, one of them a write, are not ordered the same way by all executions.
 
-    Two writes: one sees the other. A write and a read: the read sees the write, or completes before it. Elements
+    Two writes: one sees the other. A write and a read: the read sees the write, or completes before it. A write and a
+    read by the ring: the latter comes first. (The ring waits for nothing, so the write never does.) Elements
     that are written once need no comparison of writes, and tagged words look after themselves.
     """
 
@@ -262,6 +266,9 @@ def races(regions: Sequence[Region], search: Search) -> bool:
                 return True
         for write, read in itertools.product(region.writers, region.readers):
             if write != read and not holds("seen", write, read) and not holds("preceding", read, write):
+                return True
+        for write, read in itertools.product(region.writers, region.streamers):
+            if not holds("loaded", read, write):
                 return True
     return False
 
@@ -292,6 +299,7 @@ def step_table(kernel: Kernel, tasks: Sequence[tuple[int, int]], regions: Sequen
             kernel.families[f].streams,
             mask(n for n, region in enumerate(regions) if task in region.readers and region.tagged),
             mask(n for n, region in enumerate(regions) if task in region.readers and not region.tagged),
+            mask(n for n, region in enumerate(regions) if task in region.streamers),
             mask(n for n, region in enumerate(regions) if task in region.writers),
             mask(n for n, region in enumerate(regions) if task in region.repeaters),
             any(task in r.writers and len(r.readers | r.writers) > 1 and not r.tagged for r in regions),

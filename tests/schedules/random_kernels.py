@@ -6,7 +6,7 @@ order, with waits and signals. Many arrangements of one scenario share its famil
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .small_kernels import MAX_SEQ, SHAPES, Box, Event, Family, Kernel
 
@@ -60,7 +60,7 @@ def row(tokens: int) -> Box:
 
 def random_scenario(rng: random.Random) -> Scenario:
     tokens = rng.choice([1, 1, 1, 2])
-    make = rng.choices([_chain, _tags, _tiles, _cache, _anything], [2, 3, 2, 2, 2])[0]
+    make = rng.choices([_chain, _tags, _tiles, _cache, _streamed_rows, _anything], [2, 3, 2, 2, 2, 2])[0]
     families = make(rng, tokens)
     if not any(b.buffer == "o" for f in families for b in f.writes):
         families.append(Family(1, [], [whole("o")], False))
@@ -68,8 +68,12 @@ def random_scenario(rng: random.Random) -> Scenario:
         last = next(f for f in families if any(b.buffer == "o" for b in f.writes))
         last.writes[:] = [b for b in last.writes if b.buffer != "o"] + [cell("o", 1)]
     streaming = rng.choice([0, 0, 0.5, 1])
+    ahead = 0 if make is _streamed_rows else rng.choice([0, 0, 0, 0.2])
     for family in families:
-        family.streams = rng.random() < streaming
+        family.reads[:] = [
+            replace(b, streamed=b.streamed or (b.buffer == "s" and rng.random() < ahead)) for b in family.reads
+        ]
+        family.streams = rng.random() < streaming or family.streams_state
     # the order of the families says nothing about the order of their tasks
     order = rng.sample(range(len(families)), len(families))
     tasks = tuple((order.index(f), i) for f, family in enumerate(families) for i in range(family.extent))
@@ -179,6 +183,32 @@ def _cache(rng: random.Random, tokens: int) -> list[Family]:
     )
     if rng.random() < 0.2:
         rng.shuffle(families)
+    return families
+
+
+def _streamed_rows(rng: random.Random, tokens: int) -> list[Family]:
+    """Rows of earlier steps come through the ring; this step adds a row, and may replace them once they have been used."""
+    first, earlier = Box("s", (((0, 0, 0), (1, 0)),)), Box("s", (((0, 0, 0), (0, 1)),))
+    tiles = [earlier] * 9 + [first, Box("s", (((0, 0, 0), (1, 1)),)), row(1)]
+    added = Family(1, [], [row(tokens)], False)
+    families: list[Family] = []
+    told = 0
+    for n in range(rng.randint(1, 3)):
+        reads = [replace(rng.choice(tiles), streamed=rng.random() < 0.85) for _ in range(rng.choice([1, 1, 2]))]
+        if rng.random() < 0.3:
+            reads += [cell("p", 0, m) for m in range(n)]
+        writes = [cell("p", 0, n)]
+        if rng.random() < 0.4:
+            writes.append(cell("t", told))
+            told += 1
+        families.append(Family(1, reads, writes, False))
+    if rng.random() < 0.6:  # where rows are replaced, after whoever told of itself; a task may replace its own tiles
+        late = families[-1] if rng.random() < 0.2 else Family(1, [cell("t", m) for m in range(told)], [], False)
+        late.writes.append(rng.choice([first, first, cell("s", rng.randrange(4))]))
+        if late is not families[-1]:
+            families.append(late)
+    families.insert(rng.choice([0, rng.randint(0, len(families))]), added)
+    families.append(Family(1, [cell("p", 0, 0)] if rng.random() < 0.7 else [], [whole("o")], False))
     return families
 
 

@@ -22,10 +22,14 @@ BUFFERS = {name: (KINDS[name], shape) for name, shape in SHAPES.items()}
 
 @dataclass(frozen=True)
 class Box:
-    """start = (constant, factor of i, factor of pos), size = (constant, factor of pos), for each dimension."""
+    """start = (constant, factor of i, factor of pos), size = (constant, factor of pos), for each dimension.
+
+    streamed: of a box that is read, whether the ring brings it (state only).
+    """
 
     buffer: str
     dims: tuple[tuple[tuple[int, int, int], tuple[int, int]], ...]
+    streamed: bool = False
 
     def elements(self, i: int, pos: int) -> frozenset[tuple[str, tuple[int, ...]]]:
         ranges = [
@@ -48,10 +52,16 @@ def linear(constant: int, **factors: int) -> str:
 
 @dataclass
 class Family:
+    """streams: whether its tasks take tiles from the ring, of weights or, where a read is streamed, of state."""
+
     extent: int
     reads: list[Box]
     writes: list[Box]
     streams: bool
+
+    @property
+    def streams_state(self) -> bool:
+        return any(box.streamed for box in self.reads)
 
 
 Event = tuple  # ("run", family, i) | ("wait", counter, threshold or None) | ("signal", counter)
@@ -87,10 +97,11 @@ class Kernel:
         for n, family in enumerate(self.families):
             domain = f"i = {family.extent}" if family.extent > 1 else ""
             lines.append(f"  task.family @f{n} ({domain}) {{")
-            if family.streams:
+            if family.streams and not family.streams_state:
                 lines.append("    %w = task.stream @w[0 : 2] : tensor<2xf32>")
             for r, box in enumerate(family.reads):
-                lines.append(f"    %r{r} = task.load {box.text()} : tensor<{box.tile()}xf32>")
+                how = "stream" if box.streamed else "load"
+                lines.append(f"    %r{r} = task.{how} {box.text()} : tensor<{box.tile()}xf32>")
             for w, box in enumerate(family.writes):
                 source = ", ".join(f"0 : {size}" for _, (size, _) in box.dims)
                 lines.append(f"    %v{w} = task.load @in{len(box.dims)}[{source}] : tensor<{box.tile()}xf32>")

@@ -2,8 +2,9 @@
 
 Written from docs/semantics.md, for schedules with too many interleavings to enumerate. Each event has a completion time.
 Each wait observes the signals of its counter that completed before some moment: at the latest that of the wait, and late
-enough for as many signals as it waits for, and for those that its SM has heard of. So every model of the formula is an
-execution, and the other way round; a moment before the wait is the old value that the semantics allows to be read.
+enough for as many signals as it waits for, and for those that its SM has heard of. The ring loads the tiles of a task at
+some moment before the task, and nothing else is known of it. So every model of the formula is an execution, and the other
+way round; a moment before the wait is the old value that the semantics allows to be read.
 
 `sees` asks with two assumptions: a is known to itself, b does not know of a. Knowledge is passed on by clauses in one
 direction only (along a queue, and from an observed signal to its wait), so a model that can leave b without it exists
@@ -26,11 +27,17 @@ class Executions:
     """The executions of `queues` that complete every event.
 
     thresholds: of each wait, how many signals it waits for. tags: (writer, reader) pairs, the reader waits for the
-    writer. Every partial execution is the beginning of a complete one if there is one (confluence), so looking at
+    writer. loaded: the tasks whose tiles the ring loads. Every partial execution is the beginning of a complete one if there is one (confluence), so looking at
     complete ones is enough.
     """
 
-    def __init__(self, queues: Sequence[Sequence[Event]], thresholds: dict[At, int], tags: Collection[tuple[At, At]]):
+    def __init__(
+        self,
+        queues: Sequence[Sequence[Event]],
+        thresholds: dict[At, int],
+        tags: Collection[tuple[At, At]],
+        loaded: Collection[At] = (),
+    ):
         self.queues = queues
         self._answers: dict[tuple[str, At, At], bool] = {}
         self._lines: list[str] = []
@@ -44,6 +51,9 @@ class Executions:
                 self._assert(f"(=> {_knows((sm, n - 1))} {_knows((sm, n))})")
         for writer, reader in tags:
             self._assert(f"(< {_time(writer)} {_time(reader)})")
+        for task in loaded:
+            self._declare(_load(task), "Int")
+            self._assert(f"(< {_load(task)} {_time(task)})")
         choice = self._observe(thresholds, tags)
         self.solver = z3.SimpleSolver()
         self.solver.add(z3.parse_smt2_string("\n".join(self._lines)))
@@ -73,6 +83,14 @@ class Executions:
             self.solver.add(z3.Implies(reverse, z3.Int(_time(b)) < z3.Int(_time(a))))
             self._answers["before", a, b] = not self._sat(reverse)
         return self._answers["before", a, b]
+
+    def is_loaded_before(self, task: At, b: At) -> bool:
+        """In every execution, the ring has loaded the tiles of a task when b completes."""
+        if ("loaded", task, b) not in self._answers:
+            late = z3.Bool(f"late_{_time(task)}_{_time(b)}")
+            self.solver.add(z3.Implies(late, z3.Int(_time(b)) < z3.Int(_load(task))))
+            self._answers["loaded", task, b] = not self._sat(late)
+        return self._answers["loaded", task, b]
 
     def sees(self, a: At, b: At) -> bool:
         """In every execution, b sees a."""
@@ -219,6 +237,10 @@ def _name(at: At) -> str:
 
 def _time(at: At) -> str:
     return f"t{_name(at)}"
+
+
+def _load(at: At) -> str:
+    return f"l{_name(at)}"
 
 
 def _knows(at: At) -> str:

@@ -29,8 +29,9 @@ class SmtOracle:
                 elif event[0] == "wait":
                     self.thresholds[sm, n] = kernel.threshold(event)
         self.positions = range(kernel.max_seq - kernel.tokens + 1)
-        self.reads = [self._elements(position, writes=False) for position in self.positions]
-        self.writes = [self._elements(position, writes=True) for position in self.positions]
+        self.reads = [self._elements(position, "reads") for position in self.positions]
+        self.tiles = [self._elements(position, "tiles") for position in self.positions]
+        self.writes = [self._elements(position, "writes") for position in self.positions]
         self.tags = [self._tags(position) for position in self.positions]
         self._executions: dict[frozenset[tuple[At, At]], Executions] = {}
         self.problem = self._problem()
@@ -40,11 +41,12 @@ class SmtOracle:
         """The rule that is broken, if one is; the first in the order of docs/semantics.md."""
         return re.match(r"[\w-]+", self.problem)[0] if self.problem else None
 
-    def _elements(self, position: int, writes: bool) -> dict[Element, list[At]]:
-        """Who reads, or writes, each element; a task that does so by several boxes is listed once for each."""
+    def _elements(self, position: int, how: str) -> dict[Element, list[At]]:
+        """Who reads each element itself, reads it by its tiles, or writes it; by several boxes, listed once for each."""
         found: dict[Element, list[At]] = {}
-        for at, family, i in self.runs:
-            boxes = self.kernel.families[family].writes if writes else self.kernel.families[family].reads
+        for at, number, i in self.runs:
+            family = self.kernel.families[number]
+            boxes = family.writes if how == "writes" else [b for b in family.reads if b.streamed == (how == "tiles")]
             for element in itertools.chain.from_iterable(box.elements(i, position) for box in boxes):
                 found.setdefault(element, []).append(at)
         return found
@@ -68,7 +70,8 @@ class SmtOracle:
         tags = self.tags[position]
         assert tags is not None
         if tags not in self._executions:
-            self._executions[tags] = Executions(self.kernel.queues, self.thresholds, tags)
+            loaded = [at for at, family, _ in self.runs if self.kernel.families[family].streams_state]
+            self._executions[tags] = Executions(self.kernel.queues, self.thresholds, tags, loaded)
         return self._executions[tags]
 
     def _problem(self) -> str | None:
@@ -173,13 +176,14 @@ class SmtOracle:
         """Rules 5 and 6 for a position; only the first of several elements with the same accesses is looked at."""
         executions = self.executions(position)
         looked: set[tuple] = set()
-        for element in {**self.writes[position], **self.reads[position]}:
+        for element in {**self.writes[position], **self.reads[position], **self.tiles[position]}:
             writers = self.writes[position].get(element, [])
             readers = self.reads[position].get(element, [])
+            streamers = self.tiles[position].get(element, [])
             kind = self._kind(element)
             if kind == "scratch tagged":
                 continue
-            case = (tuple(writers), tuple(readers), kind, element in before)
+            case = (tuple(writers), tuple(readers), tuple(streamers), kind, element in before)
             if case in looked:
                 continue
             looked.add(case)
@@ -198,4 +202,9 @@ class SmtOracle:
                         return f"race: {writer} writes and {reader} reads {element}"
                 if not covered:
                     return f"coverage: {reader} reads {element}"
+            for reader, writer in itertools.product(streamers, writers):
+                if not executions.is_loaded_before(reader, writer):  # nor after it: nothing holds the load up
+                    return f"race: {writer} writes and {reader} streams {element}"
+            if streamers and element not in before:
+                return f"coverage: {streamers[0]} streams {element}"
         return None

@@ -6,8 +6,8 @@
  *
  * - a deadlock, as an invalid end state;
  * - a broken rule about one execution, as an assertion with the name of the rule;
- * - which tasks each task always sees, and which always complete before it, when the search is over: what every
- *   execution has in common is no property of a single one.
+ * - which tasks each task always sees, which always complete before it, and of which the ring has always loaded the
+ *   tiles by then, when the search is over: what every execution has in common is no property of a single one.
  *
  * SMS, EVENTS, TASKS, COUNTERS and SIGNALS are the sizes of the arrays.
  *
@@ -30,7 +30,7 @@ hidden byte least[SMS * EVENTS];        /* of a wait: how many signals it waits 
 hidden byte slot[COUNTERS];             /* where the signals of a counter are kept in `sent` */
 hidden byte fewest[COUNTERS];           /* that any wait waits for; 0: none waits */
 
-/* The weight streams: tile n of SM s is at s * EVENTS + n, and belongs to a task. */
+/* The streams: tile n of SM s is at s * EVENTS + n, and belongs to a task. */
 hidden byte tiles[SMS];
 hidden byte tile[SMS * EVENTS];
 
@@ -38,7 +38,8 @@ hidden byte tile[SMS * EVENTS];
 hidden int all_tasks;
 hidden byte streams[TASKS];
 hidden int words[TASKS];                /* tagged regions that it reads: it waits for them */
-hidden int loads[TASKS];                /* other regions that it reads */
+hidden int loads[TASKS];                /* other regions that it reads, but for its tiles */
+hidden int tiled[TASKS];                /* regions of state that the ring reads for it */
 hidden int stores[TASKS];               /* regions that it writes */
 hidden int repeats[TASKS];              /* regions that it writes more than once */
 hidden byte matters[TASKS];             /* the rules ask whether others have seen it */
@@ -57,6 +58,7 @@ typedef View {
 c_decl {
 	static int seen[TASKS];         /* by task: the tasks that it has seen in all executions so far */
 	static int preceding[TASKS];    /* by task: the tasks that had completed before it in all executions so far */
+	static int loaded[TASKS];       /* by task: those whose tiles were in the ring by then in all executions so far */
 	static int table(void) { int value = 0; if (scanf("%d", &value) != 1) { puts("table ends"); exit(3); } return value; }
 	static void report(void);
 }
@@ -65,7 +67,7 @@ c_code {
 	static void report(void)
 	{	int t;
 		for (t = 0; all_tasks >> t; t++)
-			printf("task %d seen %d preceding %d\n", t, seen[t], preceding[t]);
+			printf("task %d seen %d preceding %d loaded %d\n", t, seen[t], preceding[t], loaded[t]);
 	}
 }
 
@@ -86,11 +88,11 @@ inline read_tables() {
 		s = table();
 		for (n = 0; n < s; n++) {
 			all_tasks |= 1 << n;
-			streams[n] = table(); words[n] = table(); loads[n] = table();
+			streams[n] = table(); words[n] = table(); loads[n] = table(); tiled[n] = table();
 			stores[n] = table(); repeats[n] = table(); matters[n] = table();
 		}
 		state = table(); outputs = table(); kept = table();
-		for (n = 0; n < TASKS; n++) seen[n] = preceding[n] = ~0;
+		for (n = 0; n < TASKS; n++) seen[n] = preceding[n] = loaded[n] = ~0;
 		atexit(report);
 	}
 }
@@ -104,6 +106,7 @@ View sent[SIGNALS];
 byte value[COUNTERS];
 int done;                               /* the tasks that have completed */
 int written;                            /* regions, in this step */
+int in_ring;                            /* the tasks whose tiles of state the ring has loaded */
 
 /* Set before use in one indivisible step, so no part of the state. */
 hidden byte task, counter, place, one;
@@ -134,11 +137,13 @@ proctype sm(byte s) {
 
 	do
 	:: d_step {
-		is_next(RUN) && (words[subject[event]] & ~written) == 0 ->
+		is_next(RUN) && (words[subject[event]] & ~written) == 0 &&
+		(!tiled[subject[event]] || in_ring & (1 << subject[event])) ->
 		task = subject[event];
 		c_code {
 			seen[task] &= now.view[Psm->s].tasks;
 			preceding[task] &= now.done;
+			loaded[task] &= now.in_ring;
 		}
 		runs_once = !(done & (1 << task));
 		assert(runs_once);
@@ -229,10 +234,25 @@ proctype sm(byte s) {
 	od
 }
 
+/* The ring loads the tiles of state of a task, whenever there is room: at any time before the task. */
+proctype ring(byte t) {
+	d_step {
+		reads_what_is_written = !(tiled[t] & ~(kept | written));
+		assert(reads_what_is_written);
+		in_ring = in_ring | (1 << t)
+	}
+}
+
 init {
 	atomic {
 		read_tables();
 		byte n;
+		for (n : 0 .. TASKS - 1) {
+			if
+			:: tiled[n] -> run ring(n)
+			:: else
+			fi
+		}
 		for (n : 0 .. sms - 1) {
 			run sm(n)
 		}

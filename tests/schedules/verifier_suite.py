@@ -14,7 +14,7 @@ from amk.amk_ir.targets import TARGETS
 from amk.dialects.queue import KernelOp
 from amk.dialects.schedule import Schedule
 
-from . import order_questions, region_questions
+from . import order_questions, region_questions, tile_questions
 from .enumerate_many import decide
 from .random_kernels import random_kernel
 from .small_kernels import Box, Family, Kernel, parse
@@ -104,6 +104,11 @@ def fetches() -> list[Case]:
 
 
 @cache
+def tiles_of_state() -> list[Case]:
+    return [Case(what, parse(kernel.text()), not rule, rule) for what, rule, kernel in tile_questions.QUESTIONS]
+
+
+@cache
 def tasks_and_readers() -> list[Case]:
     """Which tasks run; two tasks of one family that read the same, or write what is read together."""
     first, again = (Family(1, [], [Box("s", (((0, 0, 0), (1, 0)),))], False) for _ in range(2))
@@ -178,6 +183,7 @@ CASES: dict[str, Callable[[], list[Case]]] = {
     "regions": hand_written_regions,
     "tasks": tasks_and_readers,
     "fetches": fetches,
+    "tiles": tiles_of_state,
     "limits": limits_of_targets,
     "decoders": safe_decoders,
     "edited decoders": edited_decoders,

@@ -309,7 +309,7 @@ def test_safe_kernels_stay_as_they_are():
         ("@m[layer, 0 : 1, tile*4 : 4]", "@m[layer, 0 : 1, tile*3 : 4]", "waits mend races, not written-once"),
         ("queue.run @down[layer] on cyclic 0", "queue.run @down[layer] on cyclic 1", "waits mend races, not stream"),
         ("      queue.run @o[layer] on cyclic 0\n", "      queue.run @o[0] on cyclic 0\n", "waits mend races, not tasks"),
-        ("%r, @kc[layer, pos : 1,", "%r, @kc[layer, 0 : 1,", "it still has race"),
+        ("%r, @kc[layer, pos : 1,", "%r, @kc[layer, 0 : 1,", "or streams after it: move tasks"),
         ("    task.store %r, @kc[layer, pos : 1, head, 0 : 2, part*4 : 4] : tensor<1x2x4xf32>\n", "", "it still has coverage"),
     ],
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Every rejection comes with an execution that goes wrong, and the reference backend shows it happening."""
 
 import random
+import re
 import secrets
 from collections.abc import Iterator
 from copy import deepcopy
@@ -13,6 +14,7 @@ from llama_kernels import ExplicitKernel, LlamaShape, graph_model, parse, queue_
 from schedules.random_kernels import random_kernel, whole
 from schedules.small_kernels import Family, Kernel
 from schedules.small_kernels import parse as parse_small
+from schedules.tile_questions import QUESTIONS
 from xdsl.dialects.builtin import ModuleOp
 
 from amk.amk_ir.errors import UsageError
@@ -292,6 +294,42 @@ def test_a_forged_witness_shows_nothing():
 def test_what_does_not_happen_is_not_reproduced(changes, text: str):
     kernel, witness = race()
     outcome = replay(kernel, replace(witness, **changes))
+    assert not outcome.reproduced
+    assert text in outcome.text
+
+
+def early_load() -> tuple[KernelOp, Witness]:
+    """SM 0 streams rows of which SM 1 replaces one."""
+    (text,) = [kernel.text() for what, _, kernel in QUESTIONS if what == "a row is replaced on another SM at any time"]
+    kernel = parse_small(text)
+    (diagnostic,) = check(kernel)
+    assert diagnostic.witness is not None
+    assert diagnostic.witness.failure is FailureKind.EARLY_LOAD
+    return kernel, diagnostic.witness
+
+
+def test_a_load_that_comes_too_early_finds_another_value():
+    kernel, witness = early_load()
+    outcome = replay(kernel, witness)
+    assert outcome.reproduced
+    values = re.search(r"it finds (\S+) if the ring has loaded it at the beginning of the step, (\S+) if", outcome.text)
+    assert values is not None, outcome.text
+    assert values[1] != values[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda w: {"orders": ((0,),)}, "the order does not hold"),
+        (lambda w: {"orders": ((1, 1),)}, "the order ends without"),
+        (lambda w: {"orders": ((),)}, "the order ends without"),
+        (lambda w: {"parties": w.parties[::-1]}, "does not write @s"),
+        (lambda w: {"parties": (w.parties[0], w.parties[0])}, "does not stream @s"),
+    ],
+)
+def test_a_load_that_does_not_come_too_early_is_not_reproduced(change, text: str):
+    kernel, witness = early_load()
+    outcome = replay(kernel, replace(witness, **change(witness)))
     assert not outcome.reproduced
     assert text in outcome.text
 

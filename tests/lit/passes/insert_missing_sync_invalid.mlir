@@ -117,7 +117,7 @@ queue.kernel @k target "reference" sms 2 max_seq 4 tokens 1 {
   }
 }
 
-// CHECK: insert-missing-sync: kernel @k: in every order of execution some task reads before the write: move tasks
+// CHECK: insert-missing-sync: kernel @k: in every order of execution some task reads before the write, or streams after it: move tasks
 // CHECK-NEXT: schedule @k is rejected
 // CHECK-NEXT: race: task @put[0] (SM 0, event 1) writes @a[0 : 2], task @get[0] (SM 0, event 0) reads @a[0 : 4], and the read comes first
 
@@ -146,7 +146,7 @@ queue.kernel @k target "reference" sms 2 max_seq 4 tokens 1 {
   }
 }
 
-// CHECK: insert-missing-sync: kernel @k: in every order of execution some task reads before the write: move tasks
+// CHECK: insert-missing-sync: kernel @k: in every order of execution some task reads before the write, or streams after it: move tasks
 // CHECK-NEXT: schedule @k is rejected
 // CHECK-NEXT: race: task @put[0] (SM 0, event 1) writes @a[0 : 2], task @get[1] (SM 1, event 0) reads @a[0 : 2], and nothing makes the reader see the write
 

@@ -98,8 +98,8 @@ queue.kernel @k target "reference" sms 1 max_seq 2 tokens 1 ring #amk.ring<stage
 // CHECK: schedule @k is rejected
 // CHECK-NEXT: race: task @replace[] (SM 0, event 0) writes @s[0 : 1, 0 : 2], task @use[] (SM 0, event 1) streams @s[0 : pos, 0 : 2] at pos = 1, and nothing makes the write come after that task
 // CHECK-NEXT:   in: `queue.run @replace[]`, `queue.run @use[]`
-// CHECK-NEXT:   execution: tiles enter the ring whenever there is room, whatever their SM waits for: before the write as well as after it
-// CHECK-NEXT:   to fix: load the region instead of streaming it, or order the write after the task
+// CHECK-NEXT:   execution: the ring may load the tile at the beginning of the step, or not until SM 0 comes to task @use[]: before the write or after it, whatever is waited for
+// CHECK-NEXT:   to fix: load the region instead of streaming it, or order the write after the task that streams
 
 // -----
 
@@ -131,8 +131,8 @@ queue.kernel @k target "reference" sms 2 max_seq 2 tokens 1 ring #amk.ring<stage
 // CHECK: schedule @k is rejected
 // CHECK-NEXT: race: task @replace[] (SM 0, event 0) writes @s[0 : 1, 0 : 2], task @use[] (SM 1, event 1) streams @s[0 : pos, 0 : 2] at pos = 1, and nothing makes the write come after that task
 // CHECK-NEXT:   in: `queue.run @replace[]`, `queue.run @use[]`
-// CHECK-NEXT:   execution: tiles enter the ring whenever there is room, whatever their SM waits for: before the write as well as after it
-// CHECK-NEXT:   to fix: load the region instead of streaming it, or order the write after the task
+// CHECK-NEXT:   execution: the ring may load the tile at the beginning of the step, or not until SM 1 comes to task @use[]: before the write or after it, whatever is waited for
+// CHECK-NEXT:   to fix: load the region instead of streaming it, or order the write after the task that streams
 
 // -----
 
@@ -162,8 +162,8 @@ queue.kernel @k target "reference" sms 2 max_seq 2 tokens 1 ring #amk.ring<stage
 // CHECK: schedule @k is rejected
 // CHECK-NEXT: race: task @replace[] (SM 0, event 0) writes @s[0 : 1, 0 : 2], task @use[] (SM 1, event 0) streams @s[0 : pos, 0 : 2] at pos = 1, and nothing makes the write come after that task
 // CHECK-NEXT:   in: `queue.run @replace[]`, `queue.run @use[]`
-// CHECK-NEXT:   execution: tiles enter the ring whenever there is room, whatever their SM waits for: before the write as well as after it
-// CHECK-NEXT:   to fix: load the region instead of streaming it, or order the write after the task
+// CHECK-NEXT:   execution: the ring may load the tile at the beginning of the step, or not until SM 1 comes to task @use[]: before the write or after it, whatever is waited for
+// CHECK-NEXT:   to fix: load the region instead of streaming it, or order the write after the task that streams
 
 // -----
 
@@ -189,7 +189,7 @@ queue.kernel @k target "reference" sms 1 max_seq 2 tokens 1 ring #amk.ring<stage
 }
 
 // CHECK: schedule @k is rejected
-// CHECK-NEXT: coverage: task @use[] (SM 0, event 0) reads @s[0 : 1, 0 : 2], but @s[0, 0 : 2] is not written before in this step, nor certainly by earlier steps
+// CHECK-NEXT: coverage: task @use[] (SM 0, event 0) streams @s[0 : 1, 0 : 2], but @s[0, 0 : 2] is not certainly written by earlier steps
 // CHECK-NEXT:   in: `%s = task.stream @s[0 : 1, 0 : 2] : tensor<1x2xf32>`
 // CHECK-NEXT:   execution: the task reads what nobody has written
-// CHECK-NEXT:   to fix: let a task write @s[0, 0 : 2] before, or shrink the load
+// CHECK-NEXT:   to fix: let earlier steps write @s[0, 0 : 2], or shrink the tile; load what this step writes, do not stream it
