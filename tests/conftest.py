@@ -15,6 +15,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # the tests that need a GPU do without
+    pass
+else:  # a busy machine is no defect
+    settings.register_profile("amk", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("amk")
+
 Tool = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

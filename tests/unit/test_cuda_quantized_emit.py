@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from cuda_models import CONFIGS, LLAMA_8B, SMOLLM2, lower, verified
+from cuda_targets import spread
 from quantized_models import EVERY_FORMAT
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.parser import Parser
@@ -17,8 +18,6 @@ from amk.dialects.queue import KernelOp
 from amk.passes.verify_schedule import verify
 from amk.runtime.compile import find_kernel, module_text, new_context
 
-CUDA_TARGETS = [name for name, target in TARGETS.items() if target.is_cuda]
-
 
 def edited(kernel: KernelOp, edit: Callable[[str], str]) -> KernelOp:
     """A kernel with its text changed line by line."""
@@ -30,11 +29,11 @@ def edited(kernel: KernelOp, edit: Callable[[str], str]) -> KernelOp:
     return find_kernel(changed)
 
 
-@pytest.mark.parametrize("target", CUDA_TARGETS)
-@pytest.mark.parametrize(("weights", "head"), [("int8", "int8:g16"), ("int4:g32:zp", "fp8")])
-def test_smollm2_compiles(weights: str, head: str, target: str) -> None:
+@pytest.mark.parametrize(("formats", "target"), spread([("int8", "int8:g16"), ("int4:g32:zp", "fp8")], first=1))
+def test_smollm2_compiles(formats: tuple[str, str], target: str) -> None:
     """Without spills, which compile_kernel refuses."""
     pytest.importorskip("cuda.bindings.nvrtc")
+    weights, head = formats
     kernel = verified(SMOLLM2, target, sms=TARGETS[target].num_sms, weights=weights, head=head)
     compiled = compile_kernel(kernel)
     shared = compiled.plan.dynamic_shared + compiled.resources.static_shared
