@@ -52,6 +52,29 @@ def tool() -> Tool:
     return run
 
 
+@pytest.fixture
+def tool_here(capsys: pytest.CaptureFixture[str]) -> Tool:
+    """`amk` in this process: what `tool` returns, without a second or two of start for each of many refusals."""
+    from contextlib import suppress
+
+    from amk.tools.amk import main
+
+    with suppress(ImportError):
+        import torch  # noqa: F401  (the command hides it from transformers where nobody has imported it)
+
+    def run(name: str, *args: str | Path):
+        assert name == "amk"
+        capsys.readouterr()
+        try:
+            main([str(a) for a in args])
+            status = 0
+        except SystemExit as e:
+            status = e.code if isinstance(e.code, int) else int(e.code is not None)
+        return subprocess.CompletedProcess([name, *map(str, args)], status, *capsys.readouterr())
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of two layers with random weights and a tokenizer whose tokens are bytes: text in, nonsense out."""

@@ -326,8 +326,8 @@ def test_generate_samples(tool, tiny_model: Path):
         (["--prompt", "x", "--target", "sm_1"], ["unknown target 'sm_1'", "sm_90a"]),
     ],
 )
-def test_generate_refuses(tool, tiny_model: Path, args: list[str], parts: list[str]):
-    run = generate(tool, tiny_model, *args)
+def test_generate_refuses(tool_here, tiny_model: Path, args: list[str], parts: list[str]):
+    run = tool_here("amk", "generate", tiny_model, *args)
     assert (run.returncode, run.stdout) == (2, "")
     one_line(run.stderr, *parts)
 
