@@ -28,8 +28,9 @@ test: lint test-lit test-python ## Lint, lit, unit and oracle tests; needs no GP
 test-lit: $(VENV)/test.stamp ## The FileCheck tests of dialects, passes and tools
 	$(BIN)/lit -v -j $(JOBS) tests/lit
 
+# worksteal: a worker takes whole files in a row, so that what a file's tests share is mostly made once, and both end together.
 test-python: $(VENV)/test.stamp ## Unit tests, and oracle tests against torch and transformers
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/unit tests/oracle
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/unit tests/oracle
 
 test-gpu: $(VENV)/test.stamp ## The tests that need an NVIDIA GPU (skipped without one)
 	$(BIN)/python -m pytest -v tests/gpu

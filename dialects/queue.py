@@ -62,6 +62,7 @@ from ..amk_ir.linear import Linear
 from ..amk_ir.syntax import format_linear_list, parse_linear, parse_linear_list
 from ..amk_ir.targets import TARGETS
 from .outside_in import OutsideIn
+from .symbols import find_symbol
 from .task import (
     BufferOp,
     FamilyOp,
@@ -528,7 +529,7 @@ class _CounterEventOp(IRDLOperation):
 
     def verify_(self) -> None:
         _verify_in_program(self)
-        counter = SymbolTable.lookup_symbol(self, self.counter)
+        counter = find_symbol(self, self.counter)
         if not isinstance(counter, CounterOp):
             raise VerifyException(f"'{self.name}' refers to @{self.counter_name}, which is not a counter")
         low, high = loop_bounds(self, self.index.data)

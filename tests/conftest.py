@@ -15,6 +15,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # the tests that need a GPU do without
+    pass
+else:  # a busy machine is no defect
+    settings.register_profile("amk", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("amk")
+
 Tool = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -40,6 +48,29 @@ def tool() -> Tool:
             timeout=300,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def tool_here(capsys: pytest.CaptureFixture[str]) -> Tool:
+    """`amk` in this process: what `tool` returns, without a second or two of start for each of many refusals."""
+    from contextlib import suppress
+
+    from amk.tools.amk import main
+
+    with suppress(ImportError):
+        import torch  # noqa: F401  (the command hides it from transformers where nobody has imported it)
+
+    def run(name: str, *args: str | Path):
+        assert name == "amk"
+        capsys.readouterr()
+        try:
+            main([str(a) for a in args])
+            status = 0
+        except SystemExit as e:
+            status = e.code if isinstance(e.code, int) else int(e.code is not None)
+        return subprocess.CompletedProcess([name, *map(str, args)], status, *capsys.readouterr())
 
     return run
 

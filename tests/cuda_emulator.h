@@ -1,14 +1,17 @@
-// The CUDA constructs that AMK's device library uses, on a CPU: each SM is a thread, each of its threads a fiber.
+// The CUDA constructs that AMK's device library uses, on a CPU: each thread of each SM is a fiber, all of one host thread.
 // Included before a kernel's source, from which cuda_emulator.py has removed the functions that contain PTX.
-#include <pthread.h>
-#include <ucontext.h>
+//
+// Fibers give way where they poll, at barriers, and now and then around what other SMs may see; which SM goes on, and for
+// how long another one is held up, is drawn from the seed. So a seed repeats an execution, and a wait costs no CPU time.
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 
-#include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <ctime>
-#include <vector>
+// The kernel itself is compiled without optimisation, because compiling takes longer than running it.
+#pragma GCC push_options
+#pragma GCC optimize("O2")
 
 #define __device__
 #define __global__
@@ -17,7 +20,6 @@
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __grid_constant__
-#define __shared__ static thread_local
 
 struct Index {
     unsigned x;
@@ -55,15 +57,53 @@ static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
     return result;
 }
 static inline unsigned atomicCAS(unsigned* p, unsigned expected, unsigned value) {
-    __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-    return expected;
+    const unsigned found = *p;
+    if (found == expected) *p = value;
+    return found;
 }
-static inline unsigned atomicExch(unsigned* p, unsigned value) { return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST); }
+static inline unsigned atomicExch(unsigned* p, unsigned value) {
+    const unsigned found = *p;
+    *p = value;
+    return found;
+}
 
 // ---- fibers ---------------------------------------------------------------------------------------------------------
 
+// A suspended fiber, or the scheduler. emu_switch(from, to): goes on with `to`, until another switch goes back to `from`.
+// emu_prepare: a fiber that begins with `entry`, which does not return.
+#if defined(__x86_64__) && !defined(EMU_UCONTEXT)
+struct Context {
+    void* stack;
+};
+extern "C" void emu_switch(Context* from, Context* to);
+// the registers that calls preserve; ucontext's functions would ask the kernel for the signal mask each time
+asm(".text\n.type emu_switch, @function\nemu_switch:\n"
+    "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+    "movq %rsp, (%rdi)\nmovq (%rsi), %rsp\n"
+    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nretq\n"
+    ".size emu_switch, .-emu_switch\n");
+static void emu_prepare(Context* fiber, char* stack, size_t bytes, void (*entry)()) {
+    void** top = reinterpret_cast<void**>(stack + bytes) - 8;  // six registers, where it begins, no caller
+    memset(top, 0, 8 * sizeof(void*));
+    top[6] = reinterpret_cast<void*>(entry);
+    fiber->stack = top;
+}
+#else
+#include <ucontext.h>
+using Context = ucontext_t;
+static void emu_switch(Context* from, Context* to) { swapcontext(from, to); }
+static void emu_prepare(Context* fiber, char* stack, size_t bytes, void (*entry)()) {
+    getcontext(fiber);
+    fiber->uc_stack.ss_sp = stack;
+    fiber->uc_stack.ss_size = bytes;
+    fiber->uc_link = nullptr;
+    makecontext(fiber, entry, 0);
+}
+#endif
+
 constexpr int EMU_THREADS = 288;
 constexpr size_t EMU_STACK = 256 << 10;
+constexpr int EMU_COPIES = 1024;
 
 struct Copy {
     void* to;
@@ -73,34 +113,54 @@ struct Copy {
     unsigned delay;
 };
 struct EmuBarrier {
-    int arrived = 0;
-    unsigned generation = 0;
+    int arrived;
+    unsigned generation;
 };
 struct Sm {
-    ucontext_t scheduler, fiber[EMU_THREADS];
-    bool done[EMU_THREADS] = {};
-    int running = 0;
-    unsigned random = 1;
+    unsigned number;
+    Context scheduler, fiber[EMU_THREADS];
+    bool done[EMU_THREADS];
+    EmuBarrier* barrier[EMU_THREADS];  // at which it waits, while it has the generation `waited`
+    unsigned waited[EMU_THREADS];
+    int running, left;
+    unsigned held;  // turns that others get before
     EmuBarrier all, consumers, warp[EMU_THREADS / 32];
     unsigned slot[EMU_THREADS][8];
-    std::vector<Copy> copies;
+    Copy copies[EMU_COPIES];
+    int copy_count;
+    unsigned char* shared;
 };
-static thread_local Sm* emu_sm;
-static thread_local Index threadIdx, blockIdx;
-static thread_local unsigned char* emu_dynamic_shared;
+static Sm* emu_sm;
+static Index threadIdx, blockIdx;
+static unsigned char* emu_dynamic_shared;
+static unsigned emu_random_state;
+static unsigned long long emu_events;  // of all that a wait may be for
+static unsigned long long emu_clock;   // ns
 
+static unsigned emu_random(unsigned below) {
+    emu_random_state = emu_random_state * 1664525u + 1013904223u;
+    return static_cast<unsigned>(static_cast<unsigned long long>(emu_random_state) * below >> 32);
+}
 static __attribute__((noinline)) void emu_yield() {
     Sm* sm = emu_sm;
-    swapcontext(&sm->fiber[sm->running], &sm->scheduler);
+    emu_switch(&sm->fiber[sm->running], &sm->scheduler);
+}
+// Where an SM does what others see, they may come in between.
+static void emu_visible(unsigned one_in) {
+    ++emu_events;
+    if (emu_random(one_in) == 0) emu_yield();
 }
 static void emu_barrier(EmuBarrier& barrier, int count) {
     const unsigned generation = barrier.generation;
     if (++barrier.arrived == count) {
         barrier.arrived = 0;
         ++barrier.generation;
+        ++emu_events;
         return;
     }
-    while (barrier.generation == generation) emu_yield();
+    emu_sm->barrier[emu_sm->running] = &barrier;
+    emu_sm->waited[emu_sm->running] = generation;
+    emu_yield();  // it goes on when the generation is another one
 }
 static inline void __syncthreads() { emu_barrier(emu_sm->all, EMU_THREADS); }
 static inline void __syncwarp() { emu_barrier(emu_sm->warp[threadIdx.x / 32], 32); }
@@ -119,24 +179,23 @@ static T __shfl_xor_sync(unsigned, T value, int mask) {
 static inline void consumer_barrier() { emu_barrier(emu_sm->consumers, 256); }
 static inline unsigned long long now_ns() {
     emu_yield();
-    timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * 1000000000ull + time.tv_nsec;
+    return emu_clock += 32;
 }
 static inline unsigned long long* kept(unsigned long long* pointer) { return pointer; }
 static inline void store_event(unsigned long long* to, unsigned code, unsigned time) {
     *to = static_cast<unsigned long long>(code) << 32 | time;
 }
 static inline unsigned clock_word() { return static_cast<unsigned>(now_ns()); }
-static inline void signal_counter(unsigned* counter) { __atomic_fetch_add(counter, 1u, __ATOMIC_RELEASE); }
-static inline unsigned load_acquire(const unsigned* p) {
-    emu_yield();
-    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+static inline void signal_counter(unsigned* counter) {
+    emu_visible(2);
+    ++*counter;
+    emu_visible(2);
 }
 static inline unsigned load_word(const unsigned* p) {
     emu_yield();
-    return __atomic_load_n(p, __ATOMIC_RELAXED);
+    return *p;
 }
+static inline unsigned load_acquire(const unsigned* p) { return load_word(p); }
 static inline uint4 load_words(const unsigned* p) {
     if (reinterpret_cast<uintptr_t>(p) % 16 != 0) abort();
     return {load_word(p), load_word(p + 1), load_word(p + 2), load_word(p + 3)};
@@ -145,8 +204,14 @@ static inline uint4 load_shared_if(const unsigned short* p, bool wanted) {
     return wanted ? *reinterpret_cast<const uint4*>(p) : uint4{0, 0, 0, 0};
 }
 static inline unsigned thread_number() { return threadIdx.x; }
-static inline void send_token(unsigned long long* to, unsigned long long word) { __atomic_store_n(to, word, __ATOMIC_RELAXED); }
-static inline void store_word(unsigned* p, unsigned word) { __atomic_store_n(p, word, __ATOMIC_RELAXED); }
+static inline void send_token(unsigned long long* to, unsigned long long word) {
+    emu_visible(2);
+    *to = word;
+}
+static inline void store_word(unsigned* p, unsigned word) {
+    emu_visible(8);
+    *p = word;
+}
 static inline float power_of_two(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
 static inline float __fdividef(float x, float y) { return x / y; }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
@@ -182,6 +247,7 @@ static void mbarrier_check(Mbarrier* b) {
     if (b->pending == 0 && b->bytes == 0) {
         b->phase ^= 1;
         b->pending = b->expected;
+        ++emu_events;
     }
 }
 static inline Mbarrier* mbarrier_at(unsigned long long* p) { return reinterpret_cast<Mbarrier*>(p); }
@@ -202,7 +268,8 @@ static inline void start_copy(unsigned char* to, const unsigned char* from, unsi
     if (bytes % 16 || reinterpret_cast<uintptr_t>(from) % 16) abort();
     mbarrier_at(full)->bytes += bytes;
     memset(to, 0xff, bytes);  // NaN until the copy lands
-    emu_sm->copies.push_back({to, from, bytes, full, emu_sm->random % 7});
+    if (emu_sm->copy_count == EMU_COPIES) abort();
+    emu_sm->copies[emu_sm->copy_count++] = {to, from, bytes, full, emu_random(7)};
     mbarrier_arrive(full);
 }
 
@@ -254,64 +321,92 @@ static unsigned warp_greatest(unsigned value) {
 // ---- launch ---------------------------------------------------------------------------------------------------------
 
 static void (*emu_body)();
-static int emu_shared_bytes;
-static unsigned emu_seed;
 
-static void* emu_run_sm(void* number) {
-    Sm* sm = new Sm;
+static void emu_thread() {
+    emu_body();
+    Sm* sm = emu_sm;
+    sm->done[sm->running] = true;
+    --sm->left;
+    ++emu_events;
+    emu_yield();
+    abort();
+}
+
+// Runs each fiber of an SM that can go on once, from a random one on, and lets copies land.
+static void emu_round(Sm* sm) {
     emu_sm = sm;
-    blockIdx.x = static_cast<unsigned>(reinterpret_cast<uintptr_t>(number));
-    sm->random = emu_seed * 2654435761u + blockIdx.x * 40503u + 1;
-    void* shared = nullptr;
-    if (posix_memalign(&shared, 1024, emu_shared_bytes)) abort();
-    memset(shared, 0xff, emu_shared_bytes);  // NaN
-    emu_dynamic_shared = static_cast<unsigned char*>(shared);
-    std::vector<char> stacks(EMU_STACK * EMU_THREADS);
-    for (int t = 0; t < EMU_THREADS; ++t) {
-        getcontext(&sm->fiber[t]);
-        sm->fiber[t].uc_stack.ss_sp = stacks.data() + t * EMU_STACK;
-        sm->fiber[t].uc_stack.ss_size = EMU_STACK;
-        sm->fiber[t].uc_link = &sm->scheduler;
-        makecontext(&sm->fiber[t], reinterpret_cast<void (*)()>(+[] {
-                        emu_body();
-                        emu_sm->done[emu_sm->running] = true;
-                    }),
-                    0);
-    }
-    for (int left = EMU_THREADS; left > 0;) {
-        sm->random = sm->random * 1664525u + 1013904223u;
-        const int start = sm->random >> 8;
-        for (int n = 0; n < EMU_THREADS; ++n) {
-            const int t = (start % EMU_THREADS + n) % EMU_THREADS;
-            if (sm->done[t]) continue;
-            sm->running = t;
-            threadIdx.x = t;
-            swapcontext(&sm->scheduler, &sm->fiber[t]);
-            left -= sm->done[t];
+    blockIdx.x = sm->number;
+    emu_dynamic_shared = sm->shared;
+    const int start = emu_random(EMU_THREADS);
+    for (int n = 0; n < EMU_THREADS; ++n) {
+        const int t = start + n < EMU_THREADS ? start + n : start + n - EMU_THREADS;
+        if (sm->done[t]) continue;
+        if (sm->barrier[t]) {
+            if (sm->barrier[t]->generation == sm->waited[t]) continue;
+            sm->barrier[t] = nullptr;
         }
-        for (size_t c = 0; c < sm->copies.size();) {
-            Copy& copy = sm->copies[c];
-            if (copy.delay-- > 0) {
-                ++c;
-                continue;
-            }
-            memcpy(copy.to, copy.from, copy.bytes);
-            mbarrier_at(copy.barrier)->bytes -= copy.bytes;
-            mbarrier_check(mbarrier_at(copy.barrier));
-            sm->copies.erase(sm->copies.begin() + c);
-        }
+        sm->running = t;
+        threadIdx.x = t;
+        emu_switch(&sm->scheduler, &sm->fiber[t]);
     }
-    free(shared);
-    delete sm;
-    return nullptr;
+    int kept = 0;
+    for (int c = 0; c < sm->copy_count; ++c) {
+        Copy& copy = sm->copies[c];
+        if (copy.delay-- > 0) {
+            sm->copies[kept++] = copy;
+            continue;
+        }
+        memcpy(copy.to, copy.from, copy.bytes);
+        mbarrier_at(copy.barrier)->bytes -= copy.bytes;
+        mbarrier_check(mbarrier_at(copy.barrier));
+    }
+    if (kept > 0) ++emu_events;
+    sm->copy_count = kept;
+}
+
+static void* emu_memory(size_t bytes) {
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) abort();
+    return memory;
 }
 
 static void emu_launch_grid(void (*body)(), int grid, int shared_bytes, unsigned seed) {
     emu_body = body;
-    emu_shared_bytes = shared_bytes;
-    emu_seed = seed;
-    std::vector<pthread_t> threads(grid);
-    for (int s = 0; s < grid; ++s)
-        pthread_create(&threads[s], nullptr, emu_run_sm, reinterpret_cast<void*>(static_cast<uintptr_t>(s)));
-    for (pthread_t thread : threads) pthread_join(thread, nullptr);
+    emu_random_state = seed * 2654435761u + 1;
+    const size_t stacks = EMU_STACK * EMU_THREADS;
+    Sm* sms = static_cast<Sm*>(emu_memory(grid * sizeof(Sm)));
+    char* memory = static_cast<char*>(emu_memory(grid * stacks));
+    for (int s = 0; s < grid; ++s) {
+        sms[s].number = s;
+        sms[s].left = EMU_THREADS;
+        void* shared = nullptr;
+        if (posix_memalign(&shared, 1024, shared_bytes)) abort();
+        memset(shared, 0xff, shared_bytes);  // NaN
+        sms[s].shared = static_cast<unsigned char*>(shared);
+        for (int t = 0; t < EMU_THREADS; ++t)
+            emu_prepare(&sms[s].fiber[t], memory + s * stacks + t * EMU_STACK, EMU_STACK, emu_thread);
+    }
+    unsigned quiet = 0;  // rounds since anything happened
+    for (int left = grid; left > 0;) {
+        Sm* sm = sms + emu_random(grid);
+        if (sm->left == 0) continue;
+        if (sm->held > 0) {
+            --sm->held;
+            continue;
+        }
+        if (emu_random(256) == 0) sm->held = emu_random(4096);
+        const unsigned long long before = emu_events;
+        emu_round(sm);
+        left -= sm->left == 0;
+        quiet = emu_events == before ? quiet + 1 : 0;
+        // Only those that were held up can go on, then; or nobody can, and time is all that waits can end by.
+        if (quiet == 16u * grid)
+            for (int s = 0; s < grid; ++s) sms[s].held = 0;
+        emu_clock += quiet < 256u * grid ? 1000 : 1000000;
+    }
+    for (int s = 0; s < grid; ++s) free(sms[s].shared);
+    munmap(memory, grid * stacks);
+    munmap(sms, grid * sizeof(Sm));
 }
+
+#pragma GCC pop_options

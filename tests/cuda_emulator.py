@@ -1,7 +1,8 @@
 """Runs emitted CUDA on the CPU: the same source, compiled with g++ against cuda_emulator.h, which stands in for PTX.
 
-Every SM is a thread, every thread of it a fiber; copies land late and in any order of the SMs. It finds wrong
-coordinates, masks, fragment orders, barriers and waits without a GPU; it does not model the GPU's weak memory.
+Every thread of every SM is a fiber; copies land late, and SMs run in any order and at any speed, drawn from a seed that
+repeats them. It finds wrong coordinates, masks, fragment orders, barriers and waits without a GPU; it does not model the
+GPU's weak memory. Time is counted in turns of SMs: it depends on nothing else that the machine does.
 """
 
 from __future__ import annotations
@@ -70,12 +71,9 @@ class EmulatedKernel:
     ):
         self.plan: KernelPlan = emitted.plan
         self.time_limit_s = time_limit_s
-        source, library = folder / "kernel.cpp", folder / "kernel.so"
+        source = folder / "kernel.cpp"
         source.write_text(host_source(emitted.source))
-        subprocess.run(
-            ["g++", "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-pthread", source, "-o", library], check=True
-        )
-        self._step: Any = ctypes.CDLL(str(library)).emu_step
+        self._step: Any = _compiled(source.read_text(), source).emu_step
         self._weights = _aligned_bytes(self.plan.weight_bytes if beside is None else 0)
         self._regions = {r.parameter: self._weights.ctypes.data + r.offset for r in self.plan.weight_regions}
         if beside is None:
@@ -139,6 +137,19 @@ class EmulatedKernel:
         if self.arrays["abort"].view(np.uint32)[0]:
             records = self.arrays["records"].view(np.uint32).reshape(self.plan.grid, 2, RECORD_WORDS)
             raise stuck_error(self.plan, records, launch.epoch, launch.pos, self.time_limit_s)
+
+
+_libraries: dict[str, ctypes.CDLL] = {}
+
+
+def _compiled(text: str, source: Path) -> ctypes.CDLL:
+    """What g++ makes of `text`, which is in the file `source`; kernels with the same text share it."""
+    if text not in _libraries:
+        library = source.with_suffix(".so")
+        # without optimisation: compiling takes longer than running (cuda_emulator.h optimises itself)
+        subprocess.run(["g++", "-std=c++17", "-O0", "-w", "-fPIC", "-shared", source, "-o", library], check=True)
+        _libraries[text] = ctypes.CDLL(str(library))
+    return _libraries[text]
 
 
 def _aligned_bytes(size: int) -> NDArray[np.uint8]:

@@ -63,6 +63,7 @@ from ...amk_ir.linear import POSITION, Linear
 from ...amk_ir.quantized_type import QuantizedType, contracted, rows_problem
 from ...amk_ir.syntax import format_domain, format_linear_list, parse_access, parse_domain, parse_linear_list
 from ..outside_in import OutsideIn
+from ..symbols import find_symbol
 from .tiles import (
     F32,
     IDS,
@@ -466,7 +467,7 @@ def loop_bounds(op: Operation, value: Linear) -> tuple[int, int]:
 
 def find_family(op: Operation, name: SymbolRefAttr) -> FamilyOp:
     """The family `name` of the enclosing program or kernel, or a VerifyException."""
-    family = SymbolTable.lookup_symbol(op, name)
+    family = find_symbol(op, name)
     if not isinstance(family, FamilyOp):
         raise VerifyException(f"'{op.name}' refers to @{name.string_value()}, which is not a family")
     return family
@@ -533,7 +534,7 @@ def _holder(op: Operation) -> HoldsBuffers | None:
 
 def verify_access(op: Operation, access: Access) -> BufferOp:
     """The buffer of `access`; checks that the region lies inside it for every task and position."""
-    buffer = SymbolTable.lookup_symbol(op, access.buffer)
+    buffer = find_symbol(op, access.buffer)
     if not isinstance(buffer, BufferOp):
         raise VerifyException(f"'{op.name}' accesses @{access.buffer}, which is not a buffer")
     family, holder = op.parent_op(), _holder(op)
@@ -637,7 +638,7 @@ class StreamOp(_ReadOp):
 
     def verify_(self) -> None:
         super().verify_()
-        buffer = SymbolTable.lookup_symbol(self, self.region.buffer)
+        buffer = find_symbol(self, self.region.buffer)
         assert isinstance(buffer, BufferOp)
         kind = buffer.kind.data
         if kind not in (BufferKind.WEIGHT, BufferKind.STATE):

@@ -96,17 +96,17 @@ def test_another_reference(tool, directory: Path, text: Path, tmp_path: Path):
         (["--limit", "-1"], "argument --limit: expected an integer of at least 0"),
     ],
 )
-def test_refused(tool, directory: Path, args: list[str], message: str):
-    run = tool("amk", "eval", directory, *args)
+def test_refused(tool_here, directory: Path, args: list[str], message: str):
+    run = tool_here("amk", "eval", directory, *args)
     assert (run.returncode, run.stdout) == (2, "")
     assert message in run.stderr
     assert run.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "the text is empty"), (b"\xff\xfe", "not UTF-8 text")])
-def test_refused_texts(tool, directory: Path, tmp_path: Path, content: bytes, message: str):
+def test_refused_texts(tool_here, directory: Path, tmp_path: Path, content: bytes, message: str):
     (tmp_path / "t.txt").write_bytes(content)
-    run = tool("amk", "eval", directory, "--text", tmp_path / "t.txt")
+    run = tool_here("amk", "eval", directory, "--text", tmp_path / "t.txt")
     assert run.returncode == 2
     assert message in run.stderr
 

@@ -9,7 +9,7 @@ from prompts import PROMPTS
 
 import amk
 
-TOKENS = 64
+TOKENS = 32
 
 
 @pytest.fixture(scope="module")

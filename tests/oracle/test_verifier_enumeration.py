@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from schedules.built_kernels import Builder
-from schedules.comparison import ARRANGEMENTS, Tally, compare, disagreements, scenario_kernels
+from schedules.comparison import Tally, compare, disagreements, scenario_kernels
 from schedules.enumerate_many import PROBLEMS, Verdict, decide
 from schedules.enumeration import Oracle
 from schedules.random_kernels import cell, row, whole
@@ -33,9 +33,19 @@ def test_fresh_random_kernels(part: int):
     print(f"{dict(tally.verdicts)}, {tally.undecided} too large to enumerate, witnesses {dict(tally.witnesses)}")
     assert tally.disagreements == []
     assert tally.bad_witnesses == []
-    assert tally.kernels >= 0.99 * SEEDS * ARRANGEMENTS
-    assert 0.2 < tally.verdicts["safe"] / tally.kernels < 0.8, "the generator makes too few safe, or unsafe, kernels"
-    assert sum(tally.witnesses.values()) > 100
+    # Of 1280 kernels of 32 scenarios, which differ much: these are far from what is usual, so that chance does not
+    # reach them. What is usual is tested below, with fixed seeds.
+    assert tally.kernels > 640
+    assert min(tally.verdicts["safe"], tally.kernels - tally.verdicts["safe"]) > 20
+    assert sum(tally.witnesses.values()) > 10
+
+
+def test_the_generator_makes_safe_and_unsafe_kernels():
+    verdicts = [v for number in range(150) for v in decide(scenario_kernels(f"balance-{number}"))]
+    decided = [v for v in verdicts if v.decided]
+    assert len(decided) >= 0.99 * len(verdicts)
+    assert 0.3 < sum(not v.problem for v in decided) / len(decided) < 0.7
+    assert {v.problem for v in decided} == set(PROBLEMS)
 
 
 # ---- the oracle ---------------------------------------------------------------------------------------------------
@@ -178,7 +188,7 @@ def test_the_oracle_in_cpp_and_that_in_python():
         either = {"race", "coverage"}
         assert problem == verdict.problem or {problem, verdict.problem} == either, given.text()
         assert oracle.has_deadlock() == verdict.deadlock, given.text()
-    assert compared > 100
+    assert compared > 50
 
 
 def test_a_limit_is_reported():

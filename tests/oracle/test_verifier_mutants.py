@@ -38,15 +38,20 @@ def sources() -> list[Source]:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_sample(name: str, sources: list[Source]):
-    """Verdicts in both directions, certainty by construction, and witnesses."""
+    """Verdicts in both directions, certainty by construction, and witnesses. What the oracle cannot decide does not count."""
     seed = secrets.randbits(32)
-    for number in range(PER_CLASS):
+    decided = 0
+    for number in range(10 * PER_CLASS):
         _, source, base, found = of_class(CLASSES[name], random.Random(f"{seed}/{number}"), sources)
         judgement = judged(base, found)
         assert not judgement.problems, (
             f"of_class(CLASSES[{name!r}], random.Random('{seed}/{number}'), {sources}), {source}: {found.what}\n"
             + "\n".join(judgement.problems)
         )
+        decided += judgement.truth is not Truth.UNDECIDED
+        if decided == PER_CLASS:
+            return
+    pytest.fail(f"seed {seed}: only {decided} of {10 * PER_CLASS} mutants could be decided")
 
 
 def test_lowerings_are_safe(sources: list[Source]):
@@ -106,18 +111,21 @@ def test_the_oracle_agrees_with_the_enumeration(part: int):
             f"seed {seed}, kernel {number}: {verdict.name}, by enumeration {truth.problem!r}\n{kernel.text()}"
         )
     print(f"seed {seed}: {compared} compared, {safe} safe, {undecided} undecided by the oracle of mutants")
-    assert compared > 0.9 * len(kernels)
-    assert 0.1 * compared < safe < 0.9 * compared
+    # of 2400 kernels; that the generator makes about as many safe as unsafe ones is tested with fixed seeds
+    assert compared > 1200
+    assert min(safe, compared - safe) > 50
 
 
 def test_the_oracle_names_each_failure(sources: list[Source]):
-    found = {}
-    for number, kind in enumerate(CLASSES.values()):
+    missing = set(Verdict) - {Verdict.UNDECIDED}
+    for number, kind in enumerate(list(CLASSES.values()) * 20):  # some are rare
         _, _, base, mutated = of_class(kind, random.Random(number), sources)
         if mutated.certain is not Truth.REFUSED:
             with applied(mutated.edits):
-                found[direct_oracle.decide(base.head().packed(), mutated.bodies, mutated.streams)[0]] = number
-    assert found.keys() >= set(Verdict) - {Verdict.UNDECIDED}
+                missing.discard(direct_oracle.decide(base.head().packed(), mutated.bodies, mutated.streams)[0])
+        if not missing:
+            return
+    pytest.fail(f"never found: {missing}")
 
 
 # ---- what is compared ---------------------------------------------------------------------------------------------
@@ -150,7 +158,9 @@ def test_mutants_as_ops(sources: list[Source]):
     seed = secrets.randbits(32)
     print(f"seed {seed}")
     judged_so = 0
-    for number, kind in enumerate(random.Random(seed).sample(list(CLASSES.values()), 15)):
+    for number, kind in enumerate(random.Random(seed).sample(list(CLASSES.values()), len(CLASSES))):
+        if judged_so == 12:
+            return
         _, source, base, found = of_class(kind, random.Random(f"{seed}/{number}"), sources)
         if found.certain is Truth.REFUSED:
             continue
@@ -175,7 +185,7 @@ def test_mutants_as_ops(sources: list[Source]):
         read = Lowering.of(kernel)
         assert (read.head(), read.bodies, read.streams) == (head, found.bodies, found.streams), name
         judged_so += 1
-    assert judged_so > 8
+    pytest.fail(f"only {judged_so} classes make valid IR")
 
 
 # ---- the recorded run ---------------------------------------------------------------------------------------------

@@ -157,8 +157,10 @@ def test_hand_written(spin: Spin, name: str, least: bool):
 def test_random_kernels(spin: Spin):
     seed = secrets.randbits(32)
     print(f"seed {seed}: kernel N is random_kernel(random.Random(f'{seed}-N'))")
-    safe = undecided = 0
-    for number in range(KERNELS):
+    decided = safe = undecided = 0
+    for number in range(2 * KERNELS):  # some are too large for Spin, or for the memory and time that it gets
+        if decided == KERNELS:
+            break
         kernel = random_kernel(random.Random(f"{seed}-{number}"))
         (counted,) = enumerate_many.decide([kernel])
         try:
@@ -171,9 +173,10 @@ def test_random_kernels(spin: Spin):
         if counted.decided:
             assert bool(counted.problem) == bool(verdict.broken), f"enumeration {counted}, {where}"
             assert counted.deadlock == ("deadlock" in verdict.broken), f"enumeration {counted}, {where}"
+        decided += 1
         safe += not verdict.broken
-    print(f"{KERNELS} kernels, {safe} safe, {undecided} undecided by Spin")
-    assert undecided <= KERNELS // 10
+    print(f"{decided} kernels, {safe} safe, {undecided} undecided by Spin")
+    assert decided == KERNELS
     assert 0 < safe < KERNELS
 
 

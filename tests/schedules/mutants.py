@@ -241,10 +241,10 @@ def judge(lowering: Lowering, mutant: Mutant) -> Judgement:
             return result
         found, why = truth(lowering, mutant)
         result = Judgement(found, why)
-        if mutant.certain is not None and found is not mutant.certain:
-            result.problems.append(f"by construction it is {mutant.certain}, by the oracle {found}: {why}")
         if found is Truth.UNDECIDED:
             return result
+        if mutant.certain is not None and found is not mutant.certain:
+            result.problems.append(f"by construction it is {mutant.certain}, by the oracle {found}: {why}")
         schedule = lowering.schedule(mutant.bodies, mutant.streams)
         diagnostics = check_schedule(schedule, None if mutant.edits else lowering.unchanged_index())
         result.accepted = not diagnostics

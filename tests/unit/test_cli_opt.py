@@ -1,9 +1,9 @@
 """amk-opt as a program: what it says on bad input, with which status, how fast it starts."""
 
-import time
 from pathlib import Path
 
 import pytest
+from cpu_time import cpu_seconds
 
 GOOD = "builtin.module {\n}\n"
 PRINTED = GOOD + "\n"  # xDSL ends each module with an empty line
@@ -18,13 +18,13 @@ def one_line(stderr: str, *parts: str) -> None:
 
 
 def test_starts_fast(tool):
-    """Half a second is the aim on an idle machine; a busy one gets twice that."""
+    """Half a second is the aim; a slow machine gets twice that."""
     tool("amk-opt", "--version")  # byte code is compiled once
     best = float("inf")
     for _ in range(3):
-        start = time.perf_counter()
+        start = cpu_seconds()
         assert tool("amk-opt", stdin=GOOD).stdout == PRINTED
-        best = min(best, time.perf_counter() - start)
+        best = min(best, cpu_seconds() - start)
     assert best < 1.0
 
 
@@ -47,11 +47,11 @@ def test_malformed_text(tool, tmp_path: Path, text: str, parts: list[str]):
 
 
 def within_seconds(seconds: float, tool, *args: str | Path) -> str:
-    """What amk-opt says on stderr; status 2, and not much later."""
-    start = time.perf_counter()
+    """What amk-opt says on stderr; status 2, and not much later, in CPU time."""
+    start = cpu_seconds()
     run = tool("amk-opt", *args)
     assert run.returncode == 2
-    assert time.perf_counter() - start < seconds
+    assert cpu_seconds() - start < seconds
     return run.stderr
 
 

@@ -195,11 +195,11 @@ def test_fix_for_another_target(tool, files: Path, tmp_path: Path):
     ],
 )
 @pytest.mark.parametrize("command", ["verify", "replay"])
-def test_malformed_kernels(tool, files: Path, tmp_path: Path, command: str, text: str, part: str):
+def test_malformed_kernels(tool_here, files: Path, tmp_path: Path, command: str, text: str, part: str):
     bad, witness = tmp_path / "bad.mlir", tmp_path / "w.json"
     bad.write_text(text)
-    tool("amk", "verify", files / "race.mlir", "--witness", witness)
-    run = tool("amk", command, bad, *([witness] if command == "replay" else []))
+    tool_here("amk", "verify", files / "race.mlir", "--witness", witness)
+    run = tool_here("amk", command, bad, *([witness] if command == "replay" else []))
     assert run.returncode == 2
     one_line(run.stderr, part)
 
@@ -229,10 +229,10 @@ def witness(tool, files: Path, tmp_path: Path) -> dict[str, Any]:
     ["", "{", "[]", "1", "{}", '"amk_witness"', "[" * 100000, "\x00", '{"amk_witness": 1}', '{"amk_witness": 2}'],
     ids=range(10),
 )
-def test_not_a_witness(tool, files: Path, tmp_path: Path, text: str):
+def test_not_a_witness(tool_here, files: Path, tmp_path: Path, text: str):
     bad = tmp_path / "bad.json"
     bad.write_text(text)
-    run = tool("amk", "replay", files / "race.mlir", bad)
+    run = tool_here("amk", "replay", files / "race.mlir", bad)
     assert run.returncode == 2
     one_line(run.stderr, "bad.json", "witness")
 

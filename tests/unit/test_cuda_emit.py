@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from cuda_kernels import SMOLLM2, Shape, kernel_text
 from cuda_models import CONFIGS, LLAMA_8B, llama_config, lower, verified
+from cuda_targets import spread
 from xdsl.parser import Parser
 
 from amk.amk_ir.errors import CompileError, ScheduleError
@@ -17,8 +18,6 @@ from amk.passes.expand_queues import ExpandQueuesPass
 from amk.passes.verify_schedule import verify
 from amk.runtime.compile import find_kernel, new_context
 
-CUDA_TARGETS = [name for name, target in TARGETS.items() if target.is_cuda]
-
 
 def parse(text: str) -> KernelOp:
     module = Parser(new_context(), text).parse_module()
@@ -26,12 +25,12 @@ def parse(text: str) -> KernelOp:
     return find_kernel(module)
 
 
-@pytest.mark.parametrize("target", CUDA_TARGETS)
-def test_smollm2_compiles(target: str) -> None:
+@pytest.mark.parametrize(("cache", "target"), spread(["bf16"]))
+def test_smollm2_compiles(cache: str, target: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
     compiled = compile_kernel(
         verify(
-            parse(kernel_text(replace(SMOLLM2, target=target, sms=TARGETS[target].num_sms, cache="bf16", tagged=True)))
+            parse(kernel_text(replace(SMOLLM2, target=target, sms=TARGETS[target].num_sms, cache=cache, tagged=True)))
         )
     )
     assert compiled.image[:4] == b"\x7fELF"
@@ -40,22 +39,22 @@ def test_smollm2_compiles(target: str) -> None:
     assert shared <= TARGETS[target].shared_memory_per_block
 
 
-@pytest.mark.parametrize("target", CUDA_TARGETS)
-@pytest.mark.parametrize("shape", [Shape(bias=True, tied=False, cache="bf16"), Shape(tokens=2, tagged=True)], ids=str)
-def test_small_kernels_compile(shape: Shape, target: str) -> None:
+SHAPES = {"biases, by counters": Shape(bias=True, tied=False, cache="bf16"), "two tokens": Shape(tokens=2, tagged=True)}
+
+
+@pytest.mark.parametrize(("shape", "target"), spread(list(SHAPES)))
+def test_small_kernels_compile(shape: str, target: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
-    compile_kernel(verify(parse(kernel_text(replace(shape, target=target)))))
+    compile_kernel(verify(parse(kernel_text(replace(SHAPES[shape], target=target)))))
 
 
-@pytest.mark.parametrize("target", CUDA_TARGETS)
-@pytest.mark.parametrize("name", ["odd", "head_dim_256"])
+@pytest.mark.parametrize(("name", "target"), spread(["odd", "head_dim_256"], first=2))
 def test_lowered_models_compile(name: str, target: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
     CudaBackend().compile(verified(CONFIGS[name], target, sms=8))
 
 
-@pytest.mark.parametrize("target", CUDA_TARGETS)
-@pytest.mark.parametrize("kv_dtype", ["f32", "bf16"])
+@pytest.mark.parametrize(("kv_dtype", "target"), spread(["f32", "bf16"], first=1))
 def test_lowered_smollm2_compiles(kv_dtype: str, target: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
     config = llama_config(576, 1536, 30, 9, 3, 64, 49152, 2048)

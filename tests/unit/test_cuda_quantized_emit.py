@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from cuda_models import CONFIGS, LLAMA_8B, SMOLLM2, lower, verified
+from cuda_targets import spread
 from quantized_models import EVERY_FORMAT
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.parser import Parser
@@ -17,8 +18,6 @@ from amk.dialects.queue import KernelOp
 from amk.passes.verify_schedule import verify
 from amk.runtime.compile import find_kernel, module_text, new_context
 
-CUDA_TARGETS = [name for name, target in TARGETS.items() if target.is_cuda]
-
 
 def edited(kernel: KernelOp, edit: Callable[[str], str]) -> KernelOp:
     """A kernel with its text changed line by line."""
@@ -30,11 +29,11 @@ def edited(kernel: KernelOp, edit: Callable[[str], str]) -> KernelOp:
     return find_kernel(changed)
 
 
-@pytest.mark.parametrize("target", CUDA_TARGETS)
-@pytest.mark.parametrize(("weights", "head"), [("int8", "int8:g16"), ("int4:g32:zp", "fp8")])
-def test_smollm2_compiles(weights: str, head: str, target: str) -> None:
+@pytest.mark.parametrize(("formats", "target"), spread([("int8", "int8:g16"), ("int4:g32:zp", "fp8")], first=1))
+def test_smollm2_compiles(formats: tuple[str, str], target: str) -> None:
     """Without spills, which compile_kernel refuses."""
     pytest.importorskip("cuda.bindings.nvrtc")
+    weights, head = formats
     kernel = verified(SMOLLM2, target, sms=TARGETS[target].num_sms, weights=weights, head=head)
     compiled = compile_kernel(kernel)
     shared = compiled.plan.dynamic_shared + compiled.resources.static_shared
@@ -55,8 +54,10 @@ def test_several_tokens_compile(format: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["sm_86", "sm_90a"])
-@pytest.mark.parametrize("weights", ["int8", "fp8", "int4:g128:f16"])
+@pytest.mark.parametrize(
+    ("weights", "target"),  # targets without and with conversions of fp8, the other formats in turn
+    [("fp8", "sm_86"), ("fp8", "sm_90a"), ("int8", "sm_90a"), ("int4:g128:f16", "sm_86")],
+)
 def test_llama_8b_compiles(weights: str, target: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
     compile_kernel(verify(lower(LLAMA_8B, target, weights=weights, head="int8")))

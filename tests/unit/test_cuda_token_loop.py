@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cuda_emulator import EmulatedKernel
 from cuda_models import CONFIGS, SMOLLM2, RandomWeights, llama_config, verified
+from cuda_targets import CUDA_TARGETS
 
 from amk.amk_ir.errors import CompileError, DeviceError, StuckWaitError, UsageError
 from amk.amk_ir.targets import TARGETS
@@ -24,7 +25,6 @@ from amk.backends.cuda.tracing import read_rows
 from amk.backends.reference.backend import ReferenceBackend
 from amk.dialects.queue import KernelOp
 
-CUDA_TARGETS = [name for name, target in TARGETS.items() if target.is_cuda]
 emulated_only = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 

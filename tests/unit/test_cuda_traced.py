@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cuda_emulator import EmulatedKernel
 from cuda_models import CONFIGS, RandomWeights, llama_config, lower, verified
+from cuda_targets import spread
 
 from amk.amk_ir.targets import TARGETS
 from amk.backends.cuda.emit import ENTRY, EmittedKernel, emit_kernel
@@ -134,8 +135,7 @@ def test_overflow(tmp_path: Path) -> None:
 # ---- the text and its compilation ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", [name for name, target in TARGETS.items() if target.is_cuda])
-@pytest.mark.parametrize("detail", get_args(TraceDetail))
+@pytest.mark.parametrize(("detail", "target"), spread(get_args(TraceDetail)))
 def test_traced_kernels_compile(detail: TraceDetail, target: str) -> None:
     """With the loads of the untraced kernel, and without spills: else the two would not compare."""
     pytest.importorskip("cuda.bindings.nvrtc")

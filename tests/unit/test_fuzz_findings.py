@@ -9,10 +9,10 @@ import re
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from cpu_time import cpu_seconds
 from fuzz.execute import Ending, run_tool
 
 TESTS = Path(__file__).parents[1]
@@ -261,9 +261,9 @@ DEEP = 100_000
     ids=lambda value: repr(value[:50]) if isinstance(value, str | bytes) else None,
 )
 def test_texts(mlir, text: str | bytes, parts: list[str]):
-    start = time.perf_counter()
+    start = cpu_seconds()
     refused(run_process("amk-opt", mlir(text)), *parts)
-    assert time.perf_counter() - start < 60
+    assert cpu_seconds() - start < 60
 
 
 @pytest.mark.parametrize("text", [SMALL, "builtin.module {\n" * DEEP, SMALL.encode("utf-16"), ""])
@@ -286,9 +286,9 @@ def test_a_name_of_a_million_letters(mlir):
 def test_an_index_expression_of_many_terms(mlir):
     """Once quadratic: minutes for this one."""
     terms = " + ".join(f"i{n}" for n in range(20_000))
-    start = time.perf_counter()
+    start = cpu_seconds()
     assert run("amk-opt", mlir(f"builtin.module attributes {{a = #amk.linear<{terms}>}} {{}}")).status == 0
-    assert time.perf_counter() - start < 60
+    assert cpu_seconds() - start < 60
 
 
 @pytest.mark.parametrize("piece", ["a", " ", "(", "// x\n", "\xff\x00", '"'], ids=repr)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from cpu_time import cpu_seconds
 from hypothesis import given
 from hypothesis import strategies as st
 from xdsl.context import Context
@@ -153,9 +153,9 @@ def kernel_of(module: ModuleOp, **options) -> queue.KernelOp:
 
 
 def test_a_large_model_is_lowered_in_no_time():
-    start = time.perf_counter()
+    start = cpu_seconds()
     kernel_of(large_model())
-    assert time.perf_counter() - start < 3
+    assert cpu_seconds() - start < 3
 
 
 def test_the_size_of_the_ir_is_that_of_one_layer():

@@ -1,9 +1,9 @@
 """The schedule verifier on kernels with the shape of a decoder: what it accepts, and what edits of them it rejects."""
 
 import dataclasses
-import time
 
 import pytest
+from cpu_time import cpu_seconds
 from decoder_edits import BIG, EDITS, edited
 from decoder_kernels import LLAMA_8B, Shape, decoder
 from xdsl.context import Context
@@ -189,6 +189,6 @@ def test_the_pass_reports_and_changes_nothing():
 def test_a_large_model_is_rejected_in_seconds(old: str):
     """A missing wait leaves hundreds of thousands of pairs open; a few are enough to reject it."""
     op = kernel(edited(decoder(LLAMA_8B), old, ""))
-    start = time.perf_counter()
+    start = cpu_seconds()
     assert {d.rule for d in check(op)} == {Rule.RACE}
-    assert time.perf_counter() - start < 20
+    assert cpu_seconds() - start < 20
