@@ -19,7 +19,7 @@ import environment
 import numpy as np
 
 from amk.amk_ir.targets import get_target
-from amk.backends.cuda.step_time import PhaseWork, StepParameters, predict, step_phases
+from amk.backends.cuda.step_time import PhaseWork, StepParameters, predict, ring_bytes_of, step_phases
 from amk.frontends.import_model import import_config
 from amk.runtime.compile import plan
 from amk.runtime.files import write_atomically
@@ -82,7 +82,7 @@ def read_points() -> list[Point]:
                         step["median_us"],
                         entry["model"] in FITTED,
                         rate,
-                        kernel.kernel.ring.data.total_bytes,
+                        ring_bytes_of(kernel.kernel),
                         near.digest == entry["kernel"]["schedule"],
                         step_phases(kernel.kernel, step["context"]),
                     )
@@ -96,7 +96,7 @@ def read_points() -> list[Point]:
             kernel = plan(model.module, target, outputs=outputs).kernel
             for context, time in times.items():
                 phases = step_phases(kernel, int(context))
-                ring = kernel.ring.data.total_bytes
+                ring = ring_bytes_of(kernel)
                 # its run did not measure the read peak: that of the first one
                 points.append(
                     Point(entry["model"], tokens, outputs, int(context), time, not outputs, peak, ring, None, phases)

@@ -94,8 +94,15 @@ def step_phases(kernel: KernelOp, pos: int) -> list[PhaseWork]:
     return _Reader(kernel, pos).phases()
 
 
+def ring_bytes_of(kernel: KernelOp) -> int:
+    """Bytes that the ring of an SM holds; CompileError for a kernel without one."""
+    return EmitContext.of(kernel, LOADS[0], 0).ring.total_bytes
+
+
 def predict(phases: Sequence[PhaseWork], ring_bytes: int, of: StepParameters) -> StepTime:
     """The time of a step that passes `phases`, on SMs with rings of `ring_bytes` bytes each."""
+    if not phases:
+        return StepTime(0.0, 0.0, 0.0, 0.0, 0.0, ())
     rate = of.sm_bytes_per_us
     sms = len(phases[0].owns)
     total = handoffs = work = 0.0
@@ -117,7 +124,7 @@ def predict(phases: Sequence[PhaseWork], ring_bytes: int, of: StepParameters) ->
         work += float(busy[slowest])
         total += duration
         durations.append(duration)
-    read = float(sum(phase.weight_bytes + phase.cache_bytes for phase in phases).max()) / rate
+    read = float(np.sum([phase.weight_bytes + phase.cache_bytes for phase in phases], axis=0).max()) / rate
     return StepTime(total, read, handoffs, work, read + handoffs + work - total, tuple(durations))
 
 

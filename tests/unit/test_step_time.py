@@ -14,7 +14,7 @@ import pytest
 from amk.amk_ir.errors import CompileError
 from amk.amk_ir.targets import get_target
 from amk.backends.cuda.compile import plan_kernel
-from amk.backends.cuda.step_time import PhaseWork, StepParameters, predict, step_phases
+from amk.backends.cuda.step_time import PhaseWork, StepParameters, predict, ring_bytes_of, step_phases
 from amk.frontends.import_model import ImportedModel, import_config
 from amk.passes.expand_queues import ExpandQueuesPass
 from amk.runtime.compile import find_kernel, new_context, plan
@@ -102,6 +102,7 @@ def phase(weights: list[float], cache: float = 0, words: float = 0) -> PhaseWork
 
 def test_bytes_alone():
     """Without hand-offs, the bytes of the busiest SM: 100 at 10 a microsecond."""
+    assert predict([], 1000, OF).total_us == 0
     time = predict([phase([60, 40]), phase([40, 40])], 1000, OF)
     assert (time.total_us, time.read_us, time.handoff_us) == (10, 10, 0)
 
@@ -197,7 +198,7 @@ def test_a_fit_finds_the_parameters_back(script: ModuleType):
     for layers in (1, 3):
         for tokens, pos in ((1, 0), (1, 500), (8, 16)):
             kernel = plan(shape(num_hidden_layers=layers).with_tokens(tokens).module, TARGET).kernel
-            phases, ring = step_phases(kernel, pos), kernel.ring.data.total_bytes
+            phases, ring = step_phases(kernel, pos), ring_bytes_of(kernel)
             points.append(
                 script.Point(
                     "", tokens, True, pos, predict(phases, ring, true).total_us, True, 22000.0, ring, True, phases
