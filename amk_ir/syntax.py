@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from xdsl.parser import AttrParser
-from xdsl.printer import Printer
 
 from .access import Access, Dim
 from .linear import Linear
@@ -51,10 +50,6 @@ def _parse_dim(parser: AttrParser) -> Dim:
     size = parse_linear(parser)
     limit = parser.parse_integer(allow_boolean=False) if parser.parse_optional_keyword("to") is not None else None
     return Dim(start, size, limit)
-
-
-def print_access(printer: Printer, access: Access) -> None:
-    printer.print_string(str(access))
 
 
 def parse_domain(parser: AttrParser, delimiter: AttrParser.Delimiter) -> tuple[tuple[str, int], ...]:

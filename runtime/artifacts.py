@@ -7,7 +7,8 @@
 | kernel.cu      | the CUDA source, all device code included              |
 | kernel.cubin   | what NVRTC made of it                                  |
 | kernel.log     | its report: registers, spills, shared memory           |
-| weights.bin    | the weights as the kernel streams them                 |
+| far.*, chunk.* | the same four files of the other kernels, if there are |
+| weights.bin    | the weights as the kernels stream them                 |
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from ..amk_ir.errors import ArtifactError
 from .backend import Progress, no_progress
 from .files import new_folder
 
-FORMAT = 1
+FORMAT = 2
 """Version of the manifest; another one is refused."""
 MANIFEST = "manifest.json"
-FILES = ("plan.mlir", "kernel.cu", "kernel.cubin", "kernel.log", "weights.bin")
+KERNEL_FILES = ("plan.mlir", "kernel.cu", "kernel.cubin", "kernel.log")
+"""Files of each kernel."""
+KERNEL_PREFIXES = {"step": "", "far": "far.", "chunk": "chunk."}
+"""What the names of a kernel's files begin with: of the kernel for one token, for later positions, for prompts."""
+FILES = (*(prefix + name for prefix in KERNEL_PREFIXES.values() for name in KERNEL_FILES), "weights.bin")
 """All that AMK writes beside the manifest; a folder with other files in it is not replaced."""
 _CHUNK = 1 << 24
 

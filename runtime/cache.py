@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,10 +11,11 @@ from functools import cache
 from pathlib import Path
 
 from ..amk_ir.errors import StorageError
+from .cache_size import STAMP, evict, mark_used, size_limit
 from .files import new_folder
 
 CACHE_VARIABLE = "AMK_CACHE_DIR"
-_CHECKSUMS = "checksums.json"
+_CHECKSUMS = STAMP
 
 
 def digest(content: bytes) -> str:
@@ -42,10 +44,15 @@ def compiler_fingerprint() -> str:
 
 
 class CompileCache:
-    """Sets of named files by key. Entries appear whole; a damaged one is as good as none."""
+    """Sets of named files by key. Entries appear whole; a damaged one is as good as none.
 
-    def __init__(self, folder: Path | None = None):
+    limit: bytes that all entries may have (None: what AMK_CACHE_SIZE says); beyond it, those go that were not used for the
+    longest time (cache_size.py). With 0, nothing is stored.
+    """
+
+    def __init__(self, folder: Path | None = None, limit: int | None = None):
         self.folder = folder or cache_folder()
+        self.limit = size_limit() if limit is None else limit
 
     @staticmethod
     def key(*parts: str) -> str:
@@ -60,18 +67,28 @@ class CompileCache:
             files = {name: (entry / name).read_bytes() for name in checksums}
         except (OSError, ValueError, TypeError):
             return None
-        return files if all(digest(files[name]) == checksums[name] for name in files) else None
+        if any(digest(files[name]) != checksums[name] for name in files):
+            return None
+        mark_used(entry)
+        return files
 
     def put(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Stores `files` under `key`; raises StorageError, and then nothing is stored."""
+        """Stores `files` under `key`, and evicts others if they are too many; raises StorageError, and then nothing is
+        stored."""
+        if self.limit == 0:
+            return
+        entry = self._entry(key)
         try:
-            with new_folder(self._entry(key)) as folder:
+            with new_folder(entry) as folder:
                 for name, content in files.items():
                     (folder / name).write_bytes(content)
                 checksums = {name: digest(content) for name, content in files.items()}
                 (folder / _CHECKSUMS).write_text(json.dumps(checksums))
         except StorageError as e:
-            raise StorageError(f"{e} ({CACHE_VARIABLE} says where the cache is)") from e
+            # Another process stored the same at the same time: its entry is as good, or was evicted since.
+            if not isinstance(e.__cause__, OSError) or e.__cause__.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise StorageError(f"{e} ({CACHE_VARIABLE} says where the cache is)") from e
+        evict(self.folder, self.limit, entry)
 
     def _entry(self, key: str) -> Path:
         return self.folder / key[:2] / key[2:]

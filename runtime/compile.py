@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from io import StringIO
+from typing import TYPE_CHECKING
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, ModuleOp
-from xdsl.passes import ModulePass, PassPipeline
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.errors import CompileError, TargetError
 from ..amk_ir.targets import Target
-from ..dialects.amk import Amk
-from ..dialects.graph import Graph
-from ..dialects.queue import KernelOp, Queue
-from ..dialects.task import Task
-from ..passes.graph_to_queue import GraphToQueuePass
-from ..passes.verify_schedule import VerifiedKernel, verify
 from . import xdsl_fixes as xdsl_fixes
-from .pass_options import PassOptions, check_options, options_text
+
+# Passes, and the dialects below `graph`, are imported where they are used: what is found in the compile cache needs none.
+if TYPE_CHECKING:
+    from xdsl.passes import ModulePass
+
+    from ..dialects.queue import KernelOp
+    from ..passes.verify_schedule import VerifiedKernel
+    from .pass_options import PassOptions
 
 
 def new_context() -> Context:
     """An xDSL context that knows AMK's dialects."""
+    from ..dialects.amk import Amk
+    from ..dialects.graph import Graph
+    from ..dialects.queue import Queue
+    from ..dialects.task import Task
+
     context = Context()
     for dialect in (Builtin, Amk, Graph, Queue, Task):
         context.load_dialect(dialect)
@@ -52,6 +58,12 @@ def plan(
         CompileError: a pass cannot lower the model for this target.
         ScheduleError: the verifier rejects the schedule, which is a defect of the passes.
     """
+    from xdsl.passes import PassPipeline
+
+    from ..passes.graph_to_queue import GraphToQueuePass
+    from ..passes.verify_schedule import verify
+    from .pass_options import check_options, options_text
+
     if sms is not None and target.is_cuda and sms > target.num_sms:
         raise TargetError(
             f"sms: {target.name} has {target.num_sms} SMs, found {sms}; all blocks must be resident at once"
@@ -76,6 +88,8 @@ def module_text(module: ModuleOp) -> str:
 
 def find_kernel(module: ModuleOp) -> KernelOp:
     """The one queue.kernel of a module; CompileError if there is none, or more."""
+    from ..dialects.queue import KernelOp
+
     kernels = [op for op in module.ops if isinstance(op, KernelOp)]
     if len(kernels) != 1:
         raise CompileError(f"expected a module with one queue.kernel, found {len(kernels)}")

@@ -55,6 +55,17 @@ def check_steps_per_launch(steps: int, sampling: Sampling | None = None) -> None
         )
 
 
+def check_division(chunk: int | None, far_from: int | None) -> None:
+    """Whether so many tokens of a prompt can be run at once, and another kernel take over at such a position.
+
+    Raises UsageError: less than one token, or position 0. None: whatever the kernels are for.
+    """
+    if chunk is not None and chunk < 1:
+        raise UsageError(f"chunk: expected 1 token or more, found {chunk}")
+    if far_from is not None and far_from < 1:
+        raise UsageError(f"far-from: expected position 1 or later, found {far_from}")
+
+
 class Session:
     """Feeds tokens to an executable, keeps the position, and chooses the next tokens.
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..amk_ir.errors import StorageError, UsageError
 from ..dialects.graph import WeightOp
@@ -20,7 +20,9 @@ from ..frontends.import_model import ImportedModel
 from .cache import CACHE_VARIABLE, cache_folder, compiler_fingerprint, digest
 from .files import storage_error, write_atomically
 from .footprint import model_of
-from .pass_options import PassOptions, check_options
+
+if TYPE_CHECKING:
+    from .pass_options import PassOptions
 
 FORMAT = 1
 """Version of the records; others are not read."""
@@ -147,6 +149,8 @@ def _read(path: Path) -> TunedRecord | None:
         return None
     if not len(contexts) == len(default_us) == len(tuned_us) or (sms is not None and not 1 <= sms <= num_sms):
         return None
+    from .pass_options import check_options  # which imports the passes
+
     try:
         options = check_options({str(name): value for name, value in options.items()}, str(path))
     except UsageError:

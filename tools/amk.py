@@ -35,6 +35,7 @@ examples:
 
 environment:
   AMK_CACHE_DIR   where compiled kernels are kept (~/.cache/amk)
+  AMK_CACHE_SIZE  how much of them, such as 500M (2G); beyond it, those that were not used for the longest time go
   {DEBUG_VARIABLE}       1 shows the traceback of an error
 
 exit status: 0 done; 2 wrong input, option or machine; 1 a defect of AMK; 130 interrupted

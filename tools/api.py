@@ -12,13 +12,13 @@ from ..amk_ir.targets import Target, get_target
 from ..frontends.import_model import ImportedModel, import_model
 from ..runtime.backend import Backend, Progress, no_progress
 from ..runtime.compile import FAR
-from ..runtime.pass_options import PassOptions
 from ..runtime.sampling import Sampling
-from ..runtime.session import Session, check_steps_per_launch
+from ..runtime.session import Session, check_division, check_steps_per_launch
 
 if TYPE_CHECKING:
     from ..frontends.tokenizer import Tokenizer
-    from .compiled import CompileResult
+    from ..runtime.pass_options import PassOptions
+    from .compile_model import CompileResult
 
 BackendName: TypeAlias = Literal["reference", "cuda"]
 
@@ -76,15 +76,17 @@ def compile(
     options: PassOptions | None = None,
     with_weights: bool = True,
     token_loop: bool = False,
+    chunk: int = 1,
+    far_from: int | None = None,
     progress: Progress = no_progress,
 ) -> CompileResult:
-    """Compiles `model` for a GPU into `directory`: plan, kernel, packed weights, manifest. Needs no GPU.
+    """Compiles `model` for a GPU into `directory`: plans, kernels, packed weights, manifest. Needs no GPU.
 
     sms: size of the grid (default: all SMs of the target). options: of the passes (default: without `sms`, what
-    `amk tune` found; {}: those of the passes). with_weights: pack them too. token_loop: make a kernel that can run
-    several steps a launch.
+    `amk tune` found; {}: those of the passes). with_weights: pack them too. token_loop: make kernels that can run
+    several steps a launch. chunk, far_from: as in `open_session`, decide which kernels there are beside the first.
     """
-    from .compiled import compile_model
+    from .compile_model import compile_model, session_shape
 
     if not isinstance(model, ImportedModel):
         model = import_model(model, weight_dtype="bf16", kv_dtype="bf16")
@@ -97,7 +99,7 @@ def compile(
         sms=sms,
         options=options,
         with_weights=with_weights,
-        token_loop=token_loop,
+        shape=session_shape(model, token_loop=token_loop, chunk=chunk, far_from=far_from),
         progress=progress,
     )
 
@@ -107,17 +109,21 @@ def open_compiled(
     model: ImportedModel | None = None,
     *,
     steps_per_launch: int = 1,
+    chunk: int | None = None,
+    far_from: int | None = None,
     progress: Progress = no_progress,
 ) -> Session:
     """Loads on this machine's GPU what `compile` wrote, and returns a session.
 
     model: what it must have been compiled from; ArtifactError says what differs. steps_per_launch: as in `open_session`;
-    more than one needs a model that was compiled with the token loop.
+    more than one needs a model that was compiled with the token loop. chunk: as it was compiled, or 1 to take prompts
+    token by token. far_from: another position for the kernel for long contexts than the one chosen then.
     """
     check_steps_per_launch(steps_per_launch)
+    check_division(chunk, far_from)
     from .compiled import load_compiled
 
-    executable, artifact = load_compiled(Path(directory), progress, model, steps_per_launch > 1)
+    executable, artifact = load_compiled(Path(directory), progress, model, steps_per_launch > 1, chunk, far_from)
     return Session(
         executable,
         vocab_size=artifact.manifest["vocab"],
@@ -149,10 +155,7 @@ def open_session(
     from .tuned import choose_options
 
     check_steps_per_launch(steps_per_launch)
-    if far_from is not None and far_from < 1:
-        raise UsageError(f"far-from: expected position 1 or later, found {far_from}")
-    if chunk < 1:
-        raise UsageError(f"chunk: expected 1 token or more, found {chunk}")
+    check_division(chunk, far_from)
     if not isinstance(model, ImportedModel):
         dtype = default_dtype(backend)
         model = import_model(model, weight_dtype=dtype, kv_dtype=dtype)

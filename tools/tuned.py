@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..amk_ir.errors import CompileError, DeviceError
 from ..amk_ir.targets import Target
 from ..frontends.import_model import ImportedModel
-from ..passes.verify_schedule import VerifiedKernel
 from ..runtime.compile import plan
-from ..runtime.pass_options import PassOptions, options_text
 from ..runtime.tuned import TunedRecord, TunedStore, tuned_shape
+
+if TYPE_CHECKING:
+    from ..passes.verify_schedule import VerifiedKernel
+    from ..runtime.pass_options import PassOptions
 
 _LAYOUT = ("rows", "tasks", "widest", "bytes")
 """Options that decide how weights are packed, which two kernels have to agree on to share them."""
@@ -27,6 +30,8 @@ class Choice:
     record: TunedRecord | None = None
 
     def __str__(self) -> str:
+        from ..runtime.pass_options import options_text
+
         text = options_text(self.options)
         if self.record is None:
             return text

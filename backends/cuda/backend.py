@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +13,13 @@ from numpy.typing import NDArray
 from ...amk_ir.errors import ExecutionError, ScheduleError, UsageError
 from ...amk_ir.targets import Target
 from ...passes.verify_schedule import VerifiedKernel
-from .compile import CompiledKernel, CubinCompiler, compile_kernel
+from .compile import CompiledKernel, CubinCompiler, compile_kernel, compile_together, plan_kernel
 from .driver import LoadedKernel, device_info
 from .emit import ENTRY, DroppedSignal
 from .nvrtc import compile_cubin
 from .pack import Progress, WeightProvider, no_progress, packed_weights
 from .plan import KernelPlan
+from .sharing import check_shared
 from .storage import BufferStorage
 from .trace_points import TraceDetail
 
@@ -23,6 +27,37 @@ from .trace_points import TraceDetail
 def detect_target(ordinal: int = 0) -> Target:
     """The target of a GPU of this machine, with its number of SMs; DeviceError if there is none that can be used."""
     return device_info(ordinal).target
+
+
+Pair: TypeAlias = tuple[VerifiedKernel, CompiledKernel]
+"""A verified kernel, and what was compiled from it."""
+
+
+@dataclass(frozen=True)
+class SessionKernels:
+    """The kernels of a session, which share packed weights and state.
+
+    step: decodes one token. chunk: takes several tokens of a prompt, None if there is none. far: takes the place of `step`
+    at later positions, None if there is none.
+    """
+
+    step: Pair
+    chunk: Pair | None = None
+    far: Pair | None = None
+
+    def check(self) -> None:
+        """Whether each can do what it is for, beside the first.
+
+        Raises UsageError for a kernel of another kind, CompileError for one that cannot share weights and state.
+        """
+        _check_step(self.step[1].plan)
+        if self.chunk is not None:
+            _check_chunk(self.chunk[1].plan)
+        if self.far is not None:
+            _check_step(self.far[1].plan)
+        for pair in (self.chunk, self.far):
+            if pair is not None:
+                check_shared(pair[1].plan, self.step[1].plan)
 
 
 class CudaBackend:
@@ -54,9 +89,7 @@ class CudaBackend:
 
         Raises ScheduleError if `kernel` did not come from the verifier or was changed since, CompileError as `compile_kernel`.
         """
-        # not only a type: a kernel that nobody has verified must not run
-        if not isinstance(kernel, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ScheduleError(f"only verified kernels are compiled, found {type(kernel).__name__}; verify it first")
+        _require_verified(kernel)
         return compile_kernel(kernel, self.drop_signal, self.compiler, token_loop=self.token_loop, trace=trace)
 
     def compile_beside(self, kernel: VerifiedKernel, resident: KernelPlan, token_loop: bool = False) -> CompiledKernel:
@@ -64,9 +97,33 @@ class CudaBackend:
 
         Raises as `compile`, and CompileError if it cannot use them.
         """
-        if not isinstance(kernel, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ScheduleError(f"only verified kernels are compiled, found {type(kernel).__name__}; verify it first")
+        _require_verified(kernel)
         return compile_kernel(kernel, None, self.compiler, token_loop=token_loop, resident=resident)
+
+    def compile_session(
+        self, kernel: VerifiedKernel, chunk: VerifiedKernel | None = None, far: VerifiedKernel | None = None
+    ) -> SessionKernels:
+        """The kernels of a session, compiled at the same time as far as there are CPUs.
+
+        chunk: of several tokens a step and without outputs, for prompts. far: like `kernel`, for later positions.
+
+        Raises as `compile`, CompileError if they cannot share weights and state, UsageError for kernels of other kinds.
+        """
+        jobs = [partial(self.compile, kernel)]
+        others = [(k, loop) for k, loop in ((chunk, False), (far, self.token_loop)) if k is not None]
+        _require_verified(kernel)
+        if others:
+            resident = plan_kernel(kernel, self.token_loop)
+            jobs += [partial(self.compile_beside, other, resident, loop) for other, loop in others]
+        first, *rest = compile_together(jobs)
+        compiled = iter(rest)
+        kernels = SessionKernels(
+            (kernel, first),
+            None if chunk is None else (chunk, next(compiled)),
+            None if far is None else (far, next(compiled)),
+        )
+        kernels.check()
+        return kernels
 
     def load(
         self,
@@ -84,18 +141,24 @@ class CudaBackend:
 
         Raises also DeviceError (no GPU, another architecture, too few SMs, no memory) and CheckpointError.
         """
-        compiled = self.compile(kernel)
-        compiled_chunk = None if chunk is None else self.compile_beside(chunk, compiled.plan)
-        compiled_far = None if far is None else self.compile_beside(far[0], compiled.plan, self.token_loop)
-        executable = self.load_packed(kernel, compiled, packed_weights(compiled.plan, weights, progress))
+        kernels = self.compile_session(kernel, chunk, None if far is None else far[0])
+        packed = packed_weights(kernels.step[1].plan, weights, progress)
+        return self.load_session(kernels, packed, 0 if far is None else far[1])
+
+    def load_session(
+        self, kernels: SessionKernels, weights: Iterable[NDArray[np.uint8]], far_from: int = 0
+    ) -> CudaExecutable:
+        """Copies the kernels and packed weights (pieces of bytes, in order) to the GPU.
+
+        far_from: the position from which `kernels.far` is used. Raises as `load_packed` and `load_beside`.
+        """
+        executable = self.load_packed(*kernels.step, weights)
         try:
-            if chunk is not None and compiled_chunk is not None:
-                _check_chunk(compiled_chunk.plan)
-                executable.chunk_kernel = self.load_beside(executable, chunk, compiled_chunk)
-            if far is not None and compiled_far is not None:
-                _check_step(compiled_far.plan)
-                executable.far_kernel = self.load_beside(executable, far[0], compiled_far)
-                executable.far_from = far[1]
+            if kernels.chunk is not None:
+                executable.chunk_kernel = self.load_beside(executable, *kernels.chunk)
+            if kernels.far is not None:
+                executable.far_kernel = self.load_beside(executable, *kernels.far)
+                executable.far_from = far_from
         except BaseException:
             executable.close()
             raise
@@ -138,6 +201,12 @@ class CudaBackend:
             compiled.plan, compiled.image, weights, ENTRY, ordinal=self.ordinal, time_limit_s=self.time_limit_s
         )
         return CudaExecutable(loaded)
+
+
+def _require_verified(kernel: VerifiedKernel) -> None:
+    # not only a type: a kernel that nobody has verified must not run
+    if not isinstance(kernel, VerifiedKernel):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ScheduleError(f"only verified kernels are compiled, found {type(kernel).__name__}; verify it first")
 
 
 def _check_step(plan: KernelPlan) -> tuple[BufferStorage, BufferStorage, BufferStorage]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -27,7 +29,6 @@ class CompiledKernel:
     """
 
     digest: str
-
     source: str
     image: bytes
     plan: KernelPlan
@@ -59,6 +60,23 @@ def compile_kernel(
     resources = cubin.resources
     check_resources(resources, plan.dynamic_shared, plan.threads, get_target(plan.target), plan.name)
     return CompiledKernel(kernel.digest, source, cubin.image, plan, resources, cubin.log)
+
+
+def plan_kernel(kernel: VerifiedKernel, token_loop: bool = False) -> KernelPlan:
+    """The plan of `kernel` as another kernel of the model has to know it before it is compiled: how weights and state are
+    stored, which does not depend on the attempt that fits the registers. Raises as `compile_kernel`, without NVRTC."""
+    loads = (LOADS if kernel.kernel.tokens.value.data == 1 else LOADS_OF_ROWS)[0]
+    return emit_kernel(kernel.current(), None, loads, None, token_loop, None).plan
+
+
+def compile_together(jobs: Sequence[Callable[[], CompiledKernel]]) -> list[CompiledKernel]:
+    """What `jobs` return, run in threads: NVRTC leaves Python to others while it works.
+
+    Raises what the first of them raises that fails, when all have ended.
+    """
+    with ThreadPoolExecutor(max(1, min(len(jobs), len(os.sched_getaffinity(0))))) as pool:
+        futures = [pool.submit(job) for job in jobs]
+    return [future.result() for future in futures]
 
 
 def _attempt(

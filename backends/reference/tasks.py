@@ -95,12 +95,6 @@ class TaskTable:
             bound = tasks[task] = self._families[family].bind(task)
         return bound
 
-    def bind_all(self) -> None:
-        """Binds every task, so that the first step is not slower than the others."""
-        for family, compiled in enumerate(self._families):
-            for task in range(compiled.family.domain.size):
-                self.get(family, task)
-
 
 class _Family:
     """Binds the tasks of one family."""

@@ -21,9 +21,3 @@ def ranges(starts: Ints, counts: Ints) -> Ints:
     """`starts[0], starts[0] + 1, ...` (counts[0] of them), then those of the next, concatenated."""
     ends = np.cumsum(counts)
     return np.repeat(starts - (ends - counts), counts) + np.arange(int(ends[-1]) if len(ends) else 0)
-
-
-def runs_of(values: Ints) -> tuple[Ints, Ints]:
-    """(start, count) of every number from 0 to the greatest in sorted `values`."""
-    counts = np.bincount(values) if len(values) else np.zeros(0, np.int64)
-    return np.cumsum(counts) - counts, counts

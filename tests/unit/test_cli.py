@@ -310,10 +310,6 @@ def test_generate_samples(tool, tiny_model: Path):
             )
         ),
         (["--prompt", "x", "--chunk", "0"], ["--chunk", "at least 1"]),
-        (
-            ["--prompt", "x", "--backend", "cuda", "--compiled", "x.amk", "--chunk", "8"],
-            ["--compiled goes without --chunk"],
-        ),
         (["--prompt", "x", "--chunk", "100000"], ["tokens: a step takes 1 to max_seq", "found 100000"]),
         (["--prompt", "x", "--steps-per-launch", "0"], ["--steps-per-launch", "at least 1"]),
         (

@@ -82,7 +82,8 @@ def test_a_missing_file(artifact: Artifact):
         (None, "expected a folder written by `amk compile`"),
         ("{", "cannot be read"),
         ("[]", "not a manifest"),
-        (json.dumps({"format": 99, "files": {}}), "expected manifest format 1, found 99"),
+        (json.dumps({"format": 1, "files": {}}), "expected manifest format 2, found 1; compile it again"),
+        (json.dumps({"format": 99, "files": {}}), "expected manifest format 2, found 99"),
     ],
 )
 def test_a_bad_manifest(tmp_path: Path, content: str | None, message: str):

@@ -62,15 +62,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--chunk",
         metavar="T",
         type=positive,
-        default=1,
-        help="tokens of the prompt that are run at once, up to 8 with --backend cuda (default: 1)",
+        default=argparse.SUPPRESS,
+        help="tokens of the prompt that are run at once, up to 8 with --backend cuda (default: 1, or as --compiled has it)",
     )
     parser.add_argument(
         "--far-from",
         metavar="POSITION",
         type=positive,
         default=argparse.SUPPRESS,
-        help="from where on all SMs share the work of attention (default: 256 with --backend cuda)",
+        help="from where on all SMs share the work of attention (default: 256 with --backend cuda, or as --compiled has it)",
     )
     sampling = parser.add_argument_group("sampling", "Greedy unless a temperature is given.")
     sampling.add_argument(
@@ -101,10 +101,6 @@ def run(args: argparse.Namespace) -> None:
     if compiled is not None:
         if args.backend != "cuda":
             raise UsageError("--compiled goes with --backend cuda")
-        if args.chunk > 1:
-            raise UsageError("--compiled goes without --chunk: a compiled model has one kernel, of one token a step")
-        if "far_from" in args:
-            raise UsageError("--compiled goes without --far-from: a compiled model has one kernel")
         for name in ("target", "sms", "set", "weights", "head", "embedding", "keep", "kv", "max_seq"):
             if name in args:
                 option = name.replace("_", "-")
@@ -129,7 +125,14 @@ def run(args: argparse.Namespace) -> None:
 
     with ProgressBar() as progress:
         if compiled is not None:
-            session = open_compiled(compiled, model, steps_per_launch=args.steps_per_launch, progress=progress)
+            session = open_compiled(
+                compiled,
+                model,
+                steps_per_launch=args.steps_per_launch,
+                chunk=getattr(args, "chunk", None),
+                far_from=getattr(args, "far_from", None),
+                progress=progress,
+            )
         else:
             session = open_session(
                 model,
@@ -138,7 +141,7 @@ def run(args: argparse.Namespace) -> None:
                 sms=getattr(args, "sms", None),
                 options=options,
                 steps_per_launch=args.steps_per_launch,
-                chunk=args.chunk,
+                chunk=getattr(args, "chunk", 1),
                 far_from=getattr(args, "far_from", None),
                 progress=progress,
             )
@@ -162,7 +165,7 @@ def _import_as_compiled(args: argparse.Namespace, compiled: Path) -> ImportedMod
     """MODEL with what was chosen when `compiled` was."""
     from ...amk_ir.errors import ArtifactError, UsageError
     from ...amk_ir.weight_choice import NONE
-    from ..compiled import read_compiled
+    from ..compiled_folder import read_compiled
 
     chosen = read_compiled(compiled)
     args.kv, args.max_seq = chosen.kv_dtype, chosen.max_seq

@@ -118,11 +118,11 @@ def add_pass_options(parser: argparse.ArgumentParser) -> None:
 
 def pass_options(args: argparse.Namespace) -> dict[str, Any] | None:
     """What the arguments of `add_pass_options` say: options, {} for the defaults, None for what was tuned."""
-    from ...runtime.pass_options import parse_options
-
     texts: list[str] | None = getattr(args, "set", None)
     if texts is None:
         return {} if args.no_tuned else None
+    from ...runtime.pass_options import parse_options  # which imports the passes
+
     return parse_options(texts, "--set")
 
 
