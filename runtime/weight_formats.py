@@ -89,7 +89,7 @@ class FormattedWeights:
         if name in self._matrices and self._format != "f32":
             if isinstance(self._format, QuantizedFormat):
                 if name in self._quantized:
-                    values = quantize(values, self._format).dequantize()
+                    values = quantize(values, self._format, self._checkpoint.importance(name)).dequantize()
                 else:
                     values = round_to_bf16(values)
             elif self._format == "bf16" or self._checkpoint.info(name).quantized is None:

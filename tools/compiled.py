@@ -134,6 +134,7 @@ def _facts(
         "vocab": model.config.vocab,
         "weight_dtype": model.weight_dtype,
         "quantization": model.quantization.as_json(),
+        "importance": _importance_digest(model.checkpoint) if with_weights else None,
         "kv_dtype": model.kv_dtype,
         "registers": resources.registers,
         "shared_memory": plan.dynamic_shared + resources.static_shared,
@@ -143,6 +144,12 @@ def _facts(
         "nvrtc": ".".join(map(str, nvrtc_version())),
         "weights": weights,
     }
+
+
+def _importance_digest(checkpoint: Checkpoint | None) -> str | None:
+    """Of the file that decided, beside the checkpoint, how its matrices are quantised; None if there is none."""
+    file = None if checkpoint is None else checkpoint.importance_file
+    return None if file is None else file_digest(file)
 
 
 def _graph_digest(model: ImportedModel) -> str:

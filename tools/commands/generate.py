@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError("--compiled goes without --chunk: a compiled model has one kernel, of one token a step")
         if "far_from" in args:
             raise UsageError("--compiled goes without --far-from: a compiled model has one kernel")
-        for name in ("target", "sms", "set", "weights", "head", "embedding", "keep", "kv", "max_seq"):
+        for name in ("target", "sms", "set", "weights", "head", "embedding", "keep", "importance", "kv", "max_seq"):
             if name in args:
                 option = name.replace("_", "-")
                 raise UsageError(f"--compiled goes without --{option}, which was chosen when {compiled} was compiled")
