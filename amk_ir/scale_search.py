@@ -16,10 +16,10 @@ Floats: TypeAlias = NDArray[np.float32]
 Offset: TypeAlias = Literal["none", "integer", "real"]
 """What an offset may be: 0; an integer of the range of the codes; any number."""
 
-GRID = (0.96, 0.82)
-"""Steps that are tried, in units of the one with which nothing is clipped; five make the error a hundredth smaller."""
-WEIGHTED_GRID = (1.0, 0.94, 0.88, 0.8, 0.7)
-"""Those where errors are weighted, so that clipping may cost nothing; two make the error a tenth larger."""
+GRID = (1.0, 0.94, 0.88, 0.8, 0.7)
+"""Steps that are tried, in units of the one with which nothing is clipped."""
+SHORT_GRID = (0.96, 0.82)
+"""Those for few codes and errors that count alike: five make the error only a hundredth smaller."""
 _ROUNDS = 2  # of refinement
 _CHUNK = 1 << 15  # elements worked on at a time, so that all temporaries stay in cache
 
@@ -50,7 +50,8 @@ class _Search:
     ) -> None:
         self.values, self.weights, self.kind = values, weights, kind
         self.lowest, self.highest = codes
-        self.grid = GRID if weights is None else WEIGHTED_GRID
+        self.is_narrow = self.highest - self.lowest < 16
+        self.grid = SHORT_GRID if self.is_narrow and weights is None else GRID
         self.total = np.float32(values.shape[1]) if weights is None else weights.sum(axis=1)
         self.offsets = offsets
         self.step = np.ones_like(offsets)
@@ -60,7 +61,7 @@ class _Search:
     def best(self) -> tuple[Floats, Floats]:
         if self.kind == "none":
             # -8 to 7 reach further to one side; of 256 codes one more is nothing
-            signs = (1, -1) if self.highest < 100 else (1,)
+            signs = (1, -1) if self.is_narrow else (1,)
             for factor in self.grid:
                 for sign in signs:
                     self._try(np.full_like(self.step, factor * sign), self.offsets)

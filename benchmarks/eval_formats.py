@@ -46,17 +46,7 @@ FORMATS = (
 OUTER_FORMATS = ("int8", "fp8", "int4:g32:zp")
 """Those measured with the head and the embedding too."""
 
-CALIBRATED_FORMATS = (
-    "int8",
-    "int8:g128",
-    "int8:zp",
-    "int4:g128",
-    "int4:g128:zp",
-    "int4:g64",
-    "int4:g64:zp",
-    "int4:g32",
-    "int4:g32:zp",
-)
+CALIBRATED_FORMATS = ("int8", "int8:zp", "int4:g128", "int4:g128:zp", "int4:g64", "int4:g32", "int4:g32:zp")
 """Those measured with the importance of inputs too."""
 
 
@@ -65,6 +55,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--limit", type=int, help="first tokens of the text (default: all)")
+    parser.add_argument("--formats", type=lambda text: text.split(","), help="only these, in this order (default: all)")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
 
@@ -76,6 +67,23 @@ def main() -> None:
     calibration = split_windows(encode(text.read_text(encoding="utf-8")), options.context)
     record: list[dict[str, object]] = []
 
+    def write() -> None:
+        """After each result, as there is an hour of them."""
+        environment.write(
+            options.json,
+            "eval_formats",
+            {
+                "model": options.model,
+                "stored_as": sorted({info.dtype for info in model.checkpoint.tensors.values()})
+                if model.checkpoint
+                else [],
+                "text": DEFAULT_TEXT.name,
+                "windows": [len(window) for window in windows],
+                "calibration": {"text": text.name, "windows": [len(window) for window in calibration]},
+                "formats": sorted(record, key=_place),
+            },
+        )
+
     with ProgressBar() as progress, tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "importance.safetensors"
         file.write_bytes(importance_file(measure_importance(model, calibration, progress), {}))
@@ -85,15 +93,16 @@ def main() -> None:
             (model, FORMATS, False),
             (model, OUTER_FORMATS, True),
         ):
-            suffix = " calibrated" * (measured is calibrated) + " outer" * outer
 
-            def report(result: Result, suffix: str = suffix) -> None:
+            def report(result: Result, outer: bool = outer, is_calibrated: bool = measured is calibrated) -> None:
                 progress.close()
+                if result.name.startswith("f32") and record:
+                    return  # the same again
                 record.append(
                     {
                         "format": result.name,
-                        "outer": "outer" in suffix,
-                        "calibrated": "calibrated" in suffix,
+                        "outer": outer,
+                        "calibrated": is_calibrated,
                         "matrix_bytes": result.nbytes,
                         **result.metrics,
                         "seconds": round(result.seconds, 2),
@@ -101,26 +110,26 @@ def main() -> None:
                 )
                 m = result.metrics
                 print(
-                    f"{result.name + suffix:<24} {result.nbytes / 1e6:7.1f} MB  perplexity {m['perplexity']:.4f} "
+                    f"{result.name + ' calibrated' * is_calibrated + ' outer' * outer:<24} "
+                    f"{result.nbytes / 1e6:7.1f} MB  perplexity {m['perplexity']:.4f} "
                     f"{m['change']:+.3%} +- {m['change_error']:.3%}  "
                     f"KL {m['kl_mean']:.3e} (max {m['kl_max']:.2e})  top-1 {m['top1_agreement']:.1%}",
                     flush=True,
                 )
+                write()
 
+            if options.formats:
+                names = () if outer else [name for name in options.formats if name in names]
             formats = {name: parse_weight_format(name) for name in names}
+            if not formats:
+                continue
             evaluate(measured, formats, windows, reference=model, outer=outer, progress=progress, report=report)
-    environment.write(
-        options.json,
-        "eval_formats",
-        {
-            "model": options.model,
-            "stored_as": sorted({info.dtype for info in model.checkpoint.tensors.values()}),
-            "text": DEFAULT_TEXT.name,
-            "windows": [len(window) for window in windows],
-            "calibration": {"text": text.name, "windows": [len(window) for window in calibration]},
-            "formats": record,
-        },
-    )
+
+
+def _place(row: dict[str, object]) -> tuple[bool, int, bool]:
+    """Where a row belongs in the table: in the order of FORMATS, a calibrated one after the other."""
+    name = str(row["format"])
+    return bool(row["outer"]), FORMATS.index(name) if name in FORMATS else -1, bool(row["calibrated"])
 
 
 if __name__ == "__main__":
