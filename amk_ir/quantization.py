@@ -112,6 +112,14 @@ class QuantizedFormat:
                 return 0, 255
 
     @property
+    def farthest(self) -> float:
+        """The largest magnitude of what a scale is multiplied by."""
+        lowest, highest = self.code_range
+        return (
+            E4M3_MAX if self.storage == "fp8_e4m3" else highest - lowest if self.zero_points else max(-lowest, highest)
+        )
+
+    @property
     def code_type(self) -> type[np.int8] | type[np.uint8]:
         """Element type of `QuantizedTensor.codes`."""
         return np.uint8 if self.storage == "fp8_e4m3" else np.int8
@@ -209,7 +217,7 @@ class QuantizedTensor:
 
         Raises:
             CheckpointError: wrong shapes or types, codes or zeros out of range, a scale or minimum that is not finite,
-                or not exact in the scale type, an fp8 code that is NaN, or not a permutation.
+                or makes values that are not, or is not exact in the scale type, an fp8 code that is NaN, or not a permutation.
         """
 
         def fail(what: str) -> None:
@@ -237,6 +245,12 @@ class QuantizedTensor:
         for name, array in (("scale", self.scales), ("minimum", self.minimums)):
             if array is not None:
                 _check_floats(name, array, self.format.scale_dtype, fail)
+        largest = np.abs(self.scales, dtype=np.float64) * self.format.farthest
+        if self.minimums is not None:
+            largest += np.abs(self.minimums)
+        if (too_large := largest > np.finfo(np.float32).max).any():
+            at = _first(too_large)
+            fail(f"scale {at}: {self.scales[tuple(at)]:g} makes values that float32 cannot hold")
         lowest, highest = self.format.code_range
         for name, array in (("code", self.codes), ("zero point", self.zeros)):
             if array is not None and (array.min() < lowest or array.max() > highest):
@@ -293,7 +307,7 @@ def quantize(
 
     importance: [K], 0 or more: how much the squared error of each input counts, best its mean square over a text. search:
     look for scales, zero points and minimums with a smaller (weighted) squared error than these, and keep these where
-    there are none; by default for int4, and where there is an importance. For fp8, whose steps grow with its values, there is nothing
+    there are none; by default for int4, and where there is an importance. For fp8, whose steps grow with its values, there is little
     to find: search and importance change nothing.
 
     Raises:
@@ -389,23 +403,20 @@ def _improve(
         kind: Offset = "integer" if format.zero_points else "real" if format.minimums else "none"
         step, offset = search_steps(steps, zero.reshape(-1), format.code_range, kind, counts)
         step, offset = step.reshape(scale.shape), offset.reshape(scale.shape)
-        found_scale = _as_scale_type(step * scale, format.scale_dtype)
+        exact = np.multiply(step, scale, dtype=np.float32)
+        found_scale = _as_scale_type(exact, format.scale_dtype)
         found_minimum = minimum
         if format.minimums:
-            found_minimum = _as_scale_type(minimum - offset * (step * scale), format.scale_dtype)
+            found_minimum = _as_scale_type(np.subtract(minimum, offset * exact, dtype=np.float32), format.scale_dtype)
         found_zero = offset if format.zero_points else zero
         usable = np.isfinite(found_scale) & np.isfinite(found_minimum) & (found_scale != 0) & ~is_zero
-        found = tuple(
-            np.where(usable, new, old)
-            for new, old in ((found_scale, scale), (found_zero, zero), (found_minimum, minimum))
-        )
+        new_scale = np.where(usable, found_scale, scale)
+        new_zero = np.where(usable, found_zero, zero)
+        new_minimum = np.where(usable, found_minimum, minimum)
         # by what the codes will mean, with all roundings
-        errors = [
-            _squared_error(part, unit, *(a.astype(np.float32) for a in choice), format, weights)
-            for choice in (found, (scale, zero, minimum))
-        ]
-    better = usable & (errors[0] < errors[1])
-    new_scale, new_zero, new_minimum = found
+        after = _squared_error(part, unit, new_scale, new_zero, new_minimum, format, weights)
+        before = _squared_error(part, unit, scale, zero, minimum, format, weights)
+    better = after < before
     return (
         np.where(better, new_scale, scale),
         np.where(better, new_zero, zero),

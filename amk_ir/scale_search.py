@@ -7,7 +7,7 @@ The best candidate is refined in the same way (Lloyd's iteration). Squared error
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ GRID = (1.0, 0.94, 0.88, 0.8, 0.7)
 SHORT_GRID = (0.96, 0.82)
 """Those for few codes and errors that count alike: five make the error only a hundredth smaller."""
 _ROUNDS = 2  # of refinement
+_ZERO, _ONE = np.float32(0), np.float32(1)
 _CHUNK = 1 << 15  # elements worked on at a time, so that all temporaries stay in cache
 
 
@@ -52,7 +53,7 @@ class _Search:
         self.lowest, self.highest = codes
         self.is_narrow = self.highest - self.lowest < 16
         self.grid = SHORT_GRID if self.is_narrow and weights is None else GRID
-        self.total = np.float32(values.shape[1]) if weights is None else weights.sum(axis=1)
+        self.total: Floats = np.full_like(offsets, values.shape[1]) if weights is None else weights.sum(axis=1)
         self.offsets = offsets
         self.step = np.ones_like(offsets)
         self.offset = offsets
@@ -85,7 +86,7 @@ class _Search:
         self.offset = np.where(better, offset, self.offset)
         self.error = np.where(better, error, self.error)
 
-    def _refit(self, step: Floats, offset: Floats) -> tuple[Floats, Floats, Floats]:
+    def _refit(self, step: Floats, offset: Floats) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Least squares for the codes nearest to the values, and their squared error.
 
         With codes c, residuals r = x / step + offset - c and sums S over the elements, step * (1 + a) and an offset
@@ -107,10 +108,11 @@ class _Search:
             return step * (1 + a), offset, square * (rr - a * cr)
         c = _sum(weighted)
         determinant = cc * self.total - c * c
-        is_regular = determinant > np.float32(1e-6) * cc * self.total  # else all codes are the same
-        a = np.where(is_regular, _ratio(cr * self.total - r * c, determinant), np.float32(0))
+        # where all codes are the same, only the offset can be fitted
+        determinant *= determinant > np.float32(1e-6) * cc * self.total
+        a = _ratio(cr * self.total - r * c, determinant)
         b = _ratio(r - a * c, self.total)
-        moved = np.where(a == -1, offset, (offset - b) / np.where(a == -1, np.float32(1), 1 + a))
+        moved = np.where(a == -1, offset, (offset - b) / np.where(a == -1, _ONE, 1 + a))
         if self.kind == "real":
             return step * (1 + a), moved, square * (rr - a * cr - b * r)
         # With the integer next to it, the codes less the offset are p and the residuals r + d.
@@ -130,6 +132,7 @@ def _sum(a: Floats) -> Floats:
     return np.einsum("ge->g", a)
 
 
-def _ratio(a: Floats, b: Floats) -> Floats:
+def _ratio(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """a / b, 0 where b is not positive."""
-    return np.where(b > 0, a / np.where(b > 0, b, np.float32(1)), np.float32(0))
+    is_positive = b > 0
+    return np.where(is_positive, a, _ZERO) / np.where(is_positive, b, _ONE)

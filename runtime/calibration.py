@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xdsl.dialects.builtin import SymbolRefAttr
 
 from ..amk_ir.attrs import CheckpointAttr
-from ..amk_ir.errors import ExecutionError
+from ..amk_ir.errors import ExecutionError, UsageError
 from ..dialects.graph import WeightOp
 from .backend import Progress, no_progress
 from .footprint import model_of
@@ -32,6 +32,7 @@ def measure_importance(
     a thousandth of the mean over all inputs. model: imported with a checkpoint. A matrix that is only looked up has none.
 
     Raises:
+        UsageError: a model without a checkpoint.
         ExecutionError: an input that is not finite.
     """
     from ..backends.reference.graph_interpreter import GraphInterpreter
@@ -51,6 +52,8 @@ def measure_importance(
             name = source.replace("{layer}", str(layer))
             sums[name] = sums[name] + np.square(rows, dtype=np.float64).sum(axis=0)
 
+    if model.checkpoint is None:
+        raise UsageError(f"{model.name}: has no checkpoint, so that there is nothing to measure")
     interpreter = GraphInterpreter(op, model.checkpoint, progress, observe)
     for number, window in enumerate(windows):
         progress("calibrating", number, len(windows))

@@ -41,9 +41,10 @@ def with_importance(model: ImportedModel, file: Path) -> ImportedModel:
     checkpoint = ImportanceCheckpoint(model.checkpoint, file)
 
     def with_checkpoint(model: ImportedModel) -> ImportedModel:
-        return replace(
-            model, checkpoint=checkpoint, with_tokens=lambda tokens: with_checkpoint(model.with_tokens(tokens))
-        )
+        def with_tokens(tokens: int) -> ImportedModel:
+            return with_checkpoint(model.with_tokens(tokens))
+
+        return replace(model, checkpoint=checkpoint, with_tokens=with_tokens)
 
     return with_checkpoint(model)
 

@@ -215,6 +215,7 @@ GOOD = quantize(MATRIX, parse_format("int4:g32:zp"))
         (replace(GOOD, minimums=GOOD.scales), "minimums: the format has none"),
         (replace(GOOD, scales=with_entry(GOOD.scales, (3, 1), np.nan)), r"scale \[3, 1\]: expected a finite number, found nan"),
         (replace(GOOD, scales=with_entry(GOOD.scales, (3, 1), np.inf)), r"scale \[3, 1\]: expected a finite number, found inf"),
+        (replace(GOOD, scales=with_entry(GOOD.scales, (3, 1), -3e37)), r"scale \[3, 1\]: -3e\+37 makes values that float32 cannot"),
         (replace(GOOD, codes=with_entry(GOOD.codes, (36, 99), 16)), r"code \[36, 99\]: expected 0 to 15, found 16"),
         (replace(GOOD, zeros=with_entry(GOOD.zeros, (0, 3), -1)), r"zero point \[0, 3\]: expected 0 to 15, found -1"),
         (replace(GOOD, permutation=np.zeros(100, np.int32)), "permutation: expected each of 0 to 99 once"),

@@ -145,6 +145,8 @@ def test_damaged_files(model: ImportedModel, measured: Path) -> None:
 def test_a_shape_has_none(tiny_model: Path, measured: Path) -> None:
     with pytest.raises(UsageError, match="has no checkpoint"):
         with_importance(import_config(tiny_model), measured)
+    with pytest.raises(UsageError, match="has no checkpoint"):
+        measure_importance(import_config(tiny_model), WINDOWS)
 
 
 def test_from_the_command_line(tool, tiny_model: Path, tmp_path: Path) -> None:
