@@ -188,6 +188,12 @@ def test_from_the_command_line(tool, tiny_model: Path, tmp_path: Path) -> None:
         (("calibrate", "MODEL", "-o", "FILE", "--context", "1"), "context: expected 2 or more, found 1"),
         (("calibrate", "MODEL", "-o", "FILE", "--context", "1000"), "1000"),
         (("calibrate", "MODEL"), "-o/--output"),
+        (("calibrate", "MODEL", "-o", "none/FILE"), "--output none/FILE: there is no folder none"),
+        (("eval", "MODEL", "--json", "none/FILE"), "--json none/FILE: there is no folder none"),
+        (
+            ("eval", "MODEL", "--format", "int4:g64"),
+            "int4:g64: model.layers.0.mlp.down_proj.weight: groups of 64 values do not",
+        ),
     ],
 )
 def test_mistakes_are_named(tool, tiny_model: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...amk_ir.errors import UsageError
 from ..progress import ProgressBar
-from .options import import_named, natural, positive, read_text
+from .options import check_folder, import_named, natural, positive, read_text
 
 NAME = "calibrate"
 HELP = "measure by which inputs matrices are best quantised"
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     from ...runtime.evaluation import split_windows
     from ...runtime.files import write_atomically
 
+    check_folder("--output", args.output)
     text = read_text(args.text)
     imported = argparse.Namespace(model=args.model, weights="f32", kv="f32")
     if "context" in args:

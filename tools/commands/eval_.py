@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...amk_ir.errors import UsageError
 from ..progress import ProgressBar
-from .options import add_target, check_importance_is_used, import_named, natural, positive, read_text
+from .options import add_target, check_folder, check_importance_is_used, import_named, natural, positive, read_text
 
 if TYPE_CHECKING:
     from ...amk_ir.dtypes import FloatType
@@ -92,6 +92,8 @@ def run(args: argparse.Namespace) -> None:
     formats = _formats(getattr(args, "format", None))
     if "importance" in args:
         check_importance_is_used(formats)
+    if "json" in args:
+        check_folder("--json", args.json)
     text = read_text(args.text)
     for name in ("target", "sms"):
         if name in args and args.backend != "cuda":

@@ -201,6 +201,12 @@ def _weight_choice(args: argparse.Namespace) -> WeightChoice:
     return choice
 
 
+def check_folder(option: str, path: Path) -> None:
+    """Raises UsageError, before long work, if `path` that `option` names is in no folder."""
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+
+
 def read_text(path: Path) -> str:
     """The UTF-8 text of a file that --text names; UsageError if there is none."""
     try:
