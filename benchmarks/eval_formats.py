@@ -15,9 +15,9 @@ import environment
 
 import amk
 from amk.frontends.importance import importance_file
-from amk.runtime.calibration import measure_importance
 from amk.runtime.evaluation import split_windows
 from amk.runtime.weight_formats import parse_weight_format
+from amk.tools.calibration import measure_importance
 from amk.tools.commands import calibrate
 from amk.tools.commands.eval_ import DEFAULT_TEXT
 from amk.tools.evaluate import Result, evaluate

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-COMMANDS = ["bench", "compile", "eval", "generate", "import", "info", "trace", "tune"]
+COMMANDS = ["bench", "calibrate", "compile", "eval", "generate", "import", "info", "trace", "tune"]
 
 
 def one_line(stderr: str, *parts: str) -> None:
@@ -53,7 +53,15 @@ def test_usage_errors(tool, args: list[str]):
 
 
 @pytest.mark.parametrize(
-    "command", [["info"], ["eval"], ["import"], ["generate", "--prompt", "x"], ["compile", "-o", "out"]]
+    "command",
+    [
+        ["info"],
+        ["eval"],
+        ["import"],
+        ["generate", "--prompt", "x"],
+        ["compile", "-o", "out"],
+        ["calibrate", "-o", "out"],
+    ],
 )
 def test_no_such_model(tool, command: list[str]):
     run = tool("amk", *command, "no-such-model")

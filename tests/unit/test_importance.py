@@ -17,7 +17,7 @@ from amk.amk_ir.quantized_type import QuantizedRows, QuantizedType
 from amk.amk_ir.quantized_weights import quantized_entry
 from amk.frontends.import_model import ImportedModel, import_config, import_model
 from amk.frontends.importance import ImportanceCheckpoint, importance_file
-from amk.runtime.calibration import measure_importance
+from amk.tools.calibration import measure_importance
 from amk.tools.commands.calibrate import DEFAULT_TEXT
 from amk.tools.quantize import with_importance
 

@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> None:
     # AMK does not use torch, but transformers imports it where it is installed, which takes seconds: hide it.
     sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType] (None is Python's way to say so)
     from ...frontends.importance import importance_file
-    from ...runtime.calibration import measure_importance
     from ...runtime.evaluation import split_windows
     from ...runtime.files import write_atomically
+    from ..calibration import measure_importance
 
     check_folder("--output", args.output)
     text = read_text(args.text)

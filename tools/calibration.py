@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +11,11 @@ from xdsl.dialects.builtin import SymbolRefAttr
 
 from ..amk_ir.attrs import CheckpointAttr
 from ..amk_ir.errors import ExecutionError, UsageError
+from ..backends.reference.graph_interpreter import GraphInterpreter
 from ..dialects.graph import WeightOp
-from .backend import Progress, no_progress
-from .footprint import model_of
-
-if TYPE_CHECKING:
-    from ..frontends.import_model import ImportedModel
+from ..frontends.import_model import ImportedModel
+from ..runtime.backend import Progress, no_progress
+from ..runtime.footprint import model_of
 
 _FLOOR = 1e-3
 """Of the mean: what an input that the text never used counts at least, so that another text may use it."""
@@ -35,8 +33,6 @@ def measure_importance(
         UsageError: a model without a checkpoint.
         ExecutionError: an input that is not finite.
     """
-    from ..backends.reference.graph_interpreter import GraphInterpreter
-
     op = model_of(model.module)
     sources = {
         weight.sym_name.data: weight.source.data
