@@ -26,7 +26,7 @@ def test_help(tool):
     run = tool("amk", "--help")
     assert run.returncode == 0
     for command in COMMANDS:
-        assert re.search(rf"^ +{command} +\w", run.stdout, re.MULTILINE)
+        assert re.search(rf"^ +{command}\s+\w", run.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
