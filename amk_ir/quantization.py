@@ -13,8 +13,10 @@ Q4_K; written with a zero point it would be rounded differently.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from .dtypes import round_to_bf16
 from .errors import CheckpointError, UsageError
 from .float8 import E4M3_MAX, E4M3_NAN, e4m3_from_f32, f32_from_e4m3
+from .scale_search import Offset, search_steps
 
 Storage: TypeAlias = Literal["int8", "int4", "fp8_e4m3"]
 ScaleType: TypeAlias = Literal["f32", "bf16", "f16"]
@@ -34,6 +37,7 @@ Codes: TypeAlias = NDArray[np.int8] | NDArray[np.uint8]
 _BITS: dict[Storage, int] = {"int8": 8, "int4": 4, "fp8_e4m3": 8}
 _SCALE_BITS: dict[ScaleType, int] = {"f32": 32, "bf16": 16, "f16": 16}
 _CHUNK = 1 << 20  # elements worked on at a time
+_MAX_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,14 @@ class QuantizedFormat:
                 return (0, 15) if self.zero_points or self.minimums else (-8, 7)
             case "fp8_e4m3":
                 return 0, 255
+
+    @property
+    def farthest(self) -> float:
+        """The largest magnitude of what a scale is multiplied by."""
+        lowest, highest = self.code_range
+        return (
+            E4M3_MAX if self.storage == "fp8_e4m3" else highest - lowest if self.zero_points else max(-lowest, highest)
+        )
 
     @property
     def code_type(self) -> type[np.int8] | type[np.uint8]:
@@ -205,7 +217,7 @@ class QuantizedTensor:
 
         Raises:
             CheckpointError: wrong shapes or types, codes or zeros out of range, a scale or minimum that is not finite,
-                or not exact in the scale type, an fp8 code that is NaN, or not a permutation.
+                or makes values that are not, or is not exact in the scale type, an fp8 code that is NaN, or not a permutation.
         """
 
         def fail(what: str) -> None:
@@ -233,6 +245,12 @@ class QuantizedTensor:
         for name, array in (("scale", self.scales), ("minimum", self.minimums)):
             if array is not None:
                 _check_floats(name, array, self.format.scale_dtype, fail)
+        largest = np.abs(self.scales, dtype=np.float64) * self.format.farthest
+        if self.minimums is not None:
+            largest += np.abs(self.minimums)
+        if (too_large := largest > np.finfo(np.float32).max).any():
+            at = _first(too_large)
+            fail(f"scale {at}: {self.scales[tuple(at)]:g} makes values that float32 cannot hold")
         lowest, highest = self.format.code_range
         for name, array in (("code", self.codes), ("zero point", self.zeros)):
             if array is not None and (array.min() < lowest or array.max() > highest):
@@ -276,7 +294,9 @@ class QuantizedTensor:
         return values
 
 
-def quantize(array: NDArray[Any], format: QuantizedFormat) -> QuantizedTensor:
+def quantize(
+    array: NDArray[Any], format: QuantizedFormat, importance: NDArray[Any] | None = None, *, search: bool | None = None
+) -> QuantizedTensor:
     """`array` [N, K], finite floats, in `format`, each group (or block) on its own.
 
     Symmetric: the scale takes the largest magnitude to 127.5, 7.5 or 448, so that all codes are used and no value is off
@@ -285,8 +305,14 @@ def quantize(array: NDArray[Any], format: QuantizedFormat) -> QuantizedTensor:
     scale takes [min, max] to the range of the codes. Scales and minimums are rounded to the scale type, zero points and
     then codes to the nearest (ties to even) and clipped to their range. A group of equal zeros has scale 0.
 
+    importance: [K], 0 or more: how much the squared error of each input counts, best its mean square over a text. search:
+    look for scales, zero points and minimums with a smaller (weighted) squared error than these, and keep these where
+    there are none; by default for int4, and where there is an importance. For fp8, whose steps grow with its values, there is little
+    to find: search and importance change nothing.
+
     Raises:
-        UsageError: not a matrix, empty, with a NaN or infinity, or with a scale that the scale type cannot hold.
+        UsageError: not a matrix, empty, with a NaN or infinity, with a scale that the scale type cannot hold, or with
+            an importance of another shape or that is negative or not finite.
     """
     values = np.asarray(array, np.float32)
     if values.ndim != 2 or not values.size:
@@ -294,6 +320,10 @@ def quantize(array: NDArray[Any], format: QuantizedFormat) -> QuantizedTensor:
     if not np.isfinite(values).all():
         raise UsageError(f"quantize to {format}: element {_first(~np.isfinite(values))} is not finite")
     shape = values.shape
+    weights = None if importance is None else _check_importance(importance, shape[1], format)
+    if search is None:
+        search = format.storage == "int4" or weights is not None
+    is_searched = search and format.storage != "fp8_e4m3"
     codes = cast(Codes, np.empty(shape, format.code_type))
     per_scale = format.scales_shape(shape)
     scales = np.empty(per_scale, np.float32)
@@ -301,7 +331,8 @@ def quantize(array: NDArray[Any], format: QuantizedFormat) -> QuantizedTensor:
     minimums = np.empty(per_scale, np.float32) if format.minimums else None
     step = format.block_rows
     count = max(step, _CHUNK // shape[1] // step * step)
-    for start in range(0, shape[0], count):
+
+    def quantize_rows(start: int) -> None:
         blocks = slice(start // step, ceil(min(start + count, shape[0]) / step))
         for columns, groups in _group_spans(format, shape[1]):
             part = values[start : start + count, columns]
@@ -309,6 +340,10 @@ def quantize(array: NDArray[Any], format: QuantizedFormat) -> QuantizedTensor:
             part = np.pad(part, ((0, -part.shape[0] % step), (0, 0)), "edge")
             part = part.reshape(-1, step, groups.stop - groups.start, part.shape[1] // (groups.stop - groups.start))
             scale, zero, minimum = _choose(part, format)
+            if is_searched:
+                scale, zero, minimum = _improve(
+                    part, scale, zero, minimum, format, None if weights is None else weights[columns]
+                )
             code = _encode(part, scale, zero, minimum, format)
             codes[start : start + count, columns] = code.reshape(-1, columns.stop - columns.start)[
                 : min(count, shape[0] - start)
@@ -318,7 +353,103 @@ def quantize(array: NDArray[Any], format: QuantizedFormat) -> QuantizedTensor:
                 zeros[blocks, groups] = zero
             if minimums is not None:
                 minimums[blocks, groups] = minimum
+
+    starts = range(0, shape[0], count)
+    if is_searched and len(starts) > 1:  # NumPy lets go of the interpreter lock
+        with ThreadPoolExecutor(max_workers=min(len(starts), os.cpu_count() or 1, _MAX_THREADS)) as pool:
+            for _ in pool.map(quantize_rows, starts):
+                pass
+    else:
+        for start in starts:
+            quantize_rows(start)
     return QuantizedTensor(format, shape, codes, scales, zeros, minimums)
+
+
+def _check_importance(importance: NDArray[Any], columns: int, format: QuantizedFormat) -> Floats:
+    """The importance of each column in float32, with a mean of 1; all 0 stays so."""
+    weights = np.asarray(importance, np.float64)
+    if weights.shape != (columns,):
+        raise UsageError(f"quantize to {format}: importance: expected shape [{columns}], found {list(weights.shape)}")
+    if not (good := np.isfinite(weights) & (weights >= 0)).all():
+        at = _first(~good)
+        raise UsageError(
+            f"quantize to {format}: importance {at}: expected 0 or more, and finite, found {weights[tuple(at)]:g}"
+        )
+    largest = weights.max()
+    weights = weights / largest if largest else weights  # so that the mean is finite
+    return (weights / (weights.mean() or 1)).astype(np.float32)
+
+
+def _improve(
+    part: Floats, scale: Floats, zero: Floats, minimum: Floats, format: QuantizedFormat, weights: Floats | None
+) -> tuple[Floats, Floats, Floats]:
+    """Scale, zero point and minimum with a smaller squared error than those of `_choose`, which stay where none is found.
+
+    weights: of the columns of `part`.
+    """
+    blocks, rows, groups, elements = part.shape
+
+    def by_group(array: NDArray[Any]) -> Floats:
+        """[blocks, rows, groups, elements] as [blocks x groups, rows x elements]."""
+        return np.ascontiguousarray(array.transpose(0, 2, 1, 3), np.float32).reshape(blocks * groups, rows * elements)
+
+    # In steps of the scale, so that no square overflows or vanishes. A scale of 0 leaves nothing to improve.
+    is_zero = scale == 0
+    unit = np.where(is_zero, np.float32(1), scale)
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = (part - minimum[:, None, :, None]) / unit[:, None, :, None]
+        steps = by_group(np.where(np.isfinite(steps), steps, 0))
+        counts = None if weights is None else by_group(np.broadcast_to(weights.reshape(1, 1, groups, -1), part.shape))
+        kind: Offset = "integer" if format.zero_points else "real" if format.minimums else "none"
+        step, offset = search_steps(steps, zero.reshape(-1), format.code_range, kind, counts)
+        step, offset = step.reshape(scale.shape), offset.reshape(scale.shape)
+        exact = np.multiply(step, scale, dtype=np.float32)
+        found_scale = _as_scale_type(exact, format.scale_dtype)
+        found_minimum = minimum
+        if format.minimums:
+            found_minimum = _as_scale_type(np.subtract(minimum, offset * exact, dtype=np.float32), format.scale_dtype)
+        found_zero = offset if format.zero_points else zero
+        usable = np.isfinite(found_scale) & np.isfinite(found_minimum) & (found_scale != 0) & ~is_zero
+        new_scale = np.where(usable, found_scale, scale)
+        new_zero = np.where(usable, found_zero, zero)
+        new_minimum = np.where(usable, found_minimum, minimum)
+        # by what the codes will mean, with all roundings
+        after = _squared_error(part, unit, new_scale, new_zero, new_minimum, format, weights)
+        before = _squared_error(part, unit, scale, zero, minimum, format, weights)
+    better = after < before
+    return (
+        np.where(better, new_scale, scale),
+        np.where(better, new_zero, zero),
+        np.where(better, new_minimum, minimum),
+    )
+
+
+def _squared_error(
+    part: Floats,
+    unit: Floats,
+    scale: Floats,
+    zero: Floats,
+    minimum: Floats,
+    format: QuantizedFormat,
+    weights: Floats | None,
+) -> NDArray[np.float64]:
+    """The (weighted) squared error of each group in units of `unit`, float64 [blocks, groups]."""
+
+    def per_element(array: Floats) -> Floats:
+        return array[:, None, :, None]
+
+    values = _encode(part, scale, zero, minimum, format).astype(np.float32)
+    if format.zero_points:
+        values -= per_element(zero)
+    values *= per_element(scale)
+    if format.minimums:
+        values += per_element(minimum)
+    values -= part
+    values /= per_element(unit)
+    squares = np.square(values, dtype=np.float64)
+    if weights is not None:
+        squares *= weights.reshape(1, 1, part.shape[2], -1)
+    return squares.sum(axis=3).sum(axis=1)
 
 
 def _choose(part: Floats, format: QuantizedFormat) -> tuple[Floats, Floats, Floats]:

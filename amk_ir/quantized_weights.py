@@ -14,7 +14,11 @@ from .quantized_type import QuantizedType
 
 
 class LoadsTensors(Protocol):
-    """A provider of tensors. It may also have `quantized(name)`: the `QuantizedTensor` that it stores, or None."""
+    """A provider of tensors.
+
+    It may also have `quantized(name)`: the `QuantizedTensor` that it stores, or None; and `importance(name)`: how much each
+    input counts when the tensor is quantised, or None.
+    """
 
     def load(self, name: str, dtype: Any = "f32") -> NDArray[Any]:
         """The tensor `name` as float32 values (dtype "f32")."""
@@ -34,10 +38,12 @@ def quantized_entry(provider: LoadsTensors, name: str, type: QuantizedType, elem
     if stored is not None and stored.format == type.format and stored.shape[1] == type.columns:
         _check_size(name, stored.shape, type, elements)
         return stored
+    find_importance = cast("Callable[[str], NDArray[Any] | None] | None", getattr(provider, "importance", None))
+    importance = None if find_importance is None else find_importance(name)
     values = provider.load(name, "f32")
     _check_size(name, values.shape, type, elements)
     try:
-        return quantize(values.reshape(-1, type.columns), type.format)
+        return quantize(values.reshape(-1, type.columns), type.format, importance)
     except UsageError as e:
         raise CheckpointError(f"tensor '{name}': {e}") from e
 

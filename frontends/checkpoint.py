@@ -56,6 +56,8 @@ class Checkpoint(ABC):
     files: tuple[Path, ...]
     """The weight files, in a stable order: what a cache has to fingerprint."""
     tensors: Mapping[str, TensorInfo]
+    importance_file: Path | None = None
+    """Where `importance` comes from."""
 
     @overload
     def load(self, name: str, dtype: Literal["f32"] = "f32") -> NDArray[np.float32]: ...
@@ -99,6 +101,15 @@ class Checkpoint(ABC):
         tensor = self._read_quantized(info)
         tensor.validate(str(info))
         return tensor
+
+    def importance(self, name: str) -> NDArray[np.float32] | None:
+        """How much each input of the matrix `name` [N, K] counts when it is quantised: [K], None if that is not known.
+
+        Raises:
+            CheckpointError: no such tensor.
+        """
+        self.info(name)
+        return None
 
     def info(self, name: str) -> TensorInfo:
         """Where and how the tensor `name` is stored.

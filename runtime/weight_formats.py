@@ -13,6 +13,7 @@ from ..amk_ir.attrs import CheckpointAttr
 from ..amk_ir.dtypes import bf16_from_f32, round_to_bf16
 from ..amk_ir.errors import UsageError
 from ..amk_ir.quantization import QuantizedFormat, parse_format, quantize
+from ..amk_ir.quantized_type import QuantizedRows
 from ..dialects.graph import EmbeddingOp, LinearOp, ModelOp, WeightOp
 
 if TYPE_CHECKING:
@@ -78,10 +79,15 @@ class FormattedWeights:
     """
 
     def __init__(self, checkpoint: Checkpoint, matrices: Matrices, format: WeightFormat, *, outer: bool = False):
+        """Raises UsageError if `format` does not fit one of the matrices."""
         self._checkpoint = checkpoint
         self._format = format
         self._matrices = matrices.linear | matrices.outer
         self._quantized = self._matrices if outer else matrices.linear
+        if isinstance(format, QuantizedFormat):
+            for name in sorted(self._quantized):
+                if (problem := QuantizedRows(format, checkpoint.info(name).shape[-1]).problem) is not None:
+                    raise UsageError(f"{format}: {name}: {problem}")
 
     def load(self, name: str, dtype: Any = "f32") -> NDArray[Any]:
         """The tensor `name` as float32 values, or rounded to bfloat16 bit patterns for dtype "bf16"."""
@@ -89,7 +95,7 @@ class FormattedWeights:
         if name in self._matrices and self._format != "f32":
             if isinstance(self._format, QuantizedFormat):
                 if name in self._quantized:
-                    values = quantize(values, self._format).dequantize()
+                    values = quantize(values, self._format, self._checkpoint.importance(name)).dequantize()
                 else:
                     values = round_to_bf16(values)
             elif self._format == "bf16" or self._checkpoint.info(name).quantized is None:

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from .commands import bench, compile, eval_, generate, import_, info, replay, trace, tune, verify
+from .commands import bench, calibrate, compile, eval_, generate, import_, info, replay, trace, tune, verify
 from .errors import DEBUG_VARIABLE, OneLineParser, run_tool
 
-COMMANDS = (import_, compile, generate, eval_, info, bench, tune, trace, verify, replay)
+COMMANDS = (import_, compile, generate, eval_, calibrate, info, bench, tune, trace, verify, replay)
 
 _EPILOG = f"""\
 MODEL is one of
@@ -25,6 +25,8 @@ examples:
   amk generate smollm2-135m-instruct --chat --prompt "Why is the sky blue?"
   amk info smollm2-135m-instruct
   amk eval smollm2-135m-instruct --format bf16,int8,int4:g128
+  amk calibrate smollm2-135m-instruct -o smollm2.importance
+  amk eval smollm2-135m-instruct --format int4:g64 --importance smollm2.importance
   amk import smollm2-135m-instruct -o model.mlir
   amk compile smollm2-135m-instruct --target sm_90a -o smollm2.amk
   amk bench smollm2-135m-instruct llama-3.2-1b --context 128 1024 --json bench.json

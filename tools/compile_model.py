@@ -19,7 +19,7 @@ from ..runtime.backend import Progress, no_progress
 from ..runtime.cache import CompileCache, compiler_fingerprint
 from ..runtime.compile import FAR, module_text
 from ..runtime.session import check_division
-from .compiled_folder import WEIGHTS, SessionShape, graph_digest, weight_stamps
+from .compiled_folder import WEIGHTS, SessionShape, graph_digest, importance_digest, weight_stamps
 from .tuned import Choice, choose_options
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def _facts(
         "vocab": model.config.vocab,
         "weight_dtype": model.weight_dtype,
         "quantization": model.quantization.as_json(),
+        "importance": importance_digest(model.checkpoint) if has_weights and model.checkpoint is not None else None,
         "kv_dtype": model.kv_dtype,
         "token_loop": shape.token_loop,
         "chunk": shape.chunk,

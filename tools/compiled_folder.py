@@ -134,6 +134,12 @@ def weight_stamps(checkpoint: Checkpoint, progress: Progress) -> dict[str, list[
     return found
 
 
+def importance_digest(checkpoint: Checkpoint) -> str | None:
+    """Of the file that decided, beside the checkpoint, how its matrices are quantised; None if there is none."""
+    file = checkpoint.importance_file
+    return None if file is None else file_digest(file)
+
+
 def _stamp(path: Path) -> list[int]:
     return [path.stat().st_size, path.stat().st_mtime_ns]
 

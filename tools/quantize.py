@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 from xdsl.utils.exceptions import PassFailedException
@@ -15,6 +16,7 @@ from ..amk_ir.weight_choice import NONE, STORED, WeightChoice
 from ..dialects.graph import ModelOp, WeightOp
 from ..frontends.checkpoint import Checkpoint
 from ..frontends.import_model import ImportedModel
+from ..frontends.importance import ImportanceCheckpoint
 from ..passes.quantize_weights import QuantizeWeightsPass, matrices, quantize_model
 from ..runtime.compile import new_context
 from ..runtime.footprint import model_of
@@ -25,6 +27,26 @@ Note = Callable[[str], None]
 
 def no_note(line: str) -> None:
     """The `Note` of those who do not want to know."""
+
+
+def with_importance(model: ImportedModel, file: Path) -> ImportedModel:
+    """`model`, whose matrices are quantised by the importance of their inputs in `file` (see `frontends.importance`).
+
+    Raises:
+        UsageError: a model without a checkpoint.
+        CheckpointError: see `ImportanceCheckpoint`.
+    """
+    if model.checkpoint is None:
+        raise UsageError(f"{model.name}: has no checkpoint, so that no input of its matrices is of importance")
+    checkpoint = ImportanceCheckpoint(model.checkpoint, file)
+
+    def with_checkpoint(model: ImportedModel) -> ImportedModel:
+        def with_tokens(tokens: int) -> ImportedModel:
+            return with_checkpoint(model.with_tokens(tokens))
+
+        return replace(model, checkpoint=checkpoint, with_tokens=with_tokens)
+
+    return with_checkpoint(model)
 
 
 def is_stored_quantized(model: ImportedModel) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from xdsl.dialects.builtin import SymbolRefAttr, TensorType, bf16
@@ -28,12 +28,26 @@ from .numerics import F32
 from .step import StepResult, check_position
 from .weights import Progress, WeightProvider, load_weight, no_progress
 
+Observe: TypeAlias = Callable[[SymbolRefAttr, int, F32], None]
+"""Told of each linear op its weight, the number of the layer (0 outside of layers) and its input, [rows, ...]."""
+
+
+def observe_nothing(weight: SymbolRefAttr, layer: int, x: F32) -> None:
+    """The `Observe` of those who do not want to know."""
+
 
 @register_impls
 class GraphFunctions(InterpreterFunctions):
     """What each op of the graph dialect does. Holds the weights, the caches and the number of the current layer."""
 
-    def __init__(self, model: graph.ModelOp, weights: WeightProvider, progress: Progress = no_progress):
+    def __init__(
+        self,
+        model: graph.ModelOp,
+        weights: WeightProvider,
+        progress: Progress = no_progress,
+        observe: Observe = observe_nothing,
+    ):
+        self.observe = observe
         self.weights: dict[str, list[F32]] = {}
         self.caches: dict[str, list[F32]] = {}
         self.layer = 0
@@ -81,6 +95,7 @@ class GraphFunctions(InterpreterFunctions):
 
     @impl(graph.LinearOp)
     def run_linear(self, interpreter: Interpreter, op: graph.LinearOp, args: PythonValues) -> PythonValues:
+        self.observe(op.weight, self.layer, args[0])
         y = numerics.linear(args[0], self._weight(op.weight))
         return (y if op.bias is None else numerics.bias_add(y, self._weight(op.bias)),)
 
@@ -149,12 +164,18 @@ def check_ids(op: Operation, ids: numerics.Ids, rows: int) -> None:
 
 
 class GraphInterpreter:
-    """A model with its weights and caches: one sequence at a time."""
+    """A model with its weights and caches: one sequence at a time. observe: told what each linear op multiplies."""
 
-    def __init__(self, model: graph.ModelOp, weights: WeightProvider, progress: Progress = no_progress):
+    def __init__(
+        self,
+        model: graph.ModelOp,
+        weights: WeightProvider,
+        progress: Progress = no_progress,
+        observe: Observe = observe_nothing,
+    ):
         module = model.get_toplevel_object()
         self.model = model
-        self._functions = GraphFunctions(model, weights, progress)
+        self._functions = GraphFunctions(model, weights, progress, observe)
         self._interpreter = Interpreter(cast(Any, module))
         self._interpreter.register_implementations(self._functions)
 

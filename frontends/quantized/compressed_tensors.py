@@ -25,7 +25,7 @@ from .settings import block_size, group_size, names
 from .unpack import input_permutation, signed, unpack_columns, unpack_rows
 
 _HARMLESS = ("quant_method", "version", "global_compression_ratio", "moe_sparsity_config")
-_HARMLESS_WEIGHTS = ("observer", "observer_kwargs", "actorder", "scale_dtype", "zp_dtype", "dynamic")
+_HARMLESS_WEIGHTS = ("observer", "observer_kwargs", "scale_dtype", "zp_dtype")
 _FORMATS = ("int-quantized", "float-quantized", "naive-quantized", "pack-quantized")
 
 
@@ -53,11 +53,14 @@ class CompressedTensorsLayout(QuantizationLayout):
             except re.error as e:
                 config.fail(f"{pattern!r} is not a regular expression: {e}", "ignore")
         scheme = _only_scheme(config)
-        kind = scheme.take("format") or config.take("format")
+        kind, common = scheme.take("format"), config.take("format")
+        kind = common if kind is None else kind
         config.ignore((*_HARMLESS, "format", "config_groups"))
         config.finish()
         if kind not in _FORMATS:
             config.fail(f"expected {' or '.join(_FORMATS)}, found {kind!r}", "format")
+        if common not in (kind, "mixed-precision", None):
+            scheme.fail(f"found '{kind}', but {common!r} beside the schemes", "format")
         if scheme.take("targets") != ["Linear"]:
             scheme.fail(f'expected ["Linear"], found {scheme.take("targets")!r}', "targets")
         scheme.require("output_activations", (None,), None)
@@ -90,6 +93,9 @@ class CompressedTensorsLayout(QuantizationLayout):
         if (self.strategy == "block") != (block is not None):
             weights.fail(f"found {block} with the strategy '{self.strategy}'", "block_structure")
         self.block_rows, self.group = block or (1, self.group)
+        weights.require("dynamic", (False, None), None)
+        weights.require("actorder", (None, False, True, "weight", "static", "group", "dynamic"), None)
+        self.is_reordered = self.group > 0 and weights.take("actorder") in (True, "group", "dynamic")
         weights.ignore(_HARMLESS_WEIGHTS)
         weights.finish()
         self.code_part = "weight_packed" if self.is_packed else "weight"
@@ -130,7 +136,7 @@ class CompressedTensorsLayout(QuantizationLayout):
             if self.is_packed:
                 expected = (-(-rows * self.bits // 32), *scale.shape[1:])
             check_shape(module.part("weight_zero_point", "I32" if self.is_packed else "I8"), expected, why)
-        if "weight_g_idx" in module.parts:
+        if self.is_reordered or "weight_g_idx" in module.parts:
             check_shape(module.part("weight_g_idx", "I32"), (columns,))
         return Matrix(format, (rows, columns))
 

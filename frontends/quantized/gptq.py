@@ -20,7 +20,7 @@ from .unpack import from_unsigned, input_permutation, unpack_columns, unpack_row
 
 _HARMLESS = (
     "quant_method", "method", "meta", "quantizer", "uri", "damp_percent", "damp_auto_increment", "true_sequential", "static_groups",
-    "desc_act", "act_group_aware", "mse", "model_name_or_path", "model_file_base_name", "dataset", "tokenizer",
+    "act_group_aware", "mse", "model_name_or_path", "model_file_base_name", "dataset", "tokenizer",
     "model_seqlen", "block_name_to_quantize", "module_name_preceding_first_block", "modules_in_block_to_quantize",
     "batch_size", "pad_token_id", "max_input_length", "cache_block_outputs", "use_exllama", "disable_exllama",
     "exllama_config", "use_cuda_fp16", "backend", "lm_head",
@@ -50,6 +50,7 @@ class GptqLayout(QuantizationLayout):
         for key in ("dynamic", "adapter", "rotation"):
             config.require(key, ({}, "", None), None)
         self.group = group_size(config)
+        self.is_reordered = config.boolean("desc_act", False) and self.group > 0
         self.zero_points = not config.boolean("sym", True)
         self._excluded = names(config, "modules_to_not_convert") or ()
         config.ignore(_HARMLESS)
@@ -74,7 +75,7 @@ class GptqLayout(QuantizationLayout):
         why = f"{columns} inputs in groups of {self.group}" if self.group else f"one group of {columns} inputs"
         check_shape(qzeros, (groups, -(-rows // fields)), why)
         check_shape(scales, (groups, rows), why)
-        if "g_idx" in module.parts:
+        if self.is_reordered or "g_idx" in module.parts:
             check_shape(module.part("g_idx", "I32"), (columns,))
         return Matrix(format, (rows, columns))
 

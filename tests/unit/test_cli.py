@@ -12,7 +12,7 @@ import psutil
 import pytest
 from cpu_time import cpu_seconds
 
-COMMANDS = ["bench", "compile", "eval", "generate", "import", "info", "trace", "tune"]
+COMMANDS = ["bench", "calibrate", "compile", "eval", "generate", "import", "info", "trace", "tune"]
 
 
 def one_line(stderr: str, *parts: str) -> None:
@@ -27,7 +27,7 @@ def test_help(tool):
     run = tool("amk", "--help")
     assert run.returncode == 0
     for command in COMMANDS:
-        assert re.search(rf"^ +{command} +\w", run.stdout, re.MULTILINE)
+        assert re.search(rf"^ +{command}\s+\w", run.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -54,7 +54,15 @@ def test_usage_errors(tool, args: list[str]):
 
 
 @pytest.mark.parametrize(
-    "command", [["info"], ["eval"], ["import"], ["generate", "--prompt", "x"], ["compile", "-o", "out"]]
+    "command",
+    [
+        ["info"],
+        ["eval"],
+        ["import"],
+        ["generate", "--prompt", "x"],
+        ["compile", "-o", "out"],
+        ["calibrate", "-o", "out"],
+    ],
 )
 def test_no_such_model(tool, command: list[str]):
     run = tool("amk", *command, "no-such-model")

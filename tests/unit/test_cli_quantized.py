@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -41,16 +42,20 @@ def test_info_counts_the_bytes(tool, tiny_model: Path) -> None:
 def test_compile_keeps_the_choice(tool, tiny_model: Path, tmp_path: Path) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
     out = tmp_path / "tiny.amk"
-    arguments = ("--weights", "int8:g16", "--head", "int8", "--keep", "down*", "--sms", "4")
+    importance = tmp_path / "tiny.importance"
+    assert tool("amk", "calibrate", tiny_model, "--limit", "20", "-o", importance).returncode == 0
+    arguments = ("--weights", "int8:g16", "--head", "int8", "--keep", "down*", "--importance", importance, "--sms", "4")
     run = tool("amk", "compile", tiny_model, *arguments, "-o", out)
     assert (run.returncode, run.stderr) == (0, "")
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["quantization"] == {"weights": "int8:g16", "head": "int8", "embedding": "none", "keep": ["down*"]}
     assert manifest["weight_dtype"] == "bf16"
+    assert manifest["importance"] == hashlib.sha256(importance.read_bytes()).hexdigest()
     plain = tool("amk", "compile", tiny_model, "--sms", "4", "-o", tmp_path / "plain.amk")
     assert plain.returncode == 0
     sizes = [(tmp_path / name / "weights.bin").stat().st_size for name in ("tiny.amk", "plain.amk")]
     assert sizes[0] < 0.8 * sizes[1]
+    assert json.loads((tmp_path / "plain.amk" / "manifest.json").read_text())["importance"] is None
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,11 @@ def test_layouts_are_alphabetical():
         ("compressed_int4", scheme(targets=["re:.*"]), r"config_groups: 'group_0': 'targets': expected \[\"Linear\"\]"),
         ("compressed_int4", scheme(weights=None), "'weights': expected an object, found None"),
         ("compressed_int4", scheme(output_activations={}), "'output_activations'"),
+        ("compressed_int4", scheme(format=0), "'format': expected int-quantized or float-quantized or .* found 0"),
+        ("compressed_int4", settings(format="int-quantized"), "'format': found 'pack-quantized', but 'int-quantized' beside"),
+        ("compressed_int4", weights(actorder="random"), "'actorder': only .* found \"random\""),
+        ("compressed_int4", weights(dynamic=True), "'dynamic': only false is supported, found true"),
+        ("gptq_int4", settings(desc_act="yes"), "'desc_act': expected true or false, found \"yes\""),
         ("compressed_int4", weights(num_bits=3), "'num_bits': only 4 or 8 is supported, found 3"),
         ("compressed_int4", weights(type="float"), "'type': expected int with the format 'pack-quantized', found float"),
         ("compressed_int4", weights(strategy="tensor_group"), "'strategy': only"),
@@ -218,6 +223,7 @@ def drop(name: str) -> Callable[[Tensors], object]:
         ("awq", add(f"{DOWN}.weight_packed", "I32", 32, 4), rf"'{DOWN}.weight_packed': unexpected"),
         ("awq", add(f"{Q}.bias", "F16", 32), rf"'{Q}.bias': unexpected: the configuration says attention_bias = false"),
         ("gptq_int4", cut(f"{Q}.g_idx", 16), rf"'{Q}.g_idx': expected shape \[32\], found \[16\]"),
+        ("gptq_int4_act_order", drop(f"{Q}.g_idx"), f"'{Q}.g_idx' is missing"),
         ("gptq_int8", cut(f"{Q}.qweight", 4), rf"'{Q}.g_idx': expected shape \[16\], found \[32\]"),
         ("compressed_int4", drop(f"{Q}.weight_scale"), "'.*q_proj.weight_scale' is missing"),
         ("compressed_int4", drop(f"{Q}.weight_shape"), "'.*q_proj.weight_shape' is missing"),
@@ -243,6 +249,7 @@ def test_refused_tensors(tmp_path: Path, name: str, change: Any, message: str):
         ("gptq_int8", set_part(f"{Q}.scales", 0, 5, value=np.inf), r"int8:f16: scale \[5, 0\]: expected a finite number, found inf"),
         ("compressed_int8", set_part(f"{Q}.weight_scale", 9, 0, value=0x7FC0), r"scale \[9, 0\]: expected a finite number"),
         ("fp8_block", set_part(f"{Q}.weight_scale_inv", 1, 0, value=-np.inf), r"scale \[1, 0\]: expected a finite .* found -inf"),
+        ("compressed_int8", set_part(f"{Q}.weight_scale", 9, 0, value=0x7F00), r"scale \[9, 0\]: 1.70141e\+38 makes values that float32"),
         ("fp8_block", set_part(f"{Q}.weight", 3, 4, value=0xFF), r"fp8:b16x32: code \[3, 4\]: is NaN"),
         ("gptq_int4", set_part(f"{Q}.qzeros", 0, 1, value=0x77777778), "expected zero points of 8, as the configuration says .* found 9 for output 8, group 0"),
         ("gptq_int4", set_part(f"{Q}.qzeros", 0, 0, value=0x7777777F), "zero point 15 of output 0, group 0, means 16 to some .* convert the checkpoint"),
@@ -259,6 +266,19 @@ def test_damaged_values(tmp_path: Path, name: str, change: Any, message: str):
         with pytest.raises(CheckpointError, match=rf"model.safetensors: tensor '{Q}\..*{message}"):
             read(f"{Q}.weight")
     assert np.isfinite(model.checkpoint.load(f"{DOWN}.weight")).all()
+
+
+@pytest.mark.parametrize("order", ["group", "dynamic", True])
+def test_activation_order_without_its_indices(tmp_path: Path, order: Any):
+    """Groups of neighbours would be the wrong ones."""
+    with pytest.raises(CheckpointError, match=r"module '.*' is quantised, but its tensor '.*.weight_g_idx' is missing"):
+        import_model(changed_copy(DATA / "compressed_int4", tmp_path, weights(actorder=order)))
+
+
+@pytest.mark.parametrize("order", ["weight", "static", False])
+def test_activation_order_that_keeps_groups(tmp_path: Path, order: Any):
+    model = import_model(changed_copy(DATA / "compressed_int4", tmp_path, weights(actorder=order)))
+    assert model.checkpoint is not None and model.checkpoint.quantized(f"{Q}.weight") is not None
 
 
 @pytest.mark.parametrize("group", [32, 8, -1])

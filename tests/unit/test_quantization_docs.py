@@ -1,22 +1,39 @@
-"""The numbers of docs/quantization.md are those of the recorded run."""
+"""The numbers of docs/quantization.md are those of the recorded runs."""
 
 import json
 import re
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_table_of_formats():
-    record = json.loads((ROOT / "benchmarks" / "results" / "eval_formats.json").read_text())["results"]
+def label(row: dict[str, Any]) -> str:
+    """What the table calls a row."""
+    outer, calibrated = row["outer"], row.get("calibrated", False)
+    return f"{row['format']}`{', head and embedding too' * outer}{', with importance' * calibrated}"
+
+
+@pytest.mark.parametrize(
+    ("file", "heading"),
+    [
+        ("eval_formats.json", "### Every format on SmolLM2-135M-Instruct"),
+        ("eval_formats_searched.json", "### With searched scales"),
+    ],
+)
+def test_table_of_formats(file: str, heading: str):
+    record = json.loads((ROOT / "benchmarks" / "results" / file).read_text())["results"]
     page = (ROOT / "docs" / "quantization.md").read_text(encoding="utf-8")
-    found = dict(re.findall(r"^\| `([^|]+) \| ([0-9.]+ \| [0-9.]+) \|", page, re.MULTILINE))
+    section = page.partition(f"{heading}\n")[2].partition("\n##")[0]
+    found = dict(re.findall(r"^\| `([^|]+) \| ([0-9.]+ \| [0-9.]+) \|", section, re.MULTILINE))
     expected = {
-        f"{r['format']}`{', head and embedding too' if r['outer'] else ''}": (
-            f"{r['matrix_bytes'] / 1e6:.1f} | {r['perplexity']:.3f}"
-        )
-        for r in record["formats"]
-        if r["format"] != "f32 reference"
+        label(row): f"{row['matrix_bytes'] / 1e6:.1f} | {row['perplexity']:.3f}"
+        for row in record["formats"]
+        if row["format"] != "f32 reference"
     }
     assert found == expected
-    assert f"All {sum(record['windows']):,} tokens of the text in {len(record['windows'])} windows" in page
+    assert re.search(rf"{sum(record['windows']):,} tokens of the text in {len(record['windows'])} windows", section)
+    if "calibration" in record:
+        assert f"{sum(record['calibration']['windows']):,} tokens of {record['calibration']['text']}" in section

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...amk_ir.errors import UsageError
 from ..progress import ProgressBar
-from .options import add_target, import_named, natural, positive
+from .options import add_target, check_folder, check_importance_is_used, import_named, natural, positive, read_text
 
 if TYPE_CHECKING:
     from ...amk_ir.dtypes import FloatType
@@ -60,6 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit", metavar="TOKENS", type=natural, default=1024, help="first tokens of the text, 0: all (default: 1024)"
     )
     parser.add_argument(
+        "--importance",
+        metavar="FILE",
+        type=Path,
+        default=argparse.SUPPRESS,
+        help="what `amk calibrate` measured, to quantise by it (goes with int8 and int4 formats)",
+    )
+    parser.add_argument(
         "--backend",
         choices=["reference", "cuda"],
         default="reference",
@@ -75,13 +82,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     # AMK does not use torch, but transformers imports it where it is installed, which takes seconds: hide it.
     sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType] (None is Python's way to say so)
+    from ...runtime.artifacts import file_digest
     from ...runtime.evaluation import split_windows
     from ...runtime.files import write_atomically
     from ..api import choose_target, default_dtype
     from ..evaluate import evaluate
+    from ..quantize import with_importance
 
     formats = _formats(getattr(args, "format", None))
-    text = _read(args.text)
+    if "importance" in args:
+        check_importance_is_used(formats)
+    if "json" in args:
+        check_folder("--json", args.json)
+    text = read_text(args.text)
     for name in ("target", "sms"):
         if name in args and args.backend != "cuda":
             raise UsageError(f"--{name} goes with --backend cuda: the reference backend evaluates whole graphs")
@@ -100,6 +113,10 @@ def run(args: argparse.Namespace) -> None:
         assert model.checkpoint is not None
         is_quantized = any(info.quantized for info in model.checkpoint.tensors.values())
         formats = _formats(["bf16", "stored"] if is_quantized else ["bf16"])
+
+    importance: Path | None = getattr(args, "importance", None)
+    if importance is not None:
+        model, reference = with_importance(model, importance), reference or model
 
     tokens = sum(map(len, windows))
     print(f"{args.model}\n{tokens} tokens of {args.text.name} in {len(windows)} windows, backend {args.backend}\n")
@@ -130,6 +147,7 @@ def run(args: argparse.Namespace) -> None:
             "reference": getattr(args, "reference", args.model),
             "stored_as": sorted({info.dtype for info in model.checkpoint.tensors.values()}) if model.checkpoint else [],
             "backend": args.backend,
+            "importance": None if importance is None else {"name": importance.name, "sha256": file_digest(importance)},
             "outer": args.outer,
             "text": {"name": args.text.name, "sha256": hashlib.sha256(text.encode()).hexdigest()},
             "tokens": tokens,
@@ -157,18 +175,6 @@ def _formats(given: list[str] | None) -> dict[str, WeightFormat]:
         return {name: parse_weight_format(name) for name in names}
     except UsageError as e:
         raise UsageError(f"--format: {e}") from e
-
-
-def _read(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as e:
-        raise UsageError(f"--text {path}: not UTF-8 text ({e.reason} at byte {e.start})") from e
-    except OSError as e:
-        raise UsageError(f"--text {path}: cannot be read: {e.strerror or e}") from e
-    if not text.strip():
-        raise UsageError(f"--text {path}: the text is empty")
-    return text
 
 
 _HEADER = f"{'format':<17} {'MB':>8} {'perplexity':>10} {'change':>9} {'+-':>7} {'KL mean':>9} {'top-1':>7}"

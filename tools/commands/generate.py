@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     if compiled is not None:
         if args.backend != "cuda":
             raise UsageError("--compiled goes with --backend cuda")
-        for name in ("target", "sms", "set", "weights", "head", "embedding", "keep", "kv", "max_seq"):
+        for name in ("target", "sms", "set", "weights", "head", "embedding", "keep", "importance", "kv", "max_seq"):
             if name in args:
                 option = name.replace("_", "-")
                 raise UsageError(f"--compiled goes without --{option}, which was chosen when {compiled} was compiled")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,13 @@ def add_import_options(parser: argparse.ArgumentParser, *, weights: str | None) 
         help="a weight of the graph that is not quantised, with * and ? (may be repeated)",
     )
     parser.add_argument(
+        "--importance",
+        metavar="FILE",
+        type=Path,
+        default=argparse.SUPPRESS,
+        help="what `amk calibrate` measured, to quantise by it (goes with int8 and int4 formats)",
+    )
+    parser.add_argument(
         "--kv", choices=["f32", "bf16"], help=f"dtype of the KV cache (default: {floats})", default=default
     )
 
@@ -135,7 +143,7 @@ def import_named(args: argparse.Namespace, dtype: FloatType = "f32") -> Imported
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from ...amk_ir.weight_choice import STORED, WeightChoice
     from ...frontends.import_model import import_model
-    from ..quantize import is_stored_quantized, quantize_imported
+    from ..quantize import is_stored_quantized, quantize_imported, with_importance
 
     _check_name(args.model)
     choice = _weight_choice(args)
@@ -146,15 +154,29 @@ def import_named(args: argparse.Namespace, dtype: FloatType = "f32") -> Imported
         weight_dtype=weights if weights == "f32" or weights == "bf16" else dtype,
         kv_dtype=getattr(args, "kv", dtype),
     )
+    importance: Path | None = getattr(args, "importance", None)
+    if importance is not None:
+        check_importance_is_used((choice.weights, choice.head, choice.embedding))
+        model = with_importance(model, importance)
     if weights is None and choice.is_nothing and is_stored_quantized(model):
         choice = WeightChoice(STORED)
     return quantize_imported(model, choice, lambda line: print(f"amk: {line}", file=sys.stderr))
+
+
+def check_importance_is_used(formats: Iterable[str]) -> None:
+    """Raises UsageError if --importance would change none of `formats`."""
+    if not any(text.startswith(("int8", "int4")) for text in formats):
+        raise UsageError(
+            "--importance goes with an int8 or int4 format: nothing else is quantised by the importance of inputs"
+        )
 
 
 def quantize_shape(args: argparse.Namespace, model: ImportedModel) -> ImportedModel:
     """A model without a checkpoint with its matrices quantised as the arguments of `add_import_options` say."""
     from ..quantize import quantize_imported
 
+    if "importance" in args:
+        raise UsageError("--importance goes with a checkpoint, not with a shape of random weights")
     return quantize_imported(model, _weight_choice(args))
 
 
@@ -177,6 +199,25 @@ def _weight_choice(args: argparse.Namespace) -> WeightChoice:
     if choice.keep and choice.is_nothing:
         raise UsageError("--keep goes with a quantised format of --weights, --head or --embedding")
     return choice
+
+
+def check_folder(option: str, path: Path) -> None:
+    """Raises UsageError, before long work, if `path` that `option` names is in no folder."""
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a file that --text names; UsageError if there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise UsageError(f"--text {path}: not UTF-8 text ({e.reason} at byte {e.start})") from e
+    except OSError as e:
+        raise UsageError(f"--text {path}: cannot be read: {e.strerror or e}") from e
+    if not text.strip():
+        raise UsageError(f"--text {path}: the text is empty")
+    return text
 
 
 def _check_name(model: str) -> None:
