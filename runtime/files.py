@@ -8,7 +8,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..amk_ir.errors import StorageError
@@ -78,7 +78,13 @@ def new_folder(path: Path) -> Generator[Path]:
         if path.exists():
             retired = temporary.with_name(temporary.name + ".old")
             os.rename(path, retired)
-            os.rename(temporary, path)
+            try:
+                os.rename(temporary, path)
+            except OSError:
+                with suppress(OSError):  # another process was quicker, or what was there comes back
+                    os.rename(retired, path)
+                shutil.rmtree(retired, ignore_errors=True)
+                raise
             shutil.rmtree(retired)
         else:
             os.rename(temporary, path)

@@ -285,6 +285,10 @@ class BufferOp(OutsideIn):
             )
         if problem := rows_problem(self.shape, element):
             raise VerifyException(problem)
+        if isinstance(self.source, RopeFrequenciesAttr):
+            half = self.source.data.head_dim // 2
+            if self.shape != (half,):
+                raise VerifyException(f"rope frequencies of head_dim {2 * half} are {half} elements, found {self.type}")
 
 
 @irdl_op_definition
@@ -519,6 +523,9 @@ class CallOp(IRDLOperation):
         printer.print_string(f" @{self.family.string_value()}{format_linear_list(self.indices.data)}")
 
     def verify_(self) -> None:
+        parent = self.parent_op()
+        if parent is not None and not isinstance(parent, OrderOp | ForOp):
+            raise VerifyException(f"expects parent op 'task.order' or 'task.for', found '{parent.name}'")
         verify_leading_indices(self, find_family(self, self.family), self.indices.data)
 
 

@@ -1285,3 +1285,26 @@ task.program @p max_seq 8 tokens 1 {
   }
 }
 // CHECK: sum_parts takes [T, parts, *n] to [T, *n], found 1x3x8 to 1x3
+
+// -----
+
+// Rope frequencies are half a head.
+task.program @p max_seq 8 tokens 1 {
+  task.buffer @f weight from #amk.rope_frequencies<head_dim = 8, theta = 1.0> : tensor<8xf32>
+  task.order {
+  }
+}
+// CHECK: rope frequencies of head_dim 8 are 4 elements, found tensor<8xf32>
+
+// -----
+
+// Calls are ordered, and are no part of a task.
+task.program @p max_seq 8 tokens 1 {
+  task.family @f () {
+    task.call @f[]
+  }
+  task.order {
+    task.call @f[]
+  }
+}
+// CHECK: expects parent op 'task.order' or 'task.for', found 'task.family'
