@@ -45,7 +45,7 @@ def make_backend(name: BackendName, steps_per_launch: int = 1) -> Backend:
 
         return ReferenceBackend()
     from ..backends.cuda.backend import CudaBackend
-    from .compiled import CachedCompiler
+    from .cached_compiler import CachedCompiler
 
     return CudaBackend(compiler=CachedCompiler(), token_loop=steps_per_launch > 1)
 

@@ -106,7 +106,7 @@ def _find_or_build(
     )
     if (stored := cache.get(key)) is not None and _FACTS in stored:
         return _Found({n: c for n, c in stored.items() if n != _FACTS}, json.loads(stored[_FACTS]), True, None)
-    from .compiled import CachedCompiler
+    from .cached_compiler import CachedCompiler
     from .session_kernels import build, facts_of, files_of
 
     compiler = CachedCompiler(cache)
@@ -117,7 +117,7 @@ def _find_or_build(
 
 
 def _restore(files: Mapping[str, bytes], shape: SessionShape) -> SessionKernels:
-    from .compiled import CachedCompiler
+    from .cached_compiler import CachedCompiler
     from .session_kernels import restore
 
     return restore(files.__getitem__, shape, "compile cache", CachedCompiler())

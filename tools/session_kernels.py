@@ -18,7 +18,7 @@ from ..frontends.import_model import ImportedModel
 from ..passes.verify_schedule import VerifiedKernel, verify
 from ..runtime.backend import Progress
 from ..runtime.compile import find_kernel, module_text, new_context
-from .compiled import stored_cubin
+from .cached_compiler import stored_cubin
 from .compiled_folder import CUBIN, LOG, PLAN, SOURCE, Role, SessionShape, file_of
 from .tuned import Choice
 

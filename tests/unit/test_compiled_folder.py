@@ -15,7 +15,8 @@ from amk.frontends.import_model import ImportedModel, import_model
 from amk.runtime.artifacts import Artifact, read_artifact
 from amk.runtime.cache import digest
 from amk.tools import compiled as compiled_module
-from amk.tools.compiled import CachedCompiler, load_compiled
+from amk.tools.cached_compiler import CachedCompiler
+from amk.tools.compiled import load_compiled
 from amk.tools.compiled_folder import SessionShape, read_compiled, shape_of
 from amk.tools.session_kernels import restore
 

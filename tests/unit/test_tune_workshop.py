@@ -13,7 +13,7 @@ from amk.backends.cuda.pack import packed_weights
 from amk.backends.cuda.plan import KernelPlan
 from amk.runtime.compile import plan
 from amk.tools.bench.models import BenchModel, open_model
-from amk.tools.compiled import CachedCompiler
+from amk.tools.cached_compiler import CachedCompiler
 from amk.tools.tune import workshop
 from amk.tools.tune.space import Candidate
 from amk.tools.tune.workshop import CudaWorkshop, PackedWeights

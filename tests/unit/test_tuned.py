@@ -13,7 +13,7 @@ from amk.frontends.import_model import ImportedModel, import_model
 from amk.runtime.tuned import TunedRecord, TunedStore, tuned_shape
 from amk.tools import tuned
 from amk.tools.api import compile
-from amk.tools.compiled import CachedCompiler
+from amk.tools.cached_compiler import CachedCompiler
 from amk.tools.tuned import Choice, choose_options
 
 TARGET = get_target("sm_90a")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ...amk_ir.targets import Target
 from ...backends.cuda.backend import CudaBackend, CudaExecutable
 from ...runtime.backend import Logits, Progress, no_progress
-from ..compiled import CachedCompiler
+from ..cached_compiler import CachedCompiler
 from ..tuned import Choice
 from .models import BenchModel
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...amk_ir.errors import UsageError
 from ..progress import ProgressBar
-from .options import check_folder, import_named, natural, positive, read_text
+from .options import add_windows, check_folder, import_named, read_text
 
 NAME = "calibrate"
 HELP = "measure by which inputs matrices are best quantised"
@@ -29,16 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_TEXT,
         help="UTF-8 text, best of the kind that the model is for (default: the Declaration of Independence, 1776)",
     )
-    parser.add_argument(
-        "--context",
-        metavar="N",
-        type=positive,
-        default=argparse.SUPPRESS,
-        help=f"tokens in a window, each fed from position 0 (default: {_DEFAULT_CONTEXT}, or what the model has)",
-    )
-    parser.add_argument(
-        "--limit", metavar="TOKENS", type=natural, default=0, help="first tokens of the text, 0: all (default: 0)"
-    )
+    add_windows(parser, _DEFAULT_CONTEXT, limit=0)
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, required=True, help="the safetensors file to write"
     )

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from ...amk_ir.errors import UsageError
 from ..progress import ProgressBar
-from .options import add_target, check_folder, check_importance_is_used, import_named, natural, positive, read_text
+from .options import (
+    add_importance,
+    add_target,
+    add_windows,
+    check_folder,
+    check_importance_is_used,
+    import_named,
+    read_text,
+)
 
 if TYPE_CHECKING:
     from ...amk_ir.dtypes import FloatType
@@ -49,23 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", metavar="FILE", type=Path, default=DEFAULT_TEXT, help="UTF-8 text (default: a chapter of Alice)"
     )
-    parser.add_argument(
-        "--context",
-        metavar="N",
-        type=positive,
-        default=argparse.SUPPRESS,
-        help=f"tokens in a window, each fed from position 0 (default: {_DEFAULT_CONTEXT}, or what the model has)",
-    )
-    parser.add_argument(
-        "--limit", metavar="TOKENS", type=natural, default=1024, help="first tokens of the text, 0: all (default: 1024)"
-    )
-    parser.add_argument(
-        "--importance",
-        metavar="FILE",
-        type=Path,
-        default=argparse.SUPPRESS,
-        help="what `amk calibrate` measured, to quantise by it (goes with int8 and int4 formats)",
-    )
+    add_windows(parser, _DEFAULT_CONTEXT, limit=1024)
+    add_importance(parser)
     parser.add_argument(
         "--backend",
         choices=["reference", "cuda"],

@@ -76,13 +76,7 @@ def add_import_options(parser: argparse.ArgumentParser, *, weights: str | None) 
         default=argparse.SUPPRESS,
         help="a weight of the graph that is not quantised, with * and ? (may be repeated)",
     )
-    parser.add_argument(
-        "--importance",
-        metavar="FILE",
-        type=Path,
-        default=argparse.SUPPRESS,
-        help="what `amk calibrate` measured, to quantise by it (goes with int8 and int4 formats)",
-    )
+    add_importance(parser)
     parser.add_argument(
         "--kv", choices=["f32", "bf16"], help=f"dtype of the KV cache (default: {floats})", default=default
     )
@@ -231,3 +225,32 @@ def _check_name(model: str) -> None:
         if found != 1:
             gguf = f" and {found} GGUF files: name one of them" if found else ""
             raise UsageError(f"{model}: MODEL is a folder without config.json{gguf}; expected {expected}")
+
+
+def add_importance(parser: argparse.ArgumentParser) -> None:
+    """--importance, which is left out of the namespace if it is not given."""
+    parser.add_argument(
+        "--importance",
+        metavar="FILE",
+        type=Path,
+        default=argparse.SUPPRESS,
+        help="what `amk calibrate` measured, to quantise by it (goes with int8 and int4 formats)",
+    )
+
+
+def add_windows(parser: argparse.ArgumentParser, context: int, limit: int) -> None:
+    """--context (left out of the namespace if it is not given) and --limit: what of a text is fed to a model."""
+    parser.add_argument(
+        "--context",
+        metavar="N",
+        type=positive,
+        default=argparse.SUPPRESS,
+        help=f"tokens in a window, each fed from position 0 (default: {context}, or what the model has)",
+    )
+    parser.add_argument(
+        "--limit",
+        metavar="TOKENS",
+        type=natural,
+        default=limit,
+        help=f"first tokens of the text, 0: all (default: {limit})",
+    )

@@ -20,7 +20,7 @@ from ...passes.verify_schedule import VerifiedKernel
 from ...runtime.backend import Progress, no_progress
 from ...runtime.compile import FAR
 from ..bench.models import BenchModel
-from ..compiled import CachedCompiler
+from ..cached_compiler import CachedCompiler
 from ..tuned import Choice
 from .raw import RawTrace, TraceFacts
 

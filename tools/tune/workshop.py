@@ -19,7 +19,7 @@ from ...runtime.backend import Progress, no_progress
 from ...runtime.compile import FAR
 from ..bench.engine import CudaEngine, Engine
 from ..bench.models import BenchModel
-from ..compiled import CachedCompiler
+from ..cached_compiler import CachedCompiler
 from ..tuned import Choice
 from .space import Candidate
 
