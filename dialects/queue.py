@@ -476,7 +476,9 @@ class PlacedOp(IRDLOperation):
             return
         program = enclosing_program(self)
         assert program is not None
-        if len(indices) != len(family.domain.data) or len(program.sms) != 1:
+        # the program's own verifier comes later: a range of any size
+        sms = program.last.value.data - program.first.value.data
+        if len(indices) != len(family.domain.data) or sms != 1:
             raise VerifyException(
                 f"'{self.name}' of @{self.family_name} without a placement must bind all "
                 f"{len(family.domain.data)} indices in a program for one SM"

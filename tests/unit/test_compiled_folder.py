@@ -14,6 +14,7 @@ from amk.backends.cuda.nvrtc import Cubin, parse_resources
 from amk.frontends.import_model import ImportedModel, import_model
 from amk.runtime.artifacts import Artifact, read_artifact
 from amk.runtime.cache import digest
+from amk.tools import cached_compiler
 from amk.tools import compiled as compiled_module
 from amk.tools.cached_compiler import CachedCompiler
 from amk.tools.compiled import load_compiled
@@ -47,7 +48,7 @@ def no_nvrtc(monkeypatch: pytest.MonkeyPatch, fake_cache: Path) -> None:
         log = LOG.format(kernel=kernel)
         return Cubin(digest(source.encode()).encode(), parse_resources(log, kernel), log)
 
-    monkeypatch.setattr(compiled_module, "compile_cubin", compile_cubin)
+    monkeypatch.setattr(cached_compiler, "compile_cubin", compile_cubin)
     monkeypatch.setenv("AMK_CACHE_DIR", str(fake_cache))
 
 

@@ -498,3 +498,23 @@ queue.kernel @k target "sm_90a" sms 1 max_seq 8 tokens 1 {
   "queue.counter"() <{sym_name = "c", size = 1 : i64}> : () -> ()
 }) : () -> ()
 // CHECK: property 'max_seq' expected in operation 'queue.kernel'
+
+// -----
+
+// Ranges of SMs that no machine counts.
+"builtin.module"() ({
+  "queue.kernel"() <{sym_name = "k", target = "reference", sms = 2 : i64, max_seq = 4 : i64, tokens = 1 : i64}> ({
+    "task.buffer"() <{sym_name = "in", kind = #amk.buffer_kind<input>, type = tensor<4xf32>}> : () -> ()
+    "task.buffer"() <{sym_name = "out", kind = #amk.buffer_kind<output>, type = tensor<4xf32>}> : () -> ()
+    "task.family"() <{sym_name = "f", domain = #amk.domain<(i = 2)>}> ({
+      %v = "task.load"() <{access = #amk.access<@in[i*2 : 2]>}> : () -> tensor<2xf32>
+      "task.store"(%v) <{access = #amk.access<@out[i*2 : 2]>}> : (tensor<2xf32>) -> ()
+    }) : () -> ()
+    "queue.program"() <{first = 9223372036854775808 : i64, last = 2 : i64}> ({
+    ^bb0:
+    }, {
+      "queue.run"() <{family = @f, indices = #amk.indices<[1]>}> : () -> ()
+    }) : () -> ()
+  }) : () -> ()
+}) : () -> ()
+// CHECK: 'queue.run' of @f without a placement must bind all 1 indices in a program for one SM
