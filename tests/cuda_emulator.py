@@ -77,7 +77,8 @@ class EmulatedKernel:
         self._weights = _aligned_bytes(self.plan.weight_bytes if beside is None else 0)
         self._regions = {r.parameter: self._weights.ctypes.data + r.offset for r in self.plan.weight_regions}
         if beside is None:
-            self._weights[:] = np.concatenate(list(weights))
+            packed = [np.zeros(0, np.uint8), *weights]
+            self._weights[: self.plan.weight_bytes] = np.concatenate(packed)
         else:
             check_shared(self.plan, beside.plan)
             self._regions = {name: beside._regions[name] for name in self._regions}
@@ -125,7 +126,7 @@ class EmulatedKernel:
 
     def _launch(self, inputs: dict[str, NDArray[Any]], launch: Launch, seed: int) -> None:
         for name, values in inputs.items():
-            self.arrays[f"b_{name}"][:] = values.view(np.uint8)
+            self.arrays[f"b_{name}"][:] = values.reshape(-1).view(np.uint8)
         where = self._regions | {name: array.ctypes.data for name, array in self.arrays.items()}
         pointers = [where[name] for name in (*self.plan.pointers, "counters", "records", "abort")]
         if self.plan.trace is not None:

@@ -174,6 +174,8 @@ class ValueWriter:
             load.region,
             (parts, row_major_strides(storage.shape)[axis]),
         )
+        if parts == 1:
+            return f"{leaf.name}[u]"
         return self._name(f"sum_of_parts<{parts}, {leaf.name}_vector>({leaf.name}, u)")
 
     def _name(self, expression: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cuda_emulator import EmulatedKernel
 from cuda_models import CONFIGS, RandomWeights, llama_config, lower, verified
+from xdsl.parser import Parser
 
 from amk.amk_ir.errors import CompileError
 from amk.backends.cuda.emit import emit_kernel
@@ -16,7 +17,8 @@ from amk.backends.cuda.sharing import check_shared
 from amk.backends.reference.backend import ReferenceBackend
 from amk.backends.reference.queue_interpreter import QueueInterpreter
 from amk.dialects.task import AttentionOp, MatmulOp, SumPartsOp
-from amk.passes.verify_schedule import VerifiedKernel
+from amk.passes.verify_schedule import VerifiedKernel, verify
+from amk.runtime.compile import find_kernel, new_context
 
 TOKENS = (5, 17, 49, 3)
 
@@ -99,3 +101,57 @@ def test_emulated(name: str, options: dict[str, Any], tmp_path: Path) -> None:
         logits = outputs["logits"][0]
         assert np.abs(logits - expected).max() <= 2e-5 * np.abs(expected).max()
         assert outputs["next_token"][0] == logits.argmax()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.parametrize("parts", [1, 3, 32, 33])
+@pytest.mark.parametrize("tagged", ["", " tagged"])
+def test_sums_of_parts(parts: int, tagged: str, tmp_path: Path) -> None:
+    """Of words and of plain floats, in vectors and one by one (12 and 5 columns a task)."""
+    wait, signal, counter = "queue.wait @c[0] all", "queue.signal @c[0]", "queue.counter @c[1]"
+    text = f"""queue.kernel @k target "sm_90a" sms 2 max_seq 4 tokens 1 ring #amk.ring<stages = 2, bytes = 512, in_flight = 1> {{
+      task.buffer @x input : tensor<1x{parts}x29xf32>
+      task.buffer @p scratch{tagged} : tensor<1x{parts}x29xf32>
+      task.buffer @y output : tensor<1x24xf32>
+      task.buffer @z output : tensor<1x5xf32>
+      task.family @copy () {{
+        %x = task.load @x[0 : 1, 0 : {parts}, 0 : 29] : tensor<1x{parts}x29xf32>
+        task.store %x, @p[0 : 1, 0 : {parts}, 0 : 29] : tensor<1x{parts}x29xf32>
+      }}
+      task.family @even (tile = 2) {{
+        %p = task.load @p[0 : 1, 0 : {parts}, tile*12 : 12] : tensor<1x{parts}x12xf32>
+        %y = task.sum_parts %p : tensor<1x{parts}x12xf32> -> tensor<1x12xf32>
+        task.store %y, @y[0 : 1, tile*12 : 12] : tensor<1x12xf32>
+      }}
+      task.family @odd () {{
+        %p = task.load @p[0 : 1, 0 : {parts}, 24 : 5] : tensor<1x{parts}x5xf32>
+        %y = task.sum_parts %p : tensor<1x{parts}x5xf32> -> tensor<1x5xf32>
+        task.store %y, @z[0 : 1, 0 : 5] : tensor<1x5xf32>
+      }}
+      {"" if tagged else counter}
+      queue.program sms 0 to 2 stream {{
+      }} body {{
+        queue.phase {{
+          queue.run @copy[] on cyclic 0
+          {"" if tagged else signal}
+        }}
+        queue.phase {{
+          {"" if tagged else wait}
+          queue.run @even[] on cyclic 0
+          queue.run @odd[] on cyclic 1
+        }}
+      }}
+    }}"""
+    module = Parser(new_context(), text).parse_module()
+    kernel = verify(find_kernel(module)).kernel
+    if parts > 32:
+        with pytest.raises(CompileError, match="at most 32 parts"):
+            emit_kernel(kernel)
+        return
+    emitted = emit_kernel(kernel)
+    emulated = EmulatedKernel(emitted, (), tmp_path)
+    x = np.random.default_rng(0).standard_normal((1, parts, 29), np.float32)
+    outputs = emulated.step({"x": x}, 0)
+    found = np.concatenate([outputs["y"], outputs["z"]], axis=1)
+    # words lose their lowest bit
+    assert np.abs(found - x.astype(np.float64).sum(axis=1)).max() <= 2e-7 * parts * np.abs(x).max()
