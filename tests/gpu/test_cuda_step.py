@@ -27,10 +27,10 @@ def _pair(config: dict[str, Any], target: Target, **options: Any):
     return CudaBackend().load(kernel, weights), ReferenceBackend().load(kernel, weights)
 
 
-@pytest.mark.parametrize("handoff", ["auto", "counter"])
+@pytest.mark.parametrize("options", [{}, {"handoff": "counter"}, {"fuse_attention": True}], ids=str)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_logits_agree_with_the_reference(name: str, handoff: str, target: Target) -> None:
-    gpu, reference = _pair(CONFIGS[name], target, handoff=handoff, kv_dtype="f32")
+def test_logits_agree_with_the_reference(name: str, options: dict[str, Any], target: Target) -> None:
+    gpu, reference = _pair(CONFIGS[name], target, kv_dtype="f32", **options)
     for pos, token in enumerate(TOKENS):
         chosen, logits = gpu.step(token, pos)
         _, expected = reference.step(token, pos)
@@ -66,8 +66,13 @@ def test_bf16_cache(target: Target) -> None:
     gpu.close()
 
 
-def test_whole_grid(target: Target) -> None:
-    gpu, reference = _pair(llama_config(256, 512, 2, 8, 2, 32, 2000), target, sms=target.num_sms, kv_dtype="f32")
+@pytest.mark.parametrize("fuse_attention", [False, True])
+def test_whole_grid(target: Target, fuse_attention: bool) -> None:
+    config, options = (
+        llama_config(256, 512, 2, 8, 2, 32, 2000),
+        {"sms": target.num_sms, "fuse_attention": fuse_attention},
+    )
+    gpu, reference = _pair(config, target, kv_dtype="f32", **options)
     for pos, token in enumerate(TOKENS):
         _, logits = gpu.step(token, pos)
         _, expected = reference.step(token, pos)
