@@ -190,6 +190,8 @@ def test_from_the_command_line(tool, tiny_model: Path, tmp_path: Path) -> None:
         (("calibrate", "MODEL"), "-o/--output"),
         (("calibrate", "MODEL", "-o", "none/FILE"), "--output none/FILE: there is no folder none"),
         (("eval", "MODEL", "--json", "none/FILE"), "--json none/FILE: there is no folder none"),
+        (("calibrate", "MODEL", "-o", "MODEL"), "is a folder; expected the name of a file"),
+        (("eval", "MODEL", "--json", "MODEL"), "is a folder; expected the name of a file"),
         (
             ("eval", "MODEL", "--format", "int4:g64"),
             "int4:g64: model.layers.0.mlp.down_proj.weight: groups of 64 values do not",
