@@ -204,6 +204,13 @@ def test_mistakes_are_named(tool, tiny_model: Path, arguments: tuple[str, ...], 
     assert message in run.stderr and run.stderr.splitlines()[-1].startswith("amk")
 
 
+def test_a_format_that_fits_no_matrix_is_refused_before_the_others_are_evaluated(tool, tiny_model: Path) -> None:
+    run = tool("amk", "eval", tiny_model, "--format", "bf16,int4:g64")
+    assert run.returncode == 2
+    assert "int4:g64: model.layers.0.mlp.down_proj.weight: groups of 64 values do not" in run.stderr
+    assert "f32 reference" not in run.stdout
+
+
 def test_the_texts_differ() -> None:
     """What calibrates is not what accuracy is measured on."""
     from amk.tools.commands.eval_ import DEFAULT_TEXT as EVALUATED
