@@ -107,7 +107,7 @@ def test_matrices_are_quantised_by_it(model: ImportedModel, measured: Path) -> N
         ({"model.layers.9.mlp.up_proj.weight": np.ones(32)}, "has no matrix of this name: was it calibrated with another"),
         ({Q_PROJ: np.ones(31)}, r"expected F32 of shape \[32\], one number for each input .* found F32 of shape \[31\]"),
         ({Q_PROJ: np.ones((32, 32))}, r"expected F32 of shape \[32\].* found F32 of shape \[32, 32\]"),
-        ({"model.norm.weight": np.ones(32)}, r"expected F32 of shape \[\], one number for each input of the matrix \[32\]"),
+        ({"model.norm.weight": np.ones(32)}, r"is no matrix, but of shape \[32\]"),
         ({Q_PROJ: np.array([1.0] * 30 + [np.nan, 1])}, "element 30: expected a mean square, 0 or more, found nan"),
         ({Q_PROJ: np.array([1.0, -2] + [1] * 30)}, "element 1: expected a mean square, 0 or more, found -2"),
         ({Q_PROJ: np.array([np.inf] + [1] * 31)}, "element 0: expected a mean square, 0 or more, found inf"),
@@ -140,6 +140,17 @@ def test_damaged_files(model: ImportedModel, measured: Path) -> None:
     measured.unlink()
     with pytest.raises(CheckpointError, match="tiny.importance: cannot be read: No such file"):
         ImportanceCheckpoint(model.checkpoint, measured)
+
+
+def test_a_file_that_leaves_matrices_out(model: ImportedModel, measured: Path, tmp_path: Path) -> None:
+    """Such as that of a model of fewer layers: the others would be quantised as if there were no file."""
+    from safetensors.numpy import load_file
+
+    file = tmp_path / "shallow.importance"
+    file.write_bytes(importance_file({n: v for n, v in load_file(measured).items() if ".layers.1." not in n}, {}))
+    message = "shallow.importance: has no vector for 'model.layers.1.mlp.down_proj.weight', one of 7 matrices of tiny"
+    with pytest.raises(CheckpointError, match=message):
+        with_importance(model, file)
 
 
 def test_a_shape_has_none(tiny_model: Path, measured: Path) -> None:
