@@ -59,7 +59,9 @@ def _vector(info: TensorInfo, checkpoint: Checkpoint, data: NDArray[np.uint8]) -
         raise CheckpointError(
             f"{info}: {checkpoint.path} has no matrix of this name: was it calibrated with another model?"
         )
-    if info.dtype != "F32" or len(matrix.shape) != 2 or info.shape != matrix.shape[1:]:
+    if len(matrix.shape) != 2:
+        raise CheckpointError(f"{info}: that of {checkpoint.path} is no matrix, but of shape {list(matrix.shape)}")
+    if info.dtype != "F32" or info.shape != matrix.shape[1:]:
         raise CheckpointError(
             f"{info}: expected F32 of shape {list(matrix.shape[1:])}, one number for each input of the matrix "
             f"{list(matrix.shape)}, found {info.dtype} of shape {list(info.shape)}"

@@ -44,6 +44,11 @@ def load_compiled(
     from .session_kernels import restore
 
     kernels = restore(artifact.read, shape, str(folder), CachedCompiler())
+    size, expected = artifact.path(WEIGHTS).stat().st_size, kernels.step[1].plan.weight_bytes
+    if size != expected:
+        raise ArtifactError(
+            f"{folder}: expected {expected:,} bytes in {WEIGHTS}, found {size:,}; compile the model again"
+        )
     weights = np.memmap(artifact.path(WEIGHTS), np.uint8, mode="r")
     pieces = (weights[start : start + _PIECE] for start in range(0, len(weights), _PIECE))
     return CudaBackend().load_session(kernels, pieces, shape.far_from or 0), artifact

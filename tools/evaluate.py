@@ -98,7 +98,8 @@ def evaluate(
     backend compiles for (default: the GPU at hand, all of its SMs). outer: quantise the head and the embedding too. report: told each result as soon as it is there.
 
     Raises:
-        UsageError: a reference of another vocabulary or in bfloat16, or a format that the backend does not have.
+        UsageError: a reference of another vocabulary or in bfloat16, or a format that the backend does not have or that
+            fits no matrix; before anything is evaluated.
     """
     reference = reference or model
     if reference.config.vocab != model.config.vocab:
@@ -115,6 +116,8 @@ def evaluate(
         raise UsageError(
             "--format f32: the cuda backend has bf16 and quantised weights; f32 is what --backend reference has"
         )
+    matrices = Matrices.of(model_of(model.module))
+    formatted = {name: FormattedWeights(_checkpoint(model), matrices, f, outer=outer) for name, f in formats.items()}
     results: list[Result] = []
 
     def done(result: Result) -> None:
@@ -136,10 +139,9 @@ def evaluate(
         del runner
         done(Result("f32 reference", weights.nbytes(), time.perf_counter() - start, comparison.summary()))
 
-        matrices = Matrices.of(model_of(model.module))
         for name, format in formats.items():
             start = time.perf_counter()
-            weights = FormattedWeights(_checkpoint(model), matrices, format, outer=outer)
+            weights = formatted[name]
             runner = _open(model, backend, target, sms, format, outer, weights, progress)
             comparison = Comparison()
             try:

@@ -10,7 +10,7 @@ from typing import cast
 from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.attrs import CheckpointAttr
-from ..amk_ir.errors import UsageError
+from ..amk_ir.errors import CheckpointError, UsageError
 from ..amk_ir.quantization import QuantizedFormat
 from ..amk_ir.weight_choice import NONE, STORED, WeightChoice
 from ..dialects.graph import ModelOp, WeightOp
@@ -20,6 +20,7 @@ from ..frontends.importance import ImportanceCheckpoint
 from ..passes.quantize_weights import QuantizeWeightsPass, matrices, quantize_model
 from ..runtime.compile import new_context
 from ..runtime.footprint import model_of
+from ..runtime.weight_formats import Matrices
 
 Note = Callable[[str], None]
 """Told in one line what was not done as it might be expected."""
@@ -34,11 +35,17 @@ def with_importance(model: ImportedModel, file: Path) -> ImportedModel:
 
     Raises:
         UsageError: a model without a checkpoint.
-        CheckpointError: see `ImportanceCheckpoint`.
+        CheckpointError: see `ImportanceCheckpoint`; or a matrix of the layers has no vector.
     """
     if model.checkpoint is None:
         raise UsageError(f"{model.name}: has no checkpoint, so that no input of its matrices is of importance")
     checkpoint = ImportanceCheckpoint(model.checkpoint, file)
+    names = sorted(Matrices.of(model_of(model.module)).linear)
+    if missing := [name for name in names if checkpoint.importance(name) is None]:
+        raise CheckpointError(
+            f"{file}: has no vector for '{missing[0]}', one of {len(missing)} matrices of {model.name} that it leaves out: was "
+            "it calibrated with another model?"
+        )
 
     def with_checkpoint(model: ImportedModel) -> ImportedModel:
         def with_tokens(tokens: int) -> ImportedModel:

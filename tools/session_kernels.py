@@ -13,12 +13,11 @@ from ..amk_ir.errors import ArtifactError, CompileError, UsageError
 from ..amk_ir.targets import Target
 from ..backends.cuda.backend import CudaBackend, Pair, SessionKernels
 from ..backends.cuda.compile import CubinCompiler
-from ..backends.cuda.nvrtc import Cubin
+from ..backends.cuda.nvrtc import Cubin, parse_resources
 from ..frontends.import_model import ImportedModel
 from ..passes.verify_schedule import VerifiedKernel, verify
 from ..runtime.backend import Progress
 from ..runtime.compile import find_kernel, module_text, new_context
-from .cached_compiler import stored_cubin
 from .compiled_folder import CUBIN, LOG, PLAN, SOURCE, Role, SessionShape, file_of
 from .tuned import Choice
 
@@ -102,13 +101,17 @@ def restore(read: Callable[[str], bytes], shape: SessionShape, folder: str, othe
     """
     plans = {role: _read_plan(read(file_of(role, PLAN)), f"{folder}/{file_of(role, PLAN)}") for role in shape.roles}
     stored = {
-        read(file_of(role, SOURCE)).decode(): (read(file_of(role, CUBIN)), read(file_of(role, LOG)))
+        _text(read, file_of(role, SOURCE), folder): (
+            read(file_of(role, CUBIN)),
+            _text(read, file_of(role, LOG), folder),
+        )
         for role in shape.roles
     }
 
     def compiler(source: str, target: Target, kernel: str) -> Cubin:
         if source in stored:
-            return stored_cubin(*stored[source], kernel)
+            image, log = stored[source]
+            return Cubin(image, parse_resources(log, kernel), log)
         return others(source, target, kernel)
 
     backend = CudaBackend(compiler=compiler, token_loop=shape.token_loop)
@@ -129,11 +132,21 @@ def restore(read: Callable[[str], bytes], shape: SessionShape, folder: str, othe
     return kernels
 
 
+def _text(read: Callable[[str], bytes], name: str, folder: str) -> str:
+    try:
+        return read(name).decode()
+    except UnicodeDecodeError as e:
+        raise ArtifactError(
+            f"{folder}/{name}: is no text ({e.reason} at byte {e.start}); compile the model again"
+        ) from e
+
+
 def _read_plan(content: bytes, name: str) -> VerifiedKernel:
     try:
         module = Parser(new_context(), content.decode(), name).parse_module()
         module.verify()
-    except (ParseError, VerifyException, UnicodeDecodeError) as e:
+        kernel = find_kernel(module)
+    except (ParseError, VerifyException, UnicodeDecodeError, CompileError) as e:
         reason = str(e).strip().splitlines()[-1]
         raise ArtifactError(f"{name}: is no plan of a kernel ({reason}); compile the model again") from e
-    return verify(find_kernel(module))
+    return verify(kernel)

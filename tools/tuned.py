@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..passes.verify_schedule import VerifiedKernel
     from ..runtime.pass_options import PassOptions
 
-_LAYOUT = ("rows", "tasks", "widest", "bytes")
+_LAYOUT = ("rows", "tasks", "widest", "bytes", "fuse_attention")
 """Options that decide how weights are packed, which two kernels have to agree on to share them."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import TypeVar
 
 from ...amk_ir.attrs import BufferKind
@@ -35,8 +36,17 @@ def _check(plan: KernelPlan, what: str, own: Iterable[StorageT], resident: Mappi
     for storage in own:
         name = storage.name if isinstance(storage, BufferStorage) else storage.family
         if (found := resident.get(name)) != storage:
-            problem = "are not stored by it" if found is None else f"are stored otherwise there: {found}, not {storage}"
+            problem = (
+                "not stored by it"
+                if found is None
+                else f"stored otherwise there, with another {_differing(found, storage)}"
+            )
             raise CompileError(
                 f"kernel @{plan.name} of {plan.tokens} tokens a step cannot share memory with that of one: {what} "
                 f"@{name}: {problem}; lower both with the same options"
             )
+
+
+def _differing(one: StorageT, other: StorageT) -> str:
+    """Names of the fields in which two storages differ."""
+    return ", ".join(f.name for f in fields(one) if getattr(one, f.name) != getattr(other, f.name))

@@ -282,6 +282,24 @@ def test_an_unsafe_plan_beside_the_first(artifact: Artifact, gpu: Loaded):
     assert not gpu.given
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("chunk.kernel.cu", b"\xff", "tiny.amk/chunk.kernel.cu: is no text"),
+        ("kernel.log", b"\xff", "tiny.amk/kernel.log: is no text"),
+        ("far.plan.mlir", b"\xff", "tiny.amk/far.plan.mlir: is no plan of a kernel"),
+        ("far.plan.mlir", b"builtin.module {}", "tiny.amk/far.plan.mlir: is no plan of a kernel .*found 0"),
+        ("weights.bin", b"", r"expected [\d,]+ bytes in weights.bin, found 0"),
+        ("weights.bin", bytes(512), r"expected [\d,]+ bytes in weights.bin, found 512"),
+    ],
+)
+def test_content_with_the_right_digest(artifact: Artifact, gpu: Loaded, name: str, content: bytes, message: str):
+    replace_file(artifact, name, content)
+    with pytest.raises(ArtifactError, match=message):
+        amk.open_compiled(artifact.folder)
+    assert not gpu.given
+
+
 def test_a_failed_compile_leaves_the_old_folder(artifact: Artifact, model: ImportedModel, monkeypatch: Any):
     """While the weights are packed: nothing half-written is left."""
     from amk.tools import compile_model as module

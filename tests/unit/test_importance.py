@@ -107,7 +107,7 @@ def test_matrices_are_quantised_by_it(model: ImportedModel, measured: Path) -> N
         ({"model.layers.9.mlp.up_proj.weight": np.ones(32)}, "has no matrix of this name: was it calibrated with another"),
         ({Q_PROJ: np.ones(31)}, r"expected F32 of shape \[32\], one number for each input .* found F32 of shape \[31\]"),
         ({Q_PROJ: np.ones((32, 32))}, r"expected F32 of shape \[32\].* found F32 of shape \[32, 32\]"),
-        ({"model.norm.weight": np.ones(32)}, r"expected F32 of shape \[\], one number for each input of the matrix \[32\]"),
+        ({"model.norm.weight": np.ones(32)}, r"is no matrix, but of shape \[32\]"),
         ({Q_PROJ: np.array([1.0] * 30 + [np.nan, 1])}, "element 30: expected a mean square, 0 or more, found nan"),
         ({Q_PROJ: np.array([1.0, -2] + [1] * 30)}, "element 1: expected a mean square, 0 or more, found -2"),
         ({Q_PROJ: np.array([np.inf] + [1] * 31)}, "element 0: expected a mean square, 0 or more, found inf"),
@@ -140,6 +140,17 @@ def test_damaged_files(model: ImportedModel, measured: Path) -> None:
     measured.unlink()
     with pytest.raises(CheckpointError, match="tiny.importance: cannot be read: No such file"):
         ImportanceCheckpoint(model.checkpoint, measured)
+
+
+def test_a_file_that_leaves_matrices_out(model: ImportedModel, measured: Path, tmp_path: Path) -> None:
+    """Such as that of a model of fewer layers: the others would be quantised as if there were no file."""
+    from safetensors.numpy import load_file
+
+    file = tmp_path / "shallow.importance"
+    file.write_bytes(importance_file({n: v for n, v in load_file(measured).items() if ".layers.1." not in n}, {}))
+    message = "shallow.importance: has no vector for 'model.layers.1.mlp.down_proj.weight', one of 7 matrices of tiny"
+    with pytest.raises(CheckpointError, match=message):
+        with_importance(model, file)
 
 
 def test_a_shape_has_none(tiny_model: Path, measured: Path) -> None:
@@ -190,6 +201,8 @@ def test_from_the_command_line(tool, tiny_model: Path, tmp_path: Path) -> None:
         (("calibrate", "MODEL"), "-o/--output"),
         (("calibrate", "MODEL", "-o", "none/FILE"), "--output none/FILE: there is no folder none"),
         (("eval", "MODEL", "--json", "none/FILE"), "--json none/FILE: there is no folder none"),
+        (("calibrate", "MODEL", "-o", "MODEL"), "is a folder; expected the name of a file"),
+        (("eval", "MODEL", "--json", "MODEL"), "is a folder; expected the name of a file"),
         (
             ("eval", "MODEL", "--format", "int4:g64"),
             "int4:g64: model.layers.0.mlp.down_proj.weight: groups of 64 values do not",
@@ -200,6 +213,13 @@ def test_mistakes_are_named(tool, tiny_model: Path, arguments: tuple[str, ...], 
     run = tool("amk", *(str(tiny_model) if part == "MODEL" else part for part in arguments))
     assert run.returncode == 2
     assert message in run.stderr and run.stderr.splitlines()[-1].startswith("amk")
+
+
+def test_a_format_that_fits_no_matrix_is_refused_before_the_others_are_evaluated(tool, tiny_model: Path) -> None:
+    run = tool("amk", "eval", tiny_model, "--format", "bf16,int4:g64")
+    assert run.returncode == 2
+    assert "int4:g64: model.layers.0.mlp.down_proj.weight: groups of 64 values do not" in run.stderr
+    assert "f32 reference" not in run.stdout
 
 
 def test_the_texts_differ() -> None:

@@ -9,11 +9,13 @@ import pytest
 from amk.amk_ir.errors import CompileError, StorageError
 from amk.amk_ir.targets import get_target
 from amk.backends.cuda.backend import CudaBackend
+from amk.backends.cuda.nvrtc import Cubin, Resources
 from amk.frontends.import_model import ImportedModel, import_model
 from amk.runtime.tuned import TunedRecord, TunedStore, tuned_shape
 from amk.tools import tuned
 from amk.tools.api import compile
 from amk.tools.cached_compiler import CachedCompiler
+from amk.tools.tune.space import GRID, axes
 from amk.tools.tuned import Choice, choose_options
 
 TARGET = get_target("sm_90a")
@@ -135,6 +137,16 @@ def test_a_kernel_for_prompts_shares_the_weights(model: ImportedModel):
     chunk = backend.compile_beside(choice.plan_chunk(model, TARGET, 4), resident.plan)
     assert (chunk.plan.tokens, chunk.plan.grid, chunk.plan.streams) == (4, 5, resident.plan.streams)
     assert chunk.plan.ring.in_flight != 4
+
+
+def test_whatever_is_tuned_the_kernels_of_a_session_share_the_weights(model: ImportedModel):
+    """A value of each option that `amk tune` varies, beside fused attention, which stores weights by KV heads."""
+    backend = CudaBackend(compiler=lambda *_: Cubin(b"", Resources(100, 0, 0, 0, 0), ""))
+    for axis in axes(TARGET):
+        if axis.name != GRID:
+            choice = Choice({"fuse_attention": True, axis.name: axis.values[1]}, 5)
+            step, far = choice.plan(model, TARGET), choice.plan_far(model, TARGET)
+            backend.compile_session(step, choice.plan_chunk(model, TARGET, 4), far)
 
 
 def test_options_that_cannot_be_compiled_are_blamed(model: ImportedModel, store: TunedStore, tmp_path: Path):

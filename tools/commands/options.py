@@ -196,7 +196,9 @@ def _weight_choice(args: argparse.Namespace) -> WeightChoice:
 
 
 def check_folder(option: str, path: Path) -> None:
-    """Raises UsageError, before long work, if `path` that `option` names is in no folder."""
+    """Raises UsageError, before long work, if the file `path` that `option` names would be in no folder, or is one."""
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder; expected the name of a file")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{option} {path}: there is no folder {path.parent}")
 
