@@ -37,7 +37,7 @@ class _Entry:
 def size_limit() -> int:
     """Bytes that the cache may have: AMK_CACHE_SIZE, such as 500M or 4G; UsageError if that is not a size."""
     text = os.environ.get(SIZE_VARIABLE) or DEFAULT_SIZE
-    match = re.fullmatch(r"(\d+)([KMGT]?)B?", text.strip().upper())
+    match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)B?", text.strip().upper())
     if match is None:
         raise UsageError(
             f"{SIZE_VARIABLE}: expected a number of bytes, or one with K, M, G or T such as {DEFAULT_SIZE}, found {text!r}"

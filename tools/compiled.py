@@ -41,9 +41,10 @@ def load_compiled(
     if model is not None:
         check_model(folder, artifact.manifest, model)
     from ..backends.cuda.backend import CudaBackend
-    from .session_kernels import restore
+    from .session_kernels import check_facts, restore
 
     kernels = restore(artifact.read, shape, str(folder), CachedCompiler())
+    check_facts(kernels, artifact.manifest, str(folder))
     size, expected = artifact.path(WEIGHTS).stat().st_size, kernels.step[1].plan.weight_bytes
     if size != expected:
         raise ArtifactError(

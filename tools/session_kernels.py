@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from xdsl.dialects.builtin import ModuleOp
@@ -87,6 +87,22 @@ def facts_of(kernels: SessionKernels) -> dict[str, Any]:
         "weight_bytes": plan.weight_bytes,
         "weight_regions": [[region.parameter, region.offset, region.size] for region in plan.weight_regions],
     }
+
+
+def check_facts(kernels: SessionKernels, manifest: Mapping[str, Any], folder: str) -> None:
+    """ArtifactError unless `manifest` says of each of the kernels what they are: their schedules, and where they run."""
+    facts = facts_of(kernels)
+    said = manifest.get("kernels")
+    for role, expected in facts["kernels"].items():
+        if not isinstance(said, dict) or said.get(role) != expected:
+            raise ArtifactError(
+                f"{folder}: its manifest does not describe {file_of(role, PLAN)}; compile the model again"
+            )
+    for name in ("target", "sms", "threads", "max_seq"):
+        if manifest.get(name) != facts[name]:
+            raise ArtifactError(
+                f"{folder}: its manifest says {name} {manifest.get(name)!r}, its kernels {facts[name]!r}; compile the model again"
+            )
 
 
 def restore(read: Callable[[str], bytes], shape: SessionShape, folder: str, others: CubinCompiler) -> SessionKernels:

@@ -270,6 +270,19 @@ def test_kernels_that_changed_places(artifact: Artifact, gpu: Loaded):
     assert not gpu.given
 
 
+def test_a_manifest_of_other_kernels(artifact: Artifact, gpu: Loaded):
+    step = json.loads((artifact.folder / "manifest.json").read_text())["sms"]
+    change_manifest(artifact, lambda m: m.update(sms=step + 1))
+    with pytest.raises(ArtifactError, match=f"its manifest says sms {step + 1}, its kernels {step}"):
+        amk.open_compiled(artifact.folder)
+    change_manifest(artifact, lambda m: m.update(sms=step))
+    for name in sorted(KERNEL):
+        replace_file(artifact, f"far.{name}", artifact.read(name))
+    with pytest.raises(ArtifactError, match=r"does not describe far\.plan\.mlir"):
+        amk.open_compiled(artifact.folder)
+    assert not gpu.given
+
+
 def test_an_unsafe_plan_beside_the_first(artifact: Artifact, gpu: Loaded):
     plan = artifact.read("far.plan.mlir").decode()
     signal = next(line for line in plan.splitlines() if "queue.signal" in line)
