@@ -54,6 +54,16 @@ class ProgramIndex:
         return calls[0] if len(calls) == 1 else None
 
 
+def insert_before(call: task.CallOp, family: task.FamilyOp, added: task.FamilyOp, *buffers: task.BufferOp) -> None:
+    """Adds a family and its call, with equal indices, before `family` and its `call`; and `buffers` after all others."""
+    program = family.parent
+    assert program is not None and call.parent is not None
+    last_buffer = [op for op in program.ops if isinstance(op, task.BufferOp)][-1]
+    program.insert_ops_after(buffers, last_buffer)
+    program.insert_op_before(added, family)
+    call.parent.insert_op_before(task.CallOp(added.sym_name.data, call.indices.data), call)
+
+
 def kind(op: Operation) -> str:
     """The name of a task op as pass options spell it: `rms_norm`."""
     return op.name.removeprefix("task.")

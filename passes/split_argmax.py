@@ -14,7 +14,7 @@ from ..amk_ir.access import Access, Dim
 from ..amk_ir.attrs import BufferKind
 from ..amk_ir.linear import Linear
 from ..dialects import task
-from .family_bodies import ProgramIndex, programs
+from .family_bodies import ProgramIndex, insert_before, programs
 from .names import NameTable
 from .tiling import narrow
 
@@ -95,12 +95,7 @@ class SplitArgmaxPass(ModulePass):
         values.result.name_hint, pairs.result.name_hint = load.result.name_hint, best
         found.result.name_hint, merge.result.name_hint = "best", argmax.result.name_hint
 
-        program = family.parent
-        assert program is not None and call.parent is not None
-        last_buffer = [op for op in program.ops if isinstance(op, task.BufferOp)][-1]
-        program.insert_op_after(buffer, last_buffer)
-        program.insert_op_before(search, family)
-        call.parent.insert_op_before(task.CallOp(search.sym_name.data, call.indices.data), call)
+        insert_before(call, family, search, buffer)
         family.body.detach_block(family.body.block).erase()
         family.body.add_block(Block([pairs, merge, task.StoreOp(merge.result, store.region)]))
 

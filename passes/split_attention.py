@@ -15,7 +15,7 @@ from ..amk_ir.access import Access, Dim
 from ..amk_ir.attrs import BufferKind, DomainAttr
 from ..amk_ir.linear import Linear
 from ..dialects import task
-from .family_bodies import ProgramIndex, programs
+from .family_bodies import ProgramIndex, insert_before, programs
 from .names import NameTable
 from .tiling import Tile, tiled_body
 
@@ -144,13 +144,7 @@ class SplitAttentionPass(ModulePass):
         family.body.add_block(tiled_body(merged, {target: tile}))
         merged.erase()
 
-        program = family.parent
-        assert program is not None and call.parent is not None
-        last_buffer = [op for op in program.ops if isinstance(op, task.BufferOp)][-1]
-        program.insert_op_after(stats, last_buffer)
-        program.insert_op_after(sums, last_buffer)
-        program.insert_op_before(searched, family)
-        call.parent.insert_op_before(task.CallOp(searched.sym_name.data, call.indices.data), call)
+        insert_before(call, family, searched, sums, stats)
 
     def _slices(self, heads: int, half: int) -> int:
         """Slices of a head, so that all slices of all heads have an SM each."""

@@ -17,7 +17,7 @@ from ..amk_ir.attrs import BufferKind
 from ..amk_ir.linear import Linear
 from ..amk_ir.quantized_type import QuantizedType
 from ..dialects import task
-from .family_bodies import ProgramIndex, is_before, programs
+from .family_bodies import ProgramIndex, insert_before, is_before, programs
 from .names import NameTable
 from .tiling import narrow
 
@@ -108,12 +108,7 @@ class SplitAttentionOutputPass(ModulePass):
             op.erase()
         family.properties["sym_name"] = StringAttr(names.unique(f"{name}_sum"))
 
-        program = family.parent
-        assert program is not None and call.parent is not None
-        last_buffer = [op for op in program.ops if isinstance(op, task.BufferOp)][-1]
-        program.insert_op_after(parts, last_buffer)
-        program.insert_op_before(products, family)
-        call.parent.insert_op_before(task.CallOp(name, call.indices.data), call)
+        insert_before(call, family, products, parts)
         call.properties["family"] = SymbolRefAttr(family.sym_name.data)
 
 

@@ -195,11 +195,11 @@ def write_attention(
         else f"for (int task = {run.begin}; task < {run.end}; task += {run.step})"
     )
     task = run.begin if run.most == 1 else "task"
-    name, _ = _write_type(source, context, run)
+    name, plan = _write_type(source, context, run)
     with source.block(loop):
         source.line(f"const int tile = {task};")
         source.lines(run.index_lines())
-        _write_task(source, context, run)
+        _write_task(source, context, run, plan, name)
         given: dict[SSAValue, Given] = {}
         if isinstance(op, AttentionOp):
             given[op.result] = lambda at: f"{name}::result(work, {at.number(0, 2)}, {at.number(2, 4)})"
@@ -209,7 +209,7 @@ def write_attention(
         _write_stores(source, context, run, task, given)
 
 
-def write_attended(source: SourceWriter, context: EmitContext, run: PlacedTasks, op: AttentionOp) -> None:
+def write_attended(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
     """Attends for one task, whose indices are defined, and makes the result the `Activations x` of its matmuls.
 
     They overwrite the queries; ends with a barrier.
@@ -219,7 +219,7 @@ def write_attended(source: SourceWriter, context: EmitContext, run: PlacedTasks,
     source.line(
         f'static_assert({plan.tokens * layout.activations * 4} <= {name}::TOTALS_AT, "the activations leave the results alone");'
     )
-    _write_task(source, context, run)
+    _write_task(source, context, run, plan, name)
     width = plan.heads * plan.dim
     source.line(activations_text(layout))
     with source.block(f"for (int i = threadIdx.x; i < {plan.tokens * width}; i += CONSUMERS)"):
@@ -227,10 +227,6 @@ def write_attended(source: SourceWriter, context: EmitContext, run: PlacedTasks,
         if plan.tokens > 1:
             row = f"i / {width} * {layout.activations} + "
         source.line(f"x.put({row}i % {width}, {name}::result(work, {query}, i % {plan.dim}));")
-    if layout.zeroed_k > layout.k:
-        with source.block(f"for (int t = 0; t < {plan.tokens}; ++t)"):
-            source.line(f"const int i = {layout.k} + threadIdx.x;")
-            source.line(f"if (i < {layout.zeroed_k}) x.put(t * {layout.activations} + i, 0.0f);")
     source.line(finish_activations(layout, plan.tokens, by_fours=False))
 
 
@@ -243,9 +239,8 @@ def _write_type(source: SourceWriter, context: EmitContext, run: PlacedTasks) ->
     return name, plan
 
 
-def _write_task(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
+def _write_task(source: SourceWriter, context: EmitContext, run: PlacedTasks, plan: AttentionPlan, name: str) -> None:
     """Attends for one task: everything from its operands to results in the work area that a barrier has made visible."""
-    plan, name = AttentionPlan.of(context, run.family), f"Attention{run.number}"
     operation = context.operation(f"task.stream in @{run.name}, consumed")
     source.lines(plan.pointers(context, run))
     _write_operands(source, context, run, plan, name)

@@ -226,8 +226,8 @@ def _prologue_text(context: EmitContext, run: PlacedTasks) -> str | None:
 def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
     """Puts the activations of a run's matmuls into shared memory, split; ends with a barrier."""
     x = _matmuls(run.family)[0].x
-    if isinstance(attention := op_of(x), AttentionOp):
-        write_attended(source, context, run, attention)
+    if isinstance(op_of(x), AttentionOp):
+        write_attended(source, context, run)
         return
     shape = shape_of(x)
     layout = context.streams[run.name].layout
@@ -259,10 +259,6 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
             return f"x.get_raw({at})"
 
         _write_norm_rows(source, context, run, norm, (put_raw, get_raw), [put])
-    if layout.zeroed_k > layout.k:
-        with source.block(f"for (int t = 0; t < {shape[0]}; ++t)"):
-            source.line(f"const int i = {layout.k} + threadIdx.x;")
-            source.line(f"if (i < {layout.zeroed_k}) x.put({at}, 0.0f);")
     source.line(f"}}\n{finish_activations(layout, shape[0], by_fours)}")
     context.trace.read(source)
     context.need_work(4 * shape[0] * layout.activations)

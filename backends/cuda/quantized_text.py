@@ -55,11 +55,21 @@ def cuts_at_once(layout: FragmentLayout | QuantizedLayout) -> bool:
 
 
 def finish_activations(layout: FragmentLayout | QuantizedLayout, tokens: int, by_fours: bool) -> str:
-    """What follows when all activations of a product are there: a barrier. by_fours: they came by `put_four`."""
+    """What follows when all activations `x` of a product are there: zeros up to whole blocks, a barrier.
+
+    by_fours: they came by `put_four`.
+    """
+    zeros = ""
+    if layout.zeroed_k > layout.k:
+        at = f"t * {layout.activations} + {layout.k} + threadIdx.x"
+        zeros = (
+            f"for (int t = 0; t < {tokens}; ++t)\n"
+            f"    if (threadIdx.x < {layout.zeroed_k - layout.k}) x.put({at}, 0.0f);\n"
+        )
     if isinstance(layout, QuantizedLayout) and layout.is_integer and not (by_fours and cuts_at_once(layout)):
         blocks = tokens * layout.activations // X_BLOCK
-        return f"consumer_barrier();\ncut_activations<{blocks}>(work);\nconsumer_barrier();"
-    return "consumer_barrier();"
+        return f"{zeros}consumer_barrier();\ncut_activations<{blocks}>(work);\nconsumer_barrier();"
+    return f"{zeros}consumer_barrier();"
 
 
 def packed_rows_type(stream: StreamStorage, rows: int, first_row: int) -> str:
