@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 from pathlib import Path
 
-from ...amk_ir.errors import UsageError
 from ..progress import ProgressBar
-from .options import add_windows, check_folder, import_named, read_text
+from .options import add_windows, check_folder, hide_torch, import_named, read_text, text_windows
 
 NAME = "calibrate"
 HELP = "measure by which inputs matrices are best quantised"
@@ -36,10 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    # AMK does not use torch, but transformers imports it where it is installed, which takes seconds: hide it.
-    sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType] (None is Python's way to say so)
+    hide_torch()
     from ...frontends.importance import importance_file
-    from ...runtime.evaluation import split_windows
     from ...runtime.files import write_atomically
     from ..calibration import measure_importance
 
@@ -50,10 +46,7 @@ def run(args: argparse.Namespace) -> None:
         imported.max_seq = args.context
     model = import_named(imported)
     context = getattr(args, "context", min(_DEFAULT_CONTEXT, model.max_seq))
-    ids = model.load_tokenizer().encode(text)
-    if bad := [i for i in ids if i >= model.config.vocab]:
-        raise UsageError(f"{args.text}: the tokenizer gives id {bad[0]}, the model has {model.config.vocab}")
-    windows = split_windows(ids, context, args.limit or None)
+    windows = text_windows(args, model, text, context)
     with ProgressBar() as progress:
         vectors = measure_importance(model, windows, progress)
     tokens = sum(map(len, windows))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,10 @@ from .options import (
     add_windows,
     check_folder,
     check_importance_is_used,
+    hide_torch,
     import_named,
     read_text,
+    text_windows,
 )
 
 if TYPE_CHECKING:
@@ -73,10 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    # AMK does not use torch, but transformers imports it where it is installed, which takes seconds: hide it.
-    sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType] (None is Python's way to say so)
+    hide_torch()
     from ...runtime.artifacts import file_digest
-    from ...runtime.evaluation import split_windows
     from ...runtime.files import write_atomically
     from ..api import choose_target, default_dtype
     from ..evaluate import evaluate
@@ -98,10 +97,7 @@ def run(args: argparse.Namespace) -> None:
     if "reference" in args or (model.weight_dtype, model.kv_dtype) != ("f32", "f32"):
         reference = _import(getattr(args, "reference", args.model), "f32", "f32", model.max_seq)
     context = getattr(args, "context", min(_DEFAULT_CONTEXT, model.max_seq))
-    ids = model.load_tokenizer().encode(text)
-    if bad := [i for i in ids if i >= model.config.vocab]:
-        raise UsageError(f"{args.text}: the tokenizer gives id {bad[0]}, the model has {model.config.vocab}")
-    windows = split_windows(ids, context, args.limit or None)
+    windows = text_windows(args, model, text, context)
     if not formats:
         assert model.checkpoint is not None
         is_quantized = any(info.quantized for info in model.checkpoint.tensors.values())

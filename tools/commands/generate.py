@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..progress import ProgressBar
 from ..streams import require_stdin
-from .options import add_model, add_pass_options, add_target, import_named, natural, pass_options, positive
+from .options import add_model, add_pass_options, add_target, hide_torch, import_named, natural, pass_options, positive
 
 if TYPE_CHECKING:
     from ...frontends.import_model import ImportedModel
@@ -89,8 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    # AMK does not use torch, but transformers imports it where it is installed, which takes seconds: hide it.
-    sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType] (None is Python's way to say so)
+    hide_torch()
     from ...amk_ir.errors import UsageError
     from ...runtime.sampling import Sampling
     from ...runtime.session import check_request, check_steps_per_launch

@@ -256,3 +256,18 @@ def add_windows(parser: argparse.ArgumentParser, context: int, limit: int) -> No
         default=limit,
         help=f"first tokens of the text, 0: all (default: {limit})",
     )
+
+
+def text_windows(args: argparse.Namespace, model: ImportedModel, text: str, context: int) -> list[list[int]]:
+    """The first --limit tokens of `text`, that of --text, in windows; UsageError for ids that the model lacks."""
+    from ...runtime.evaluation import split_windows
+
+    ids = model.load_tokenizer().encode(text)
+    if bad := [i for i in ids if i >= model.config.vocab]:
+        raise UsageError(f"{args.text}: the tokenizer gives id {bad[0]}, the model has {model.config.vocab}")
+    return split_windows(ids, context, args.limit or None)
+
+
+def hide_torch() -> None:
+    """AMK does not use torch, but transformers imports it where it is installed, which takes seconds."""
+    sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType] (None is Python's way to say so)
