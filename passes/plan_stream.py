@@ -15,7 +15,7 @@ from xdsl.utils.exceptions import PassFailedException
 from ..amk_ir.attrs import Ring, RingAttr
 from ..amk_ir.targets import Target, get_target
 from ..dialects import queue, task
-from .activation_memory import activation_bytes, partial_bytes
+from .activation_memory import activation_bytes, partial_bytes, rotation_bytes
 from .kernel_size import check_size
 from .scale_room import scale_room
 
@@ -61,7 +61,7 @@ class PlanStreamPass(ModulePass):
         if not target.is_cuda:
             return self.stages or 4  # a ring of a few stages, so that its limit is exercised
         held = max((activation_bytes(kernel, name, self.bytes) for name in kernel.families), default=0)
-        working = max(held, attention_bytes(kernel)) + partial_bytes(kernel)
+        working = max(held, attention_bytes(kernel)) + partial_bytes(kernel) + rotation_bytes(kernel)
         room = target.shared_memory_per_block - working - _FIXED_RESERVE
         fitting = room // stage_bytes
         stages = self.stages or min(_MAX_STAGES, fitting)

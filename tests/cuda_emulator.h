@@ -219,6 +219,11 @@ static inline unsigned short to_bf16(float value) {
     const unsigned bits = __float_as_uint(value);
     return value != value ? 0x7fff : static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
+static inline unsigned to_bf16x2(float low, float high) {
+    return static_cast<unsigned>(to_bf16(high)) << 16 | to_bf16(low);
+}
+
+static inline unsigned add_difference(unsigned so_far, unsigned word, unsigned epoch) { return so_far | (word ^ epoch); }
 
 static inline unsigned fma_bf16x2(unsigned a, unsigned b, unsigned c) {
     unsigned result = 0;

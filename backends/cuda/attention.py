@@ -17,7 +17,7 @@ from .placement import PlacedTasks
 from .quantized_text import activations_text, finish_activations
 from .source import SourceWriter
 from .stores import store_loop
-from .values import CONSUMERS, ElementLoop, Given, ValueWriter
+from .values import CONSUMERS, ElementLoop, Given, ValueWriter, write_finish, write_finished
 
 CONSUMER_WARPS = CONSUMERS // 32
 MOST_DIM = 256
@@ -350,10 +350,12 @@ def write_together(
             for values, loop in loops:
                 loop.write_issue(source, values)
         source.lines(meanwhile)
-        for values, loop in loops:
-            if single:
-                loop.write_finish(source, values)
-                loop.write_elements(source, values.lines)
-                loop.write_finished(source, values)
-            else:
+        if not single:
+            for values, loop in loops:
                 loop.write(source, values)
+            return
+        writers = [values for values, _ in loops]
+        write_finish(source, writers)
+        for values, loop in loops:
+            loop.write_elements(source, values.lines)
+        write_finished(source, writers)

@@ -34,15 +34,6 @@ struct Eight<u16> {
     __device__ __forceinline__ void pairs(uint4 (&to)[1]) const { to[0] = word; }
 };
 
-// The low and high bf16 of a pair of f32; their sum is the pair.
-struct SplitPair {
-    u32 hi, lo;
-};
-__device__ __forceinline__ SplitPair split_pair(float first, float second) {
-    const u32 a = to_bf16(first), b = to_bf16(second);
-    const u32 c = to_bf16(first - __uint_as_float(a << 16)), d = to_bf16(second - __uint_as_float(b << 16));
-    return {b << 16 | a, d << 16 | c};
-}
 template <>
 struct Eight<float> {
     static constexpr int SPLIT = 2;
