@@ -223,6 +223,7 @@ static inline unsigned to_bf16x2(float low, float high) {
     return static_cast<unsigned>(to_bf16(high)) << 16 | to_bf16(low);
 }
 
+static inline unsigned either(unsigned a, unsigned b) { return a | b; }
 static inline unsigned add_difference(unsigned so_far, unsigned word, unsigned epoch) { return so_far | (word ^ epoch); }
 
 static inline unsigned fma_bf16x2(unsigned a, unsigned b, unsigned c) {

@@ -37,6 +37,11 @@ __device__ __forceinline__ u32 add_difference(u32 so_far, u32 word, u32 epoch) {
     asm("lop3.b32 %0, %1, %2, %3, 0xf6;" : "=r"(result) : "r"(so_far), "r"(word), "r"(epoch));
     return result;
 }
+__device__ __forceinline__ u32 either(u32 a, u32 b) {
+    u32 result;
+    asm("or.b32 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+}
 
 // Words that are loaded together: 4 at a multiple of 16 bytes, or 1.
 template <int WORDS>
@@ -45,7 +50,6 @@ template <>
 struct Words<1> {
     u32 word[1];
     __device__ __forceinline__ void load(const u32* address) { word[0] = load_word(address); }
-    __device__ __forceinline__ u32 difference(u32 so_far, u32 epoch) const { return add_difference(so_far, word[0], epoch); }
 };
 template <>
 struct Words<4> {
@@ -53,11 +57,6 @@ struct Words<4> {
     __device__ __forceinline__ void load(const u32* address) {
         const uint4 v = load_words(address);
         word[0] = v.x, word[1] = v.y, word[2] = v.z, word[3] = v.w;
-    }
-    __device__ __forceinline__ u32 difference(u32 so_far, u32 epoch) const {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) so_far = add_difference(so_far, word[i], epoch);
-        return so_far;
     }
 };
 
@@ -67,12 +66,13 @@ template <int WORDS, int N>
 struct TaggedLoads {
     static_assert(N <= 32, "one bit a vector");
     Words<WORDS> words[N];
+    u32 difference[N];  // bit 0: whether a word of the vector is missing
     const u32* base;
     const u32 (&offset)[N];
     u32 operation;
 
     __device__ __forceinline__ TaggedLoads(const u32* from, const u32 (&at)[N], u32 wanted, u32 epoch, u32 number)
-        : words{}, base(from), offset(at), operation(number) {
+        : words{}, difference{}, base(from), offset(at), operation(number) {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             if (wanted >> i & 1) {
@@ -84,26 +84,30 @@ struct TaggedLoads {
         }
     }
 
-    // Bit 0: that of `so_far`, or whether any word is missing.
-    __device__ __forceinline__ u32 difference(u32 so_far, u32 epoch) const {
+    // Compares all words; bit 0: that of `so_far`, or whether any is missing.
+    __device__ __forceinline__ u32 compare(u32 so_far, u32 epoch) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) so_far = words[i].difference(so_far, epoch);
+        for (int i = 0; i < N; ++i) {
+            difference[i] = 0;
+#pragma unroll
+            for (int j = 0; j < WORDS; ++j) difference[i] = add_difference(difference[i], words[i].word[j], epoch);
+            so_far = either(so_far, difference[i]);
+        }
         return so_far;
     }
 
-    // Loads the vectors again of which a word is missing.
-    __device__ __forceinline__ void reload(u32 epoch) {
+    // Loads the vectors again that missed a word.
+    __device__ __forceinline__ void reload() {
 #pragma unroll
         for (int i = 0; i < N; ++i)
-            if (words[i].difference(0, epoch) & 1u) words[i].load(base + offset[i]);
+            if (difference[i] & 1u) words[i].load(base + offset[i]);
     }
 
-    // Where the first vector is that misses a word.
-    __device__ __forceinline__ u32 first_missing(u32 epoch) const {
-        u32 first = offset[0];
+    // The operation that waits and the first vector that missed a word, if there is one.
+    __device__ __forceinline__ void find_missing(u32& waiting, u32& first) const {
 #pragma unroll
-        for (int i = N; i-- > 0;) first = words[i].difference(0, epoch) & 1u ? offset[i] : first;
-        return first;
+        for (int i = N; i-- > 0;)
+            if (difference[i] & 1u) waiting = operation, first = offset[i];
     }
 
     __device__ __forceinline__ void get(float (&values)[WORDS * N]) const {
@@ -122,13 +126,13 @@ __device__ __forceinline__ void await_words(u32 epoch, Watch& watch, Loads&... l
     Spin spin;
     while (true) {
         u32 difference = 0;
-        ((difference = loads.difference(difference, epoch)), ...);
+        ((difference = loads.compare(difference, epoch)), ...);
         if ((difference & 1u) == 0) return;
-        if (__builtin_expect(spin.is_due(), 0)) {
+        if (spin.is_due()) {
             u32 operation = 0, index = 0;
-            ((loads.difference(0, epoch) & 1u ? (operation = loads.operation, index = loads.first_missing(epoch)) : 0u), ...);
+            (loads.find_missing(operation, index), ...);
             if (spin.ends(watch, operation, WAIT_TAG, index, epoch, epoch - 1)) return;
         }
-        (loads.reload(epoch), ...);
+        (loads.reload(), ...);
     }
 }
