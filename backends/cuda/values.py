@@ -299,10 +299,12 @@ class ElementLoop:
             self.write_finished(source, values)
 
     def rounds(self, source: SourceWriter):
-        """The loop over rounds; `base` is this thread's first vector of one."""
-        last = self.total if self.vector == 1 else str(self.most // self.vector)
+        """The loop over rounds; `base` is this thread's first vector of one. Who has none goes along with its warp, or what
+        follows would find the warp divided, and sums over it would take long."""
+        is_known = self.vector > 1 or self.total == str(self.most)
+        count = str(-(-self.most // self.vector // 32) * 32) if is_known else f"({self.total} + 31) / 32 * 32"
         step = f"CONSUMERS * {self.unroll}" if self.unroll > 1 else "CONSUMERS"
-        return source.block(f"for (int base = threadIdx.x; base < {last}; base += {step})")
+        return source.block(f"for (int base = threadIdx.x; base < {count}; base += {step})")
 
     def write_rows(self, source: SourceWriter, values: ValueWriter, put: str) -> None:
         """As `write_elements` of the lines of `values`, which set `row[i % vector]`; `put` then stores a vector of `row`."""
