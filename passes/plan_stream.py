@@ -37,7 +37,7 @@ class PlanStreamPass(ModulePass):
 
     stages: int = 0
     bytes: int = 16384
-    in_flight: int = 2
+    in_flight: int = 3
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         if self.bytes < 512 or self.bytes % 512:
