@@ -20,7 +20,6 @@ from .place_tasks import grid_size
 from .quantize_weights import QuantizeWeightsPass
 from .task_to_queue import TaskToQueuePass
 
-
 FuseAttention = Literal["auto", "always", "never"]
 """Whether the tasks of the product that follows an attention attend themselves: `auto` does so on GPUs."""
 

@@ -289,9 +289,7 @@ class _Emitter:
         for name, at in context.turns.items():
             storage = context.buffers[name]
             source.line(f"float2* const turns_{name} = reinterpret_cast<float2*>(shared + TURNS_AT + {at});")
-            source.line(
-                f"put_turns<{context.tokens}, {storage.elements}>(turns_{name}, p.{storage.parameter}, pos);"
-            )
+            source.line(f"put_turns<{context.tokens}, {storage.elements}>(turns_{name}, p.{storage.parameter}, pos);")
         if context.turns:
             source.line("consumer_barrier();")
 
