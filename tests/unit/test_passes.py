@@ -20,7 +20,7 @@ from amk.dialects.schedule import EventKind, Schedule
 from amk.frontends import llama
 from amk.frontends.recipe import DecoderConfig, ImportOptions
 from amk.passes.effects import Box, Effects, box
-from amk.passes.graph_to_queue import GraphToQueuePass
+from amk.passes.graph_to_queue import FuseAttention, GraphToQueuePass
 from amk.passes.names import NameTable, join_names
 from amk.passes.sync_plan import _reduced as reduced
 from amk.passes.tiling import NotTileableError, narrow
@@ -158,10 +158,20 @@ def test_a_large_model_is_lowered_in_no_time():
     assert cpu_seconds() - start < 3
 
 
-def test_the_size_of_the_ir_is_that_of_one_layer():
+@pytest.mark.parametrize(
+    ("fuse_attention", "shapes"),
+    [
+        ("never", ((32, 4096, 14336, 132), (2, 4096, 14336, 7), (32, 1024, 3000, 132))),
+        # where it is fused into all of them
+        ("always", ((32, 1024, 14336, 132), (2, 1024, 14336, 131), (32, 1024, 3000, 132))),
+    ],
+)
+def test_the_size_of_the_ir_is_that_of_one_layer(
+    fuse_attention: FuseAttention, shapes: tuple[tuple[int, int, int, int], ...]
+):
     counts = {
-        sum(1 for _ in kernel_of(large_model(layers, hidden, wide), sms=sms).walk())
-        for layers, hidden, wide, sms in ((32, 4096, 14336, 132), (2, 4096, 14336, 7), (32, 1024, 3000, 132))
+        sum(1 for _ in kernel_of(large_model(layers, hidden, wide), sms=sms, fuse_attention=fuse_attention).walk())
+        for layers, hidden, wide, sms in shapes
     }
     assert len(counts) == 1
 
