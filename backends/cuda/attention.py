@@ -14,7 +14,7 @@ from .caches import GROUP, CacheLayout
 from .context import EmitContext, attentions_of
 from .coordinates import Coordinates, linear_text
 from .placement import PlacedTasks
-from .quantized_text import activations_text, finish_activations
+from .quantized_text import finish_activations
 from .source import SourceWriter
 from .stores import store_loop
 from .values import CONSUMERS, ElementLoop, Given, ValueWriter
@@ -221,13 +221,13 @@ def write_attended(source: SourceWriter, context: EmitContext, run: PlacedTasks)
     )
     _write_task(source, context, run, plan, name)
     width = plan.heads * plan.dim
-    source.line(activations_text(layout))
+    source.line("const Activations x = activations(work);")
     with source.block(f"for (int i = threadIdx.x; i < {plan.tokens * width}; i += CONSUMERS)"):
         query, row = f"i / {plan.dim}", ""
         if plan.tokens > 1:
             row = f"i / {width} * {layout.activations} + "
         source.line(f"x.put({row}i % {width}, {name}::result(work, {query}, i % {plan.dim}));")
-    source.line(finish_activations(layout, plan.tokens, by_fours=False))
+    source.line(finish_activations(layout, plan.tokens))
 
 
 def _write_type(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> tuple[str, AttentionPlan]:
