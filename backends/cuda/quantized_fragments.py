@@ -196,13 +196,13 @@ class QuantizedLayout:
         """[..., 8 columns] stored codes as the bytes of their words."""
         match self.format.storage:
             case "int8":
-                return codes.reshape(*codes.shape[:-1], 2, 2, 2).swapaxes(-1, -2)
+                return _with_pairs(codes.view(np.uint32))
             case "fp8_e4m3":
-                four = codes.reshape(*codes.shape[:-1], 2, 4).astype(np.uint16)
-                first, second = four[..., :2], four[..., 2:]
-                halves = (first & 0x80) << 8 | (first & 0x7F) << 4
-                halves |= (second & 0x80) << 4 | (second & 0x70) << 8 | second & 0x0F
-                return halves.view(np.uint8)
+                pairs = _with_pairs(codes.view(np.uint32)).view(np.uint32)
+                first, second = pairs & 0x00FF00FF, pairs >> 8 & 0x00FF00FF
+                words = (first & 0x00800080) << 8 | (first & 0x007F007F) << 4
+                words |= (second & 0x00800080) << 4 | (second & 0x00700070) << 8 | second & 0x000F000F
+                return words.view(np.uint8)
             case "int4":
                 halves = [codes[..., 0::2], codes[..., 1::2]]
                 return np.concatenate([h[..., 0::2] | h[..., 1::2] << np.uint8(4) for h in halves], axis=-1)
@@ -231,3 +231,8 @@ class QuantizedLayout:
         padded = np.zeros((tasks, columns, self.groups * GROUP_ROWS), array.dtype)
         padded[:, : array.shape[2], : self.rows] = array.transpose(0, 2, 1)
         return padded.view(np.uint8).reshape(tasks, columns, -1)
+
+
+def _with_pairs(words: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Bytes of words with the two in the middle exchanged: neighbours are then two bytes apart."""
+    return (words & 0xFF0000FF | (words & 0xFF00) << 8 | words >> 8 & 0xFF00).view(np.uint8)
