@@ -83,26 +83,37 @@ struct CodesSums {
     }
 };
 
-// What a warp adds to its sums: COUNT blocks, every eighth one from number `block` of the stage on, with the activations from
-// `x` on.
-template <typename Q, int COUNT, int GROUPS, int ROWS, int STRIDE>
+template <int N>
+__device__ __forceinline__ void clear(u32 (&values)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) values[i] = 0;
+}
+
+// What a warp adds to its sums: COUNT blocks, every eighth one from number `block` of a stage with END on, with the activations
+// from `x` on. Of some warps the last one may be beyond the END: it is multiplied with zeros, which is faster than a branch.
+template <typename Q, int COUNT, int END, int GROUPS, int ROWS, int STRIDE>
 __device__ __forceinline__ void add_code_blocks(CodesSums<Q, GROUPS, ROWS>& sums, const CodesStage& stage,
                                                 const LaneActivations<ROWS, STRIDE>& x, int block) {
     using All = CodesSums<Q, GROUPS, ROWS>;
     using Code = typename Q::Code;
     constexpr int STEPS = Q::BLOCK_STEPS, COLUMN_BYTES = GROUPS * 8 * Q::Scale::BYTES;
     LaneCodes<Q> codes[COUNT][GROUPS];
+    int number[COUNT];
     typename LaneActivations<ROWS, STRIDE>::Operand operand[COUNT][STEPS];
 #pragma unroll
     for (int b = 0; b < COUNT; ++b) {
+        const bool exists = END % CONSUMER_WARPS == 0 || b + 1 < COUNT || block + b * CONSUMER_WARPS < END;
+        number[b] = exists ? block + b * CONSUMER_WARPS : END - 1;
 #pragma unroll
-        for (int g = 0; g < GROUPS; ++g)
-            codes[b][g].load(stage.codes + ((block + b * CONSUMER_WARPS) * GROUPS + g) * Q::BLOCK_BYTES);
+        for (int g = 0; g < GROUPS; ++g) codes[b][g].load(stage.codes + (number[b] * GROUPS + g) * Q::BLOCK_BYTES);
 #pragma unroll
         for (int s = 0; s < STEPS; ++s) {
             LaneActivations<ROWS, STRIDE> from = x;
             from.skip(b * CONSUMER_WARPS * STEPS + s);
-            from.load(operand[b][s], 0);
+            if (exists)
+                from.load(operand[b][s], 0);
+            else
+                clear(operand[b][s]);
         }
     }
     // steps that share a scale, and scales that share a step
@@ -112,7 +123,7 @@ __device__ __forceinline__ void add_code_blocks(CodesSums<Q, GROUPS, ROWS>& sums
     for (int b = 0; b < COUNT; ++b)
 #pragma unroll
         for (int first = 0; first < STEPS; first += TOGETHER) {
-            const int at = Q::column((block + b * CONSUMER_WARPS) * Q::BLOCK_K + first * 32) * COLUMN_BYTES;
+            const int at = Q::column(number[b] * Q::BLOCK_K + first * 32) * COLUMN_BYTES;
 #pragma unroll
             for (int part = 0; part < PARTS; ++part) {
                 typename All::Products of_group = {};
@@ -149,23 +160,18 @@ __device__ __forceinline__ void add_codes_stage(CodesSums<Q, GROUPS, ROWS>& sums
     // Blocks under way together, as far as there are registers: of one or of an even number of steps, as chains take turns.
     constexpr int FIT = ROWS > 2 ? 2 / Q::BLOCK_STEPS : 16 / (GROUPS * Q::LANE_WORDS);
     constexpr int STEP = FIT < 1 ? 1 : FIT > 4 ? 4 : FIT;
-    constexpr int EACH = COUNT / CONSUMER_WARPS, REST = COUNT % CONSUMER_WARPS;
-    constexpr int STEPS = EACH / STEP, MORE = EACH % STEP;
+    constexpr int EACH = (COUNT + CONSUMER_WARPS - 1) / CONSUMER_WARPS;
+    // The last step, apart where it is shorter or not complete.
+    constexpr int LAST = EACH % STEP != 0 ? EACH % STEP : COUNT % CONSUMER_WARPS != 0 ? STEP : 0;
+    constexpr int STEPS = (EACH - LAST) / STEP;
     int block = threadIdx.x / 32;
 #pragma unroll 1
     for (int s = 0; s < STEPS; ++s) {
-        add_code_blocks<Q, STEP>(sums, stage, x, block);
+        add_code_blocks<Q, STEP, STEPS * STEP * CONSUMER_WARPS>(sums, stage, x, block);
         block += STEP * CONSUMER_WARPS;
         x.skip(STEP * CONSUMER_WARPS * Q::BLOCK_STEPS);
     }
-    if constexpr (REST > 0) {
-        if (threadIdx.x / 32 < REST)
-            add_code_blocks<Q, MORE + 1>(sums, stage, x, block);
-        else if constexpr (MORE > 0)
-            add_code_blocks<Q, MORE>(sums, stage, x, block);
-    } else if constexpr (MORE > 0) {
-        add_code_blocks<Q, MORE>(sums, stage, x, block);
-    }
+    if constexpr (LAST > 0) add_code_blocks<Q, LAST, COUNT>(sums, stage, x, block);
 }
 
 // One task: GROUPS * 8 weight rows of BLOCKS blocks from the ring, CHUNK blocks a stage, times the ROWS vectors at `x`. Each
