@@ -33,3 +33,8 @@ def inverse_frequencies(rope: RopeFrequencies) -> NDArray[np.float32]:
     smoothed = (1 - smooth) * scaled / factor + smooth * scaled
     medium = ~(wavelengths < high_wavelength) & ~(wavelengths > low_wavelength)
     return np.where(medium, smoothed, scaled).astype(np.float32)
+
+
+def turns_bytes(rows: int, frequencies: int) -> int:
+    """Shared memory for the cosine and sine, in f32, of `rows` positions times each frequency."""
+    return 8 * rows * frequencies

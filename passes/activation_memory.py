@@ -6,6 +6,7 @@ from math import prod
 
 from xdsl.dialects.builtin import DYNAMIC_INDEX
 
+from ..amk_ir.rope import turns_bytes
 from ..amk_ir.segments import BLOCK_K, ELEMENT_BYTES, Segments, plan_segments
 from ..amk_ir.targets import get_target
 from ..dialects import queue, task
@@ -61,3 +62,14 @@ def partial_bytes(kernel: queue.KernelOp) -> int:
                 tokens, *inner = task.shape_of(op.x)
                 most = max(most, 2 * 4 * 8 * tokens * _GROUP_ROWS * _groups(family, prod(inner)))
     return max(0, most - _PARTIAL_RESERVE)
+
+
+def rotation_bytes(kernel: queue.KernelOp) -> int:
+    """What the cosines and sines of a step's positions take: of each buffer of frequencies, once."""
+    buffers: dict[str, int] = {}
+    for family in kernel.families.values():
+        for op in family.body.block.ops:
+            if isinstance(op, task.RopeOp) and isinstance(load := task.op_of(op.frequencies), task.LoadOp):
+                name = load.region.buffer
+                buffers[name] = turns_bytes(kernel.tokens.value.data, prod(kernel.buffers[name].shape))
+    return sum(buffers.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -19,6 +20,9 @@ from .place_tasks import grid_size
 from .quantize_weights import QuantizeWeightsPass
 from .task_to_queue import TaskToQueuePass
 
+FuseAttention = Literal["auto", "always", "never"]
+"""Whether the tasks of the product that follows an attention attend themselves: `auto` does so on GPUs."""
+
 
 @dataclass(frozen=True)
 class GraphToQueuePass(ModulePass):
@@ -27,9 +31,9 @@ class GraphToQueuePass(ModulePass):
     weights, head, embedding: as `format`, `head` and `embedding` of quantize-weights; `none` leaves them as they are.
 
     With tasks=0, targets that run on virtual SMs (`reference`) get one task an SM and family, because each task costs
-    their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows. fuse-attention=true: attention-output of
-    graph-to-task is fused, or split if attention is divided into parts. outputs=false: drop-outputs, all of them, between
-    the two.
+    their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows. fuse-attention: `auto` (on
+    GPUs) and `always` fuse attention-output of graph-to-task, or split it if attention is divided into parts; `never` leaves
+    it whole. outputs=false: drop-outputs, all of them, between the two.
     """
 
     name = "graph-to-queue"
@@ -46,7 +50,7 @@ class GraphToQueuePass(ModulePass):
     stages: int = TaskToQueuePass.stages
     bytes: int = TaskToQueuePass.bytes
     in_flight: int = TaskToQueuePass.in_flight
-    fuse_attention: bool = False
+    fuse_attention: FuseAttention = "auto"
     outputs: bool = True
     weights: str = "none"
     head: str = QuantizeWeightsPass.head
@@ -61,7 +65,7 @@ class GraphToQueuePass(ModulePass):
         tasks = sms if not self.tasks and not target.is_cuda else self.tasks
         chosen = {self.weights, self.head, self.embedding} != {"none"}
         attention_output: AttentionOutput = "whole"
-        if self.fuse_attention:
+        if self.fuse_attention == "always" or (self.fuse_attention == "auto" and target.is_cuda):
             attention_output = "fused" if self.parts == 1 else "split"
         quantize = (QuantizeWeightsPass(self.weights, self.head, self.embedding),) if chosen else ()
         run_passes(

@@ -15,7 +15,7 @@ from xdsl.utils.exceptions import PassFailedException
 from ..amk_ir.attrs import Ring, RingAttr
 from ..amk_ir.targets import Target, get_target
 from ..dialects import queue, task
-from .activation_memory import activation_bytes, partial_bytes
+from .activation_memory import activation_bytes, partial_bytes, rotation_bytes
 from .kernel_size import check_size
 from .scale_room import scale_room
 
@@ -37,7 +37,7 @@ class PlanStreamPass(ModulePass):
 
     stages: int = 0
     bytes: int = 16384
-    in_flight: int = 2
+    in_flight: int = 3
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         if self.bytes < 512 or self.bytes % 512:
@@ -61,7 +61,7 @@ class PlanStreamPass(ModulePass):
         if not target.is_cuda:
             return self.stages or 4  # a ring of a few stages, so that its limit is exercised
         held = max((activation_bytes(kernel, name, self.bytes) for name in kernel.families), default=0)
-        working = max(held, attention_bytes(kernel)) + partial_bytes(kernel)
+        working = max(held, attention_bytes(kernel)) + partial_bytes(kernel) + rotation_bytes(kernel)
         room = target.shared_memory_per_block - working - _FIXED_RESERVE
         fitting = room // stage_bytes
         stages = self.stages or min(_MAX_STAGES, fitting)
@@ -80,8 +80,7 @@ def _room(target: Target, room: int) -> str:
 def attention_bytes(kernel: queue.KernelOp) -> int:
     """Shared memory for what an attention task holds, at most: see backends/cuda/device/attention.cuh.
 
-    Queries, the last keys and values, the weights of up to 256 positions for each eight queries, and results; or all parts
-    of what is merged.
+    Queries, the last keys and values, the sums of all warps for eight queries, and results; or all parts of what is merged.
     """
     most = 0
     for family in kernel.families.values():
@@ -89,15 +88,14 @@ def attention_bytes(kernel: queue.KernelOp) -> int:
             if isinstance(op, task.AttentionOp | task.AttentionPartOp):
                 tokens, heads, _, half = task.shape_of(op.q)
                 kv_heads, row = task.shape_of(op.k)[1], -(-2 * half // 32) * 32
-                rows, batches = tokens * heads, -(-tokens * heads // kv_heads // 8)
-                tail = 1 if tokens == 1 else 2
-                span = max(8, 16 // batches) + tail
+                rows, tail = tokens * heads, 1 if tokens == 1 else 2
+                teams = 8 if 2 * half <= 64 else 4 if 2 * half <= 128 else 2
                 most = max(
                     most,
                     4 * rows * (row + 4)
                     + kv_heads * tail * 16 * 2 * row * 4
-                    + batches * (span + 1) * 512
-                    + 4 * rows * (max(128, 2 * half) + 4),
+                    + 4 * min(8, rows // kv_heads) * (teams * (row + 2) + 4)
+                    + 4 * rows * (2 * half + 2),
                 )
             elif isinstance(op, task.AttentionMergeOp):
                 most = max(most, 4 * (prod(task.shape_of(op.sums)) + prod(task.shape_of(op.stats))))

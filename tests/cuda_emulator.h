@@ -213,12 +213,16 @@ static inline void store_word(unsigned* p, unsigned word) {
     *p = word;
 }
 static inline float power_of_two(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
+static inline float reciprocal(float x) { return 1.0f / x; }
 static inline float __fdividef(float x, float y) { return x / y; }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-static inline unsigned short to_bf16(float value) {
+static inline unsigned emu_bf16(float value) {
     const unsigned bits = __float_as_uint(value);
-    return value != value ? 0x7fff : static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    return value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
+static inline unsigned to_bf16x2(float first, float second) { return emu_bf16(second) << 16 | emu_bf16(first); }
+static inline unsigned either(unsigned a, unsigned b) { return a | b; }
+static inline unsigned add_difference(unsigned so_far, unsigned word, unsigned epoch) { return so_far | (word ^ epoch); }
 
 static inline unsigned fma_bf16x2(unsigned a, unsigned b, unsigned c) {
     unsigned result = 0;
@@ -226,7 +230,7 @@ static inline unsigned fma_bf16x2(unsigned a, unsigned b, unsigned c) {
         auto value = [half](unsigned word) { return __uint_as_float((word >> half & 0xffff) << 16); };
         // the sum is exact in double; what the device rounds to bf16 is always exact here too
         const double sum = static_cast<double>(value(a)) * value(b) + value(c);
-        result |= static_cast<unsigned>(to_bf16(static_cast<float>(sum))) << half;
+        result |= emu_bf16(static_cast<float>(sum)) << half;
     }
     return result;
 }

@@ -17,22 +17,20 @@ from .placement import PlacedTasks
 from .quantized_text import finish_activations
 from .source import SourceWriter
 from .stores import store_loop
-from .values import CONSUMERS, ElementLoop, Given, ValueWriter
+from .values import CONSUMERS, VECTOR, ElementLoop, Given, ValueWriter, write_finish, write_finished
 
-CONSUMER_WARPS = CONSUMERS // 32
 MOST_DIM = 256
 """Elements of a head."""
-MOST_CHUNK = 8
-"""Groups of positions in a ring stage, at most."""
-PASS = 16
-"""Groups of a pass, at most, of eight queries."""
+TURN_QUERIES = 32
+"""Queries whose sums a warp's registers hold."""
 
 
 @dataclass(frozen=True)
 class AttentionPlan:
     """The constants of an attention: the parameters of `Attention` and `push_history` in device/*.cuh.
 
-    Lengths in groups of 16 positions: block, of what is dealt to the `parts`; chunk, of a ring stage; span, of a pass.
+    Lengths in groups of 16 positions: block, of what is dealt to the `parts`; chunk, of a ring stage. turns: how many times
+    earlier rows are read, each for a share of the queries.
     """
 
     op: AttentionOp | AttentionPartOp
@@ -43,7 +41,7 @@ class AttentionPlan:
     parts: int
     block: int
     chunk: int
-    span: int
+    turns: int
     element: str
     keys: CacheLayout
     values: CacheLayout
@@ -65,7 +63,7 @@ class AttentionPlan:
         if keys.element != values.element or keys.cache is None or values.cache is None:
             raise CompileError(f"family @{name}: keys and values must be stored alike")
         group_bytes = GROUP * keys.cache.row * keys.element_bytes
-        chunk = min(MOST_CHUNK, context.ring.stage_bytes // group_bytes)
+        chunk = min(_teams(dim), context.ring.stage_bytes // group_bytes)
         if chunk < 1:
             raise CompileError(
                 f"family @{name}: {GROUP} keys take {group_bytes} bytes, a ring stage has {context.ring.stage_bytes}; use "
@@ -81,10 +79,9 @@ class AttentionPlan:
             block = op.block.value.data // GROUP
             if parts > 1:
                 chunk = next(n for n in range(min(chunk, block), 0, -1) if block % n == 0)
-        batches = _batches(tokens, heads, kv_heads)
-        span = chunk * max(1, PASS // batches // chunk)
+        turns = -(-heads // kv_heads * tokens // TURN_QUERIES)
         return AttentionPlan(
-            op, dim, heads, kv_heads, tokens, parts, block, chunk, span, keys.c_type, keys.cache, values.cache
+            op, dim, heads, kv_heads, tokens, parts, block, chunk, turns, keys.c_type, keys.cache, values.cache
         )
 
     @property
@@ -102,7 +99,7 @@ class AttentionPlan:
             self.parts,
             self.block,
             self.chunk,
-            self.span,
+            self.turns,
         )
         return f"Attention<{', '.join(map(str, numbers))}, {self.element}>"
 
@@ -115,18 +112,16 @@ class AttentionPlan:
     def work_bytes(self) -> int:
         """Shared memory; as `BYTES` in device/attention.cuh, which is checked by the compiler."""
         rows = self.tokens * self.heads
-        batches = _batches(self.tokens, self.heads, self.kv_heads)
+        queries = rows // self.kv_heads
         tail = 2 if self.tokens > 1 else 1
-        blocks = self.values.row // 16
-        shares = 1 if blocks > 4 else 8 // blocks
         element = 2 if self.element == "u16" else 4
+        teams, slots = _teams(self.dim), min(queries, 8)
+        is_single = self.kv_heads == 1 and queries <= 8
         return (
             4 * rows * activation_stride(self.key_blocks)
             + self.kv_heads * tail * GROUP * (self.keys.row + self.values.row) * element
-            + batches * (self.span + tail) * 512
-            + 2 * batches * 8 * CONSUMER_WARPS * 4
-            + (2 * rows + 3) // 4 * 16
-            + rows * shares * self.dim * 4
+            + 4 * slots * (teams * (self.values.row + 2) + 4)
+            + (0 if is_single else 4 * rows * (self.dim + 2))
         )
 
     def pointers(self, context: EmitContext, run: PlacedTasks) -> list[str]:
@@ -149,9 +144,9 @@ class AttentionPlan:
         return linear_text(self.part.part.data.substitute(run.bound), run.task.own)
 
 
-def _batches(tokens: int, heads: int, kv_heads: int) -> int:
-    """How many times eight queries share a KV head."""
-    return -(-heads // kv_heads * tokens // 8)
+def _teams(dim: int) -> int:
+    """How many groups of positions are attended to at a time; as in device/attention.cuh."""
+    return 8 if dim <= 64 else 4 if dim <= 128 else 2
 
 
 def activation_stride(k_blocks: int) -> int:
@@ -170,7 +165,7 @@ def write_history_fetch(source: SourceWriter, context: EmitContext, fetch: Place
     """The producer's side of the attention of one task, whose indices are defined."""
     plan = AttentionPlan.of(context, fetch.family)
     source.lines(plan.pointers(context, fetch))
-    numbers = f"{plan.dim}, {plan.parts}, {plan.block}, {plan.chunk}, {plan.span}"
+    numbers = f"{plan.dim}, {plan.parts}, {plan.block}, {plan.chunk}, {plan.turns}"
     if context.token_loop is not None:
         # unlike weights, earlier rows may have been written by the step before
         source.line(f"writer.stopped = any_driver(writer.stopped || !await_step(watch, step, {operation}));")
@@ -217,16 +212,18 @@ def write_attended(source: SourceWriter, context: EmitContext, run: PlacedTasks)
     layout = context.streams[run.name].layout
     name, plan = _write_type(source, context, run)
     source.line(
-        f'static_assert({plan.tokens * layout.activations * 4} <= {name}::TOTALS_AT, "the activations leave the results alone");'
+        f'static_assert({plan.tokens * layout.activations * 4} <= {name}::MAXIMA_AT, "the activations leave the sums alone");'
     )
     _write_task(source, context, run, plan, name)
     width = plan.heads * plan.dim
     source.line("const Activations x = activations(work);")
-    with source.block(f"for (int i = threadIdx.x; i < {plan.tokens * width}; i += CONSUMERS)"):
-        query, row = f"i / {plan.dim}", ""
-        if plan.tokens > 1:
-            row = f"i / {width} * {layout.activations} + "
-        source.line(f"x.put({row}i % {width}, {name}::result(work, {query}, i % {plan.dim}));")
+    pairs = plan.tokens * width // 2
+    loop = f"for (u32 n = threadIdx.x; n < {pairs}; n += CONSUMERS)"
+    with source.block(loop if pairs > CONSUMERS else f"if (const u32 n = threadIdx.x; n < {pairs})"):
+        source.line("const u32 i = n * 2;")
+        row = "" if plan.tokens == 1 else f"i / {width} * {layout.activations} + "
+        source.line(f"const float2 two = {name}::results(work, i / {plan.dim}, i % {plan.dim});")
+        source.line(f"x.put_two({row}i % {width}, two.x, two.y);")
     source.line(finish_activations(layout, plan.tokens))
 
 
@@ -277,20 +274,27 @@ def _write_operands(
     dim, op = plan.dim, plan.op
     # exponents are of base 2
     scale = op.scale.value.data / log(2.0)
-    row = f"i / {plan.kv_heads * dim}, i / {dim} % {plan.kv_heads}, i % {dim}"
-    loops: list[tuple[ValueWriter, ElementLoop]] = []
-    for number, (value, put) in enumerate(
+    loops: list[tuple[ValueWriter, ElementLoop, str | None]] = []
+    for number, (value, heads, factor, put) in enumerate(
         (
-            (op.q, f"put_query(work, i / {dim}, i % {dim}, {{0}} * {scale!r}f)"),
-            (op.k_new, f"put_key(work, pos, {row}, {{0}})"),
-            (op.v_new, f"put_value(work, pos, {row}, {{0}})"),
+            (op.q, plan.heads, f" * {scale!r}f", "put_query(work, {query}"),
+            (op.k_new, plan.kv_heads, "", "put_key(work, pos, {row}, {head}"),
+            (op.v_new, plan.kv_heads, "", "put_value(work, pos, {row}, {head}"),
         )
     ):
         values = ValueWriter(context, run.task, {}, f"operand{number}_")
         size = prod(shape_of(value))
         text = values.value(value, Coordinates.flat("i", shape_of(value)))
-        values.lines.append(f"{name}::{put.format(text)};")
-        loops.append((values, ElementLoop.of(values, str(size), size, context.loads.elements)))
+        # vectors of a head; else one by one
+        by_rows = dim % VECTOR == 0
+        at, given = ("first", "row") if by_rows else ("i", "one")
+        where = put.format(query=f"{at} / {dim}", row=f"{at} / {heads * dim}", head=f"{at} / {dim} % {heads}")
+        line = f"{name}::{where}, {at} % {dim}, {given});"
+        values.lines += (
+            [f"row[v] = {text}{factor};"] if by_rows else [f"const float one[1] = {{{text}{factor}}};", line]
+        )
+        loop = ElementLoop.of(values, str(size), size, context.loads.elements)
+        loops.append((values, loop, line if by_rows else None))
     meanwhile = ["tail.put(work, 0);"]
     if plan.kv_heads > 1:
         at = f"keys + kv * {plan.keys.head_elements}, values + kv * {plan.values.head_elements}"
@@ -300,7 +304,8 @@ def _write_operands(
         write_together(source, loops, meanwhile)
     if padding := plan.key_blocks * 32 - dim:
         with source.block(f"for (int i = threadIdx.x; i < {plan.tokens * plan.heads * padding}; i += CONSUMERS)"):
-            source.line(f"{name}::put_query(work, i / {padding}, {dim} + i % {padding}, 0.0f);")
+            source.line("const float zero[1] = {};")
+            source.line(f"{name}::put_query(work, i / {padding}, {dim} + i % {padding}, zero);")
 
 
 def write_merge(
@@ -318,13 +323,13 @@ def write_merge(
         source.lines(run.index_lines())
         source.line("float* const sums = reinterpret_cast<float*>(work);")
         source.line(f"float* const stats = sums + {parts * size};")
-        loops: list[tuple[ValueWriter, ElementLoop]] = []
+        loops: list[tuple[ValueWriter, ElementLoop, str | None]] = []
         for value, to in ((op.sums, "sums"), (op.stats, "stats")):
             values = ValueWriter(context, run.task, {}, f"{to}_")
             text = values.value(value, Coordinates.flat("i", shape_of(value)))
             values.lines.append(f"{to}[i] = {text};")
             count = prod(shape_of(value))
-            loops.append((values, ElementLoop.of(values, str(count), count, context.loads.elements)))
+            loops.append((values, ElementLoop.of(values, str(count), count, context.loads.elements), None))
         write_together(source, loops)
         source.line("consumer_barrier();")
         context.trace.mark(source, "parts", run.text)
@@ -337,23 +342,37 @@ def write_merge(
 
 
 def write_together(
-    source: SourceWriter, loops: Sequence[tuple[ValueWriter, ElementLoop]], meanwhile: Sequence[str] = ()
+    source: SourceWriter, loops: Sequence[tuple[ValueWriter, ElementLoop, str | None]], meanwhile: Sequence[str] = ()
 ) -> None:
     """Loops over loaded elements: all is under way before the first word is waited for, if each has a single round.
 
-    `meanwhile` is executed before the waits.
+    Beside each loop: what stores the vector `row` that its lines have set, if they do not store by themselves. `meanwhile`
+    is executed before the waits.
     """
     with source.block(""):
-        single = all(loop.is_single for _, loop in loops)
+        single = all(loop.is_single for _, loop, _ in loops)
         if single:
             source.line("const int base = threadIdx.x;")
-            for values, loop in loops:
+            for values, loop, _ in loops:
                 loop.write_issue(source, values)
         source.lines(meanwhile)
-        for values, loop in loops:
-            if single:
-                loop.write_finish(source, values)
-                loop.write_elements(source, values.lines)
-                loop.write_finished(source, values)
-            else:
-                loop.write(source, values)
+        if not single:
+            for values, loop, put in loops:
+                with loop.rounds(source):
+                    loop.write_loads(source, values)
+                    _write_loaded(source, values, loop, put)
+                    loop.write_finished(source, values)
+            return
+        writers = [values for values, _, _ in loops]
+        write_finish(source, writers)
+        for values, loop, put in loops:
+            _write_loaded(source, values, loop, put)
+        write_finished(source, writers)
+
+
+def _write_loaded(source: SourceWriter, values: ValueWriter, loop: ElementLoop, put: str | None) -> None:
+    """What is made of the loaded elements of a round."""
+    if put is None:
+        loop.write_elements(source, values.lines)
+    else:
+        loop.write_rows(source, values, put)

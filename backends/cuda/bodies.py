@@ -243,6 +243,7 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
     source.line("const Activations x = activations(work);")
     if _deferred_norm(run) is not None:
         source.line("float* const norm_sums = control.norm_sums[norm_flip];\nnorm_flip ^= 1;")
+        source.line(f"float squares[{shape[0]}] = {{}};  // of this thread's elements of each row")
     source.line("{")
     if norm is None or norm.result is x:
         _write_row_activations(source, context, run, x, norm, row)
@@ -260,6 +261,10 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
         _write_norm_rows(source, context, run, norm, (put_raw, get_raw), [put])
     source.line(f"}}\n{finish_activations(layout, shape[0])}")
     context.trace.read(source)
+    if _deferred_norm(run) is not None:
+        # behind the barrier, so that it waits for the activations alone; the barrier behind the products is theirs too
+        source.unrolled(shape[0])
+        source.line(f"for (int t = 0; t < {shape[0]}; ++t) put_norm_sum(norm_sums, t, squares[t]);")
     context.need_work(4 * shape[0] * layout.activations)
 
 
@@ -282,29 +287,23 @@ def _write_row_activations(
     if shape[0] > 1:
         write_rows(source, context, run, x, norm, row.removeprefix("t * ").removesuffix(" + "))
         return
-    tokens, width = shape[0], prod(shape[1:])
-    where = Coordinates((Segment("t", (tokens,)), Segment("i", shape[1:])))
+    width = prod(shape[1:])
+    where = Coordinates((Segment("0", shape[:1]), Segment("i", shape[1:])))
     values = ValueWriter(context, run.task, {})
     text = values.value(x if norm is None else norm.x, where)
     if norm is not None:
         weight = values.value(norm.weight, where.select(range(1, len(shape))))
-        values.lines.append(f"square += {text} * {text};")
+        values.lines.append(f"squares[0] += {text} * {text};")
         text = f"{text} * {weight}"
     loop = ElementLoop.of(values, str(width), width, context.loads.elements)
-    source.unrolled(tokens)
-    with source.block(f"for (int t = 0; t < {tokens}; ++t)"):
-        if norm is not None:
-            source.line("float square = 0.0f;")
-        with loop.rounds(source):
-            loop.write_loads(source, values)
-            if loop.vector > 1:
-                values.lines.append(f"row[v] = {text};")
-                loop.write_rows(source, values, f"x.put_four({row}first, row);")
-            else:
-                loop.write_elements(source, [*values.lines, f"x.put({row}i, {text});"])
-            loop.write_finished(source, values)
-        if norm is not None:
-            source.line("put_norm_sum(norm_sums, t, square);")
+    with loop.rounds(source):
+        loop.write_loads(source, values)
+        if loop.vector > 1:
+            values.lines.append(f"row[v] = {text};")
+            loop.write_rows(source, values, "x.put_four(first, row);")
+        else:
+            loop.write_elements(source, [*values.lines, f"x.put(i, {text});"])
+        loop.write_finished(source, values)
 
 
 def _depends_on(value: SSAValue, on: SSAValue) -> bool:

@@ -10,6 +10,7 @@ from xdsl.ir import SSAValue
 
 from ...amk_ir.attrs import BufferKind, Ring
 from ...amk_ir.errors import CompileError
+from ...amk_ir.rope import turns_bytes
 from ...amk_ir.segments import Segments, plan_segments
 from ...amk_ir.targets import get_target
 from ...dialects.queue import KernelOp
@@ -57,6 +58,9 @@ class EmitContext:
     operations: list[Operation] = field(default_factory=list[Operation])
     work_bytes: int = 0
     partial_floats: int = 0
+    turns: dict[str, int] = field(default_factory=dict[str, int])
+    """Where the turns by the frequencies of a buffer are in shared memory, in bytes from the first."""
+    turns_bytes: int = 0
 
     @staticmethod
     def of(
@@ -107,6 +111,13 @@ class EmitContext:
         if self.token_loop is not None and storage.name == self.token_loop.chosen:
             return f"(p.{storage.parameter} + watch.step % 2)"
         return f"p.{storage.parameter}"
+
+    def turns_name(self, storage: BufferStorage) -> str:
+        """C++ array of (cosine, sine), [row of the step][frequency], by the frequencies in a buffer."""
+        if storage.name not in self.turns:
+            self.turns[storage.name] = self.turns_bytes
+            self.turns_bytes += turns_bytes(self.tokens, storage.elements)
+        return f"turns_{storage.name}"
 
     def use_buffer(self, name: str) -> None:
         """Notes that the kernel accesses a buffer directly: weights that are only streamed are not stored twice."""

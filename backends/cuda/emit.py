@@ -142,7 +142,8 @@ class _Emitter:
         context, ring = self.context, self.context.ring
         partial_bytes = -(-2 * 4 * context.partial_floats // 128) * 128
         work_bytes = -(-context.work_bytes // 128) * 128
-        shared = ring.total_bytes + partial_bytes + work_bytes + CONTROL_BYTES
+        turns_bytes = -(-context.turns_bytes // 128) * 128
+        shared = ring.total_bytes + partial_bytes + work_bytes + turns_bytes + CONTROL_BYTES
         plan = KernelPlan(
             name=self.name,
             target=self.target.name,
@@ -175,6 +176,7 @@ class _Emitter:
             "cache.cuh",
             "attention.cuh",
             "gather.cuh",
+            *(("turns.cuh",) if context.turns else ()),
             *(("matvec_segment.cuh",) if context.tokens > 1 else ()),
             *(("thread_number.cuh",) if self._is_crowded else ()),
             *(("token_loop.cuh",) if context.token_loop is not None else ()),
@@ -187,7 +189,8 @@ class _Emitter:
         source.line(f"constexpr int PARTIAL_FLOATS = {context.partial_floats};")
         source.line(f"constexpr int PARTIALS_AT = {ring.total_bytes};")
         source.line(f"constexpr int WORK_AT = {ring.total_bytes + partial_bytes};")
-        source.line(f"constexpr int CONTROL_AT = {ring.total_bytes + partial_bytes + work_bytes};")
+        source.line(f"constexpr int TURNS_AT = {ring.total_bytes + partial_bytes + work_bytes};")
+        source.line(f"constexpr int CONTROL_AT = {ring.total_bytes + partial_bytes + work_bytes + turns_bytes};")
         source.line()
         with source.block("struct Control", "};"):
             source.line(f"u64 full[{ring.stages}], empty[{ring.stages}];")
@@ -268,14 +271,27 @@ class _Emitter:
             self.trace.mark(source, "start of the step")
             source.line("int flip = 0;  // which half of the partial sums the next batch uses")
             source.line("int norm_flip = 0;  // which norm sums the next group of runs uses")
+            bodies = SourceWriter()
+            for program in programs:
+                with self._program(bodies, program):
+                    self.synced = True
+                    self.read, self.written = set(), set()
+                    self._write_body(bodies, program, program.body.block)
             with self._steps(source):
-                for program in programs:
-                    with self._program(source, program):
-                        self.synced = True
-                        self.read, self.written = set(), set()
-                        self._write_body(source, program, program.body.block)
+                self._write_turns(source)
+                source.line(bodies.text.rstrip("\n"))
             self.trace.write(source, "trace.finish(p.trace_events);")
         return source.text
+
+    def _write_turns(self, source: SourceWriter) -> None:
+        """The turns of the step, which the bodies read."""
+        context = self.context
+        for name, at in context.turns.items():
+            storage = context.buffers[name]
+            source.line(f"float2* const turns_{name} = reinterpret_cast<float2*>(shared + TURNS_AT + {at});")
+            source.line(f"put_turns<{context.tokens}, {storage.elements}>(turns_{name}, p.{storage.parameter}, pos);")
+        if context.turns:
+            source.line("consumer_barrier();")
 
     @contextmanager
     def _steps(self, source: SourceWriter) -> Generator[None]:

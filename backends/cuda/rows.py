@@ -32,7 +32,7 @@ def write_rows(
 ) -> None:
     """Puts the rows of `x` into `Activations x`, `stride` elements apart; of a norm, all but its scale, and its sums.
 
-    `base` must be this thread's number. With `segments`, the part of each row that is segment number `segment`.
+    `base` must be this thread's number; of a norm, the squares of its elements are added to `squares[row]`. With `segments`, the part of each row that is segment number `segment`.
     """
     shape = shape_of(x)
     tokens = shape[0]
@@ -56,8 +56,8 @@ def write_rows(
 class _Row:
     """One row: its values, as text, and the loop over its elements."""
 
-    def __init__(self, values: ValueWriter, text: str, loop: ElementLoop, number: int, is_normed: bool):
-        self.values, self.text, self.loop, self.number, self.is_normed = values, text, loop, number, is_normed
+    def __init__(self, values: ValueWriter, text: str, loop: ElementLoop, number: int):
+        self.values, self.text, self.loop, self.number = values, text, loop, number
 
     @staticmethod
     def of(
@@ -75,7 +75,7 @@ class _Row:
         text = values.value(x if norm is None else norm.x, where)
         if norm is not None:
             weight = values.value(norm.weight, where.select(range(1, len(shape))))
-            values.lines.append(f"square += {text} * {text};")
+            values.lines.append(f"squares[{number}] += {text} * {text};")
             text = f"{text} * {weight}"
         width = prod(shape[1:])
         if segments is not None:
@@ -85,14 +85,12 @@ class _Row:
             loop = replace(loop, total="size") if width % size else loop
         else:
             loop = ElementLoop.of(values, str(width), width, budget)
-        return _Row(values, text, loop, number, norm is not None)
+        return _Row(values, text, loop, number)
 
     def write(self, source: SourceWriter, stride: str, alone: bool) -> None:
         """Awaits the loads, issued before unless `alone`, and stores the row."""
         at = f"{self.number} * {stride} + "
         with source.block(""):
-            if self.is_normed:
-                source.line("float square = 0.0f;")
             if alone:
                 with self.loop.rounds(source):
                     self.loop.write_loads(source, self.values)
@@ -102,8 +100,6 @@ class _Row:
                 self.loop.write_finish(source, self.values)
                 self._write_elements(source, at)
                 self.loop.write_finished(source, self.values)
-            if self.is_normed:
-                source.line(f"put_norm_sum(norm_sums, {self.number}, square);")
 
     def _write_elements(self, source: SourceWriter, at: str) -> None:
         lines = self.values.lines

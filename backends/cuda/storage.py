@@ -56,6 +56,11 @@ class BufferStorage:
         return self.elements * self.element_bytes
 
     @property
+    def is_known_before_step(self) -> bool:
+        """Whether no task writes it, so that it can be read at the begin of a step."""
+        return self.kind in (BufferKind.WEIGHT.value, BufferKind.INPUT.value)
+
+    @property
     def rows_layout(self) -> QuantizedLayout:
         """The layout of eight rows of a quantised weight that is not streamed."""
         assert self.quantized is not None

@@ -12,7 +12,7 @@ from .context import EmitContext
 from .coordinates import Coordinates
 from .placement import PlacedTasks
 from .source import SourceWriter
-from .values import ElementLoop, Given, ValueWriter
+from .values import ElementLoop, Given, ValueWriter, is_traced
 
 
 @dataclass
@@ -31,7 +31,7 @@ class StoreLoop:
     @property
     def has_event(self) -> bool:
         """Whether a traced kernel notes a wait in it."""
-        return self.loop.is_traced(self.values, is_late=self.is_single)
+        return is_traced([self.values], is_late=self.is_single)
 
     def write(self, source: SourceWriter) -> None:
         with source.block(""):

@@ -90,8 +90,7 @@ class ValueWriter:
     """Writes the statements that compute tile values at coordinates, collecting the loads that they need.
 
     `given` says how to read values that are computed elsewhere (products, attention results, norms). `prefix` begins
-    the names of the arrays of loaded values. early: statements that need plain loads only, and fill the arrays
-    `early_names`; they are executed before anything is waited for.
+    the names of the arrays of loaded values.
     """
 
     context: EmitContext
@@ -100,8 +99,6 @@ class ValueWriter:
     prefix: str = "load"
     leaves: list[Leaf] = field(default_factory=list[Leaf])
     lines: list[str] = field(default_factory=list[str])
-    early: list[str] = field(default_factory=list[str])
-    early_names: list[str] = field(default_factory=list[str])
     _known: dict[tuple[SSAValue, Coordinates], str] = field(default_factory=dict[tuple[SSAValue, Coordinates], str])
 
     def value(self, value: SSAValue, at: Coordinates) -> str:
@@ -139,18 +136,18 @@ class ValueWriter:
         axis = len(at.shape) - 2
         half = at.dims[axis]
         frequencies = op_of(op.frequencies)
-        if not isinstance(frequencies, LoadOp) or self.storage(frequencies.region).tagged:
+        if not isinstance(frequencies, LoadOp) or not self.storage(frequencies.region).is_known_before_step:
             raise CompileError(
-                f"family @{self.task.name}: the frequencies of a task.rope must be loaded from a plain buffer"
+                f"family @{self.task.name}: the frequencies of a task.rope must be loaded from a weight or an input"
             )
-        frequency = self.value(op.frequencies, at.select([axis + 1]))
+        storage = self.storage(frequencies.region)
+        self.context.use_buffer(storage.name)
+        frequency = self.address(frequencies.region, at.select([axis + 1]))
         own, partner = self.value(op.x, at), self.value(op.x, at.with_dim(axis, f"1 - ({half})"))
-        row = at.dims[0]
-        # long, and needs no activations
-        sine, cosine = (f"{self.prefix}{what}{len(self.early)}" for what in ("sine", "cosine"))
-        self.early_names += [sine, cosine]
-        self.early.append(f"sincosf(static_cast<float>(pos + {row}) * {frequency}, &{sine}[u], &{cosine}[u]);")
-        return self._name(f"{own} * {cosine}[u] + (({half}) == 0 ? -{partner} : {partner}) * {sine}[u]")
+        turn = f"turn{len(self.lines)}"
+        where = f"({at.dims[0]}) * {storage.elements} + {frequency.offset}"
+        self.lines.append(f"const float2 {turn} = {self.context.turns_name(storage)}[{where}];")
+        return self._name(f"{own} * {turn}.x + (({half}) == 0 ? -{partner} : {partner}) * {turn}.y")
 
     def _sum_parts(self, op: SumPartsOp, at: Coordinates) -> str:
         load, parts = op_of(op.x), shape_of(op.x)[1]
@@ -302,10 +299,12 @@ class ElementLoop:
             self.write_finished(source, values)
 
     def rounds(self, source: SourceWriter):
-        """The loop over rounds; `base` is this thread's first vector of one."""
-        last = self.total if self.vector == 1 else str(self.most // self.vector)
+        """The loop over rounds; `base` is this thread's first vector of one. Who has none goes along with its warp, or what
+        follows would find the warp divided, and sums over it would take long."""
+        is_known = self.vector > 1 or self.total == str(self.most)
+        count = str(-(-self.most // self.vector // 32) * 32) if is_known else f"({self.total} + 31) / 32 * 32"
         step = f"CONSUMERS * {self.unroll}" if self.unroll > 1 else "CONSUMERS"
-        return source.block(f"for (int base = threadIdx.x; base < {last}; base += {step})")
+        return source.block(f"for (int base = threadIdx.x; base < {count}; base += {step})")
 
     def write_rows(self, source: SourceWriter, values: ValueWriter, put: str) -> None:
         """As `write_elements` of the lines of `values`, which set `row[i % vector]`; `put` then stores a vector of `row`."""
@@ -333,7 +332,7 @@ class ElementLoop:
         self.write_finish(source, values)
 
     def write_issue(self, source: SourceWriter, values: ValueWriter, prelude: Sequence[str] = ()) -> None:
-        """Starts all loads, tagged ones last, and computes what needs plain ones only."""
+        """Starts all loads, tagged ones last."""
         for leaf in sorted(values.leaves, key=lambda leaf: leaf.tagged):
             name, vector, parts = leaf.name, self._vector(leaf), leaf.parts
             inside = f"if ({leaf.address.inside}) " if leaf.address.inside else ""
@@ -350,7 +349,7 @@ class ElementLoop:
                 self._loop(source, self.unroll, element, [*prelude, f"{inside}{each}{want}"])
                 source.line(
                     f"TaggedLoads<{vector}, {self.unroll * parts}> "
-                    f"{name}_loads({leaf.pointer}, {name}_at, {name}_wanted);"
+                    f"{name}_loads({leaf.pointer}, {name}_at, {name}_wanted, epoch, {leaf.operation});"
                 )
             elif vector > 1:
                 load = f"{each}load_values({name} + {number} * {vector}, {leaf.pointer} + ({offset}));"
@@ -358,31 +357,14 @@ class ElementLoop:
             else:
                 load = f"{inside}{each}{name}[{number}] = load_value({leaf.pointer} + ({offset}));"
                 self.write_elements(source, [load], prelude)
-        if values.early:
-            names = ", ".join(f"{name}[{self.unroll * self.vector}]" for name in values.early_names)
-            source.line(f"float {names};")
-            self.write_elements(source, values.early, prelude)
 
     def write_finish(self, source: SourceWriter, values: ValueWriter, *, is_late: bool = False) -> None:
         """Waits for the tagged words among the leaves. is_late: they were loaded long ago, and rarely take time."""
-        for leaf in values.leaves:
-            if leaf.tagged:
-                source.line(f"{leaf.name}_loads.finish({leaf.name}, epoch, watch, {leaf.operation});")
-        if self.is_traced(values, is_late=is_late):
-            values.context.trace.read(source)
+        write_finish(source, [values], is_late=is_late)
 
     def write_finished(self, source: SourceWriter, values: ValueWriter, *, is_late: bool = False) -> None:
         """Follows what was made of the words that `write_finish` has waited for."""
-        if self.is_traced(values, is_late=is_late):
-            operations = values.context.operations
-            text = ", ".join(operations[leaf.operation].text for leaf in values.leaves if leaf.tagged)
-            values.context.trace.store(source, text, kind=PointKind.WORDS)
-
-    @staticmethod
-    def is_traced(values: ValueWriter, *, is_late: bool) -> bool:
-        """Whether there is a timestamp of the wait for tagged words."""
-        trace = values.context.trace
-        return trace.is_on and any(leaf.tagged for leaf in values.leaves) and (trace.has_stages or not is_late)
+        write_finished(source, [values], is_late=is_late)
 
     def _vector(self, leaf: Leaf) -> int:
         return self.vector if leaf.is_run and (leaf.tagged or leaf.is_f32) else 1
@@ -393,3 +375,35 @@ class ElementLoop:
             source.line(f"const int i = {element};")
             with source.block(f"if (i < {self.total})"):
                 source.lines(lines)
+
+
+# ---- waits for tagged words --------------------------------------------------------------------------------------------
+
+
+def write_finish(source: SourceWriter, writers: Sequence[ValueWriter], *, is_late: bool = False) -> None:
+    """Waits for all tagged words that loops over `writers` have issued loads of: once, for all of them together."""
+    leaves = [leaf for values in writers for leaf in values.leaves if leaf.tagged]
+    if leaves:
+        loads = ", ".join(f"{leaf.name}_loads" for leaf in leaves)
+        source.line(f"await_words(epoch, watch, {loads});")
+    for leaf in leaves:
+        source.line(f"{leaf.name}_loads.get({leaf.name});")
+    if is_traced(writers, is_late=is_late):
+        writers[0].context.trace.read(source)
+
+
+def write_finished(source: SourceWriter, writers: Sequence[ValueWriter], *, is_late: bool = False) -> None:
+    """Follows what was made of the words that `write_finish` has waited for."""
+    if is_traced(writers, is_late=is_late):
+        context = writers[0].context
+        text = ", ".join(
+            context.operations[leaf.operation].text for values in writers for leaf in values.leaves if leaf.tagged
+        )
+        context.trace.store(source, text, kind=PointKind.WORDS)
+
+
+def is_traced(writers: Sequence[ValueWriter], *, is_late: bool) -> bool:
+    """Whether there is a timestamp of the wait for the tagged words of `writers`. is_late: as in `write_finish`."""
+    trace = writers[0].context.trace
+    has_words = any(leaf.tagged for values in writers for leaf in values.leaves)
+    return trace.is_on and has_words and (trace.has_stages or not is_late)

@@ -17,6 +17,7 @@ from amk.backends.cuda.emit import ENTRY, DroppedSignal, emit_kernel
 from amk.backends.cuda.nvrtc import compile_cubin
 from amk.backends.cuda.pack import packed_weights
 from amk.backends.reference.backend import ReferenceBackend
+from amk.passes.graph_to_queue import FuseAttention
 
 TOKENS = [5, 17, 3, 99, 120, 5, 42, 1]
 
@@ -27,7 +28,7 @@ def _pair(config: dict[str, Any], target: Target, **options: Any):
     return CudaBackend().load(kernel, weights), ReferenceBackend().load(kernel, weights)
 
 
-@pytest.mark.parametrize("options", [{}, {"handoff": "counter"}, {"fuse_attention": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"handoff": "counter"}, {"fuse_attention": "always"}], ids=str)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logits_agree_with_the_reference(name: str, options: dict[str, Any], target: Target) -> None:
     gpu, reference = _pair(CONFIGS[name], target, kv_dtype="f32", **options)
@@ -66,8 +67,8 @@ def test_bf16_cache(target: Target) -> None:
     gpu.close()
 
 
-@pytest.mark.parametrize("fuse_attention", [False, True])
-def test_whole_grid(target: Target, fuse_attention: bool) -> None:
+@pytest.mark.parametrize("fuse_attention", ["always", "never"])
+def test_whole_grid(target: Target, fuse_attention: FuseAttention) -> None:
     config, options = (
         llama_config(256, 512, 2, 8, 2, 32, 2000),
         {"sms": target.num_sms, "fuse_attention": fuse_attention},

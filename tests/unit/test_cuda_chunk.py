@@ -10,6 +10,7 @@ from cuda_emulator import EmulatedKernel
 from cuda_models import CONFIGS, LLAMA_1B, LLAMA_8B, SMOLLM2, RandomWeights, llama_config, verified
 from cuda_targets import CUDA_TARGETS
 
+from amk.amk_ir.dtypes import bf16_from_f32
 from amk.amk_ir.errors import CompileError, ExecutionError, UsageError
 from amk.amk_ir.segments import Segments, plan_segments, rows_bytes
 from amk.amk_ir.targets import TARGETS
@@ -50,6 +51,27 @@ def test_rows_have_the_bits_of_single_tokens(name: str, tokens: int, handoff: st
             assert found["next_token"][row] == expected["next_token"][0]
     for cache in ("b_k_cache", "b_v_cache"):
         assert np.array_equal(several.arrays[cache], single.arrays[cache])
+
+
+@emulated_only
+@pytest.mark.parametrize("options", [{}, {"parts": 2, "block": 32}], ids=["whole", "parts"])
+def test_rows_behind_a_long_history_have_the_bits_of_single_tokens(options: dict[str, Any], tmp_path: Path) -> None:
+    """Across the end of a group of positions; with parts, 48 queries share a KV head, more than are held at a time."""
+    config = llama_config(32, 32, 1, 12, 1, 16, 300, max_seq=160)
+    single, several = (emulate(config, n, tmp_path / str(n), **options) for n in (1, 4))
+    generator = np.random.default_rng(2)
+    for kernel in (single, several):
+        for cache in ("b_k_cache", "b_v_cache"):
+            stored = kernel.arrays[cache].view(np.uint16)
+            if kernel is single:
+                stored[:] = bf16_from_f32(generator.standard_normal(stored.shape, np.float32))
+            else:
+                stored[:] = single.arrays[cache].view(np.uint16)
+    first = 142
+    found = several.step(ids(TOKENS[:4]), first)
+    for row, token in enumerate(TOKENS[:4]):
+        expected = single.step(ids([token]), first + row)
+        assert np.array_equal(found["logits"][row], expected["logits"][0]), row
 
 
 # mlp: rows of so many elements, of which eight do not fit into shared memory

@@ -51,19 +51,24 @@ def test_steps_agree(name: str, handoff: str, tmp_path: Path) -> None:
         (3, 1, 64, "bf16", 1),
         (4, 2, 64, "f32", 1),
         (9, 1, 18, "bf16", 1),
+        (36, 1, 16, "bf16", 1),
         (2, 1, 128, "bf16", 1),
         (2, 1, 80, "f32", 1),
         (4, 2, 64, "bf16", 3),
         (2, 1, 40, "f32", 2),
+        (1, 1, 256, "bf16", 1),
         (6, 2, 64, "bf16", 0),
+        (10, 1, 18, "bf16", 0),
     ],
 )
 def test_positions_around_groups(
     heads: int, kv_heads: int, head_dim: int, kv_dtype: FloatType, parts: int, tmp_path: Path
 ) -> None:
-    """Around the groups of positions (16), stages (up to 128) and passes (256), over a cache of random rows."""
+    """Around the groups of positions (16) and the stages (up to 128), over a cache of random rows."""
     config = llama_config(32, 32, 1, heads, kv_heads, head_dim, 64, max_seq=304)
-    kernel = verified(config, sms=2, kv_dtype=kv_dtype, parts=parts or 1, block=32, fuse_attention=not parts)
+    kernel = verified(
+        config, sms=2, kv_dtype=kv_dtype, parts=parts or 1, block=32, fuse_attention="never" if parts else "always"
+    )
     emitted, weights = emit_kernel(kernel.kernel), RandomWeights(kernel.kernel)
     emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
     reference = QueueInterpreter(kernel.kernel, weights)

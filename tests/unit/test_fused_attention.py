@@ -35,8 +35,8 @@ def fused_families(kernel: VerifiedKernel) -> list[str]:
 @pytest.mark.parametrize("target", ["reference", "sm_90a"])
 @pytest.mark.parametrize("name", ["gqa", "odd", "biases"])
 def test_the_same_logits(name: str, target: str) -> None:
-    plain = verified(CONFIGS[name], target, sms=5)
-    fused = verified(CONFIGS[name], target, sms=5, fuse_attention=True)
+    plain = verified(CONFIGS[name], target, sms=5, fuse_attention="never")
+    fused = verified(CONFIGS[name], target, sms=5, fuse_attention="always")
     assert fused_families(fused) and not fused_families(plain)
     weights = RandomWeights(plain.kernel)
     ours, theirs = (ReferenceBackend().load(kernel, weights) for kernel in (fused, plain))
@@ -50,8 +50,8 @@ def test_the_same_logits(name: str, target: str) -> None:
 def test_divided_attention_and_several_tokens(options: dict[str, Any]) -> None:
     """Their attention stays apart; the products are those of the fused kernel, so that its packed weights serve them."""
     config = llama_config(32, 32, 1, 6, 2, 16, 64, max_seq=64)
-    fused = verified(config, sms=4, fuse_attention=True)
-    other = verified(config, sms=4, fuse_attention=True, **options)
+    fused = verified(config, sms=4, fuse_attention="always")
+    other = verified(config, sms=4, fuse_attention="always", **options)
     assert fused_families(fused) == ["linear_o"] and not fused_families(other)
     check_shared(emit_kernel(other.kernel).plan, emit_kernel(fused.kernel).plan)
     with pytest.raises(CompileError, match="linear_o"):
@@ -71,14 +71,14 @@ def test_divided_attention_and_several_tokens(options: dict[str, Any]) -> None:
 def test_groups_of_quantised_weights_stay_whole() -> None:
     """A KV head has 32 columns."""
     for format, is_fused in (("int8", True), ("int4:g32", True), ("int4:g64", False)):
-        kernel = verified(CONFIGS["gqa"], sms=4, fuse_attention=True, weights=format)
+        kernel = verified(CONFIGS["gqa"], sms=4, fuse_attention="always", weights=format)
         assert fused_families(kernel) == ["linear_o"] * is_fused
         names = kernel.kernel.families["linear_o"].domain.names
         assert names == (("layer", "kv_head", "tile") if is_fused else ("layer", "tile"))
 
 
 def test_sums_stay_apart_for_several_tokens() -> None:
-    kernel = lower(CONFIGS["gqa"], sms=4, fuse_attention=True, tokens=4)
+    kernel = lower(CONFIGS["gqa"], sms=4, fuse_attention="always", tokens=4)
     summing = [n for n, f in kernel.families.items() if any(isinstance(op, SumPartsOp) for op in f.body.block.ops)]
     assert summing == ["linear_o_sum"]
 
@@ -97,7 +97,7 @@ def test_sums_stay_apart_for_several_tokens() -> None:
     ],
 )
 def test_emulated(name: str, options: dict[str, Any], tmp_path: Path) -> None:
-    kernel = verified(CONFIGS[name], sms=7, fuse_attention=True, **{"kv_dtype": "f32", **options})
+    kernel = verified(CONFIGS[name], sms=7, fuse_attention="always", **{"kv_dtype": "f32", **options})
     assert fused_families(kernel) == ["linear_o"]
     emitted, weights = emit_kernel(kernel.kernel), RandomWeights(kernel.kernel)
     emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)

@@ -144,7 +144,7 @@ def test_whatever_is_tuned_the_kernels_of_a_session_share_the_weights(model: Imp
     backend = CudaBackend(compiler=lambda *_: Cubin(b"", Resources(100, 0, 0, 0, 0), ""))
     for axis in axes(TARGET):
         if axis.name != GRID:
-            choice = Choice({"fuse_attention": True, axis.name: axis.values[1]}, 5)
+            choice = Choice({"fuse_attention": "always", axis.name: axis.values[1]}, 5)
             step, far = choice.plan(model, TARGET), choice.plan_far(model, TARGET)
             backend.compile_session(step, choice.plan_chunk(model, TARGET, 4), far)
 

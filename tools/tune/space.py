@@ -15,7 +15,7 @@ GRID = "sms"
 
 _VALUES: Mapping[str, tuple[Any, ...]] = {
     "in_flight": (2, 3, 4, 5),
-    "fuse_attention": (False, True),
+    "fuse_attention": ("auto", "never"),
     "parts": (1, 0, 2, 4, 8, 16),
     "block": (64, 32, 128),
     "widest": (8, 16, 32, 64),

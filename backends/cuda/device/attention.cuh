@@ -1,24 +1,34 @@
 // Causal attention of one task with mma.m16n8k16: earlier rows come through the ring, in groups of 16 positions as
 // cache.cuh lays them out; those of the last group that is not whole, and this step's own, from the work area (the tail).
 //
-// Scores: eight queries, split into bf16 hi + lo, are the m side (rows 0..7 and 8..15), eight positions the n side; each
-// warp takes every eighth tile of eight positions. Lane l gets query l / 4 and positions 2 * (l % 4) + {0, 1} of a tile's
-// sums, which is where the weights of these positions must lie as the n side of the second product. There the m side
-// are 16 elements of the values, each warp takes its own elements for all positions, so nothing is summed over warps.
-// A pass handles up to PASS groups; between passes, sums are scaled to the new greatest score (online softmax).
+// Groups are dealt to teams of warps, so that nobody waits for another one before the end. Scores: eight queries, split into
+// bf16 hi + lo, are the m side (rows 0..7 and 8..15), eight positions the n side. Lane l gets query l / 4 and positions
+// 2 * (l % 4) + {0, 1} of eight, which is where the weights of these positions must lie as the n side of the second product:
+// they stay in their registers. There the m side are 16 elements of the values, or ones, for the sum of the weights.
+// Each team scales its sums to the greatest score that it has met (online softmax); in the end they are merged. A position
+// is added by the same team, in the same order, however many rows a step has: so a row has the bits that it would have alone.
 // An f32 cache is split into hi + lo as well.
 #pragma once
 #include "cache.cuh"
 #include "matvec.cuh"
 #include "reduce.cuh"
 
-constexpr float LOWEST = -3.0e38f;  // an exponent; finite: the difference of two of them is 0, not NaN
+constexpr float LOWEST = -1.0e38f;  // what exponents are above; finite: the difference of two of them is 0, not NaN
+constexpr float NEVER = -3.0e38f;   // an exponent that gives 0, even beside LOWEST
+constexpr u32 ONES = 0x3f803f80;    // two bf16
 
 // 2^exponent, to two units in the last place; 0 below 2^-126.
 __device__ __forceinline__ float power_of_two(float exponent) {
     float power;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(exponent));
     return power;
+}
+
+// 1 / value to the last bit or the one before; 0 where that is below 2^-126.
+__device__ __forceinline__ float reciprocal(float value) {
+    float result;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(value));
+    return result;
 }
 
 // Eight consecutive elements of a cache as they are stored, 16 or 32 bytes.
@@ -34,15 +44,6 @@ struct Eight<u16> {
     __device__ __forceinline__ void pairs(uint4 (&to)[1]) const { to[0] = word; }
 };
 
-// The low and high bf16 of a pair of f32; their sum is the pair.
-struct SplitPair {
-    u32 hi, lo;
-};
-__device__ __forceinline__ SplitPair split_pair(float first, float second) {
-    const u32 a = to_bf16(first), b = to_bf16(second);
-    const u32 c = to_bf16(first - __uint_as_float(a << 16)), d = to_bf16(second - __uint_as_float(b << 16));
-    return {b << 16 | a, d << 16 | c};
-}
 template <>
 struct Eight<float> {
     static constexpr int SPLIT = 2;
@@ -67,31 +68,35 @@ __device__ __forceinline__ float of_lane(float value, int lane) {
 }
 
 // One attention: HEADS queries of ROWS rows and KV_HEADS heads of a cache of KV elements; row r sees positions 0 to pos + r,
-// those of its part if PARTS > 1. PARTS, BLOCK, CHUNK, PASS: as of push_history, whose stages it consumes.
-template <int DIM, int HEADS, int KV_HEADS, int ROWS, int PARTS, int BLOCK, int CHUNK, int PASS, typename KV>
+// those of its part if PARTS > 1. PARTS, BLOCK, CHUNK, TURNS: as of push_history, whose stages it consumes.
+template <int DIM, int HEADS, int KV_HEADS, int ROWS, int PARTS, int BLOCK, int CHUNK, int TURNS, typename KV>
 struct Attention {
     using Layout = CacheLayout<DIM>;
     using Own = Share<PARTS, BLOCK>;
     static constexpr int KEY_BLOCKS = Layout::KEY_BLOCKS, VALUE_BLOCKS = Layout::VALUE_BLOCKS;
-    static constexpr int SHARED_BY = HEADS / KV_HEADS, QUERIES = SHARED_BY * ROWS, BATCHES = (QUERIES + 7) / 8;
-    static constexpr int TAIL = ROWS > 1 ? 2 : 1;                             // groups
-    static constexpr int STAGES = PASS / CHUNK, SLOTS = (2 * CHUNK + 7) / 8;  // of the keys of a pass; tiles of a warp a stage
-    static constexpr int TILES = (VALUE_BLOCKS + 7) / 8;                      // blocks of values of a warp
-    static constexpr int SHARES = VALUE_BLOCKS > 4 ? 1 : 8 / VALUE_BLOCKS;    // warps that share the positions of a block
-    static constexpr int CHAINS = BATCHES * TILES > 2 ? 1 : 2;                // sums that do not wait for each other
+    static constexpr int SHARED_BY = HEADS / KV_HEADS, QUERIES = SHARED_BY * ROWS;  // of a KV head
+    static constexpr int BATCHES = (QUERIES + TURNS * 8 - 1) / (TURNS * 8);  // of eight queries, of a turn
+    static constexpr int TAIL = ROWS > 1 ? 2 : 1;  // groups
+    // A team takes every TEAMS-th group of positions, each of its warps BLOCKS blocks of the values.
+    static constexpr int TEAMS = DIM <= 64 ? 8 : DIM <= 128 ? 4 : 2, TEAM_WARPS = CONSUMER_WARPS / TEAMS;
+    static constexpr int BLOCKS = (VALUE_BLOCKS + TEAM_WARPS - 1) / TEAM_WARPS;
     static constexpr int SPLIT = Eight<KV>::SPLIT;
+    static_assert(CHUNK <= TEAMS && TAIL <= TEAMS, "at most one group of a stage for each team");
+    // Whether whoever wants a result merges the sums of the teams: where they are those of all queries.
+    static constexpr bool IS_SINGLE = KV_HEADS * TURNS * BATCHES == 1;
+    static constexpr int SLOTS = QUERIES < 8 ? QUERIES : 8;  // queries that are merged at a time
 
-    // The work area, in bytes.
-    static constexpr int QUERY_STRIDE = activation_stride(KEY_BLOCKS);
+    // The work area, in bytes. Sums: [query][team][element]; what a warp writes together shares no banks.
+    static constexpr int QUERY_STRIDE = activation_stride(KEY_BLOCKS), SUM_STRIDE = TEAMS * VALUE_BLOCKS * 16 + 4;
     static constexpr int TAIL_KEYS_AT = ROWS * HEADS * QUERY_STRIDE * 4;
     static constexpr int TAIL_KEYS = TAIL * Layout::KEY_GROUP, TAIL_VALUES = TAIL * Layout::VALUE_GROUP;
     static constexpr int TAIL_VALUES_AT = TAIL_KEYS_AT + KV_HEADS * TAIL_KEYS * sizeof(KV);
-    static constexpr int WEIGHTS_AT = TAIL_VALUES_AT + KV_HEADS * TAIL_VALUES * sizeof(KV);
-    static constexpr int MAXIMA_AT = WEIGHTS_AT + BATCHES * (PASS + TAIL) * 32 * 16;
-    static constexpr int SUMS_AT = MAXIMA_AT + BATCHES * 8 * CONSUMER_WARPS * 4;
-    static constexpr int TOTALS_AT = SUMS_AT + BATCHES * 8 * CONSUMER_WARPS * 4;
-    static constexpr int RESULTS_AT = TOTALS_AT + (ROWS * HEADS * 2 + 3) / 4 * 16;
-    static constexpr int BYTES = RESULTS_AT + ROWS * HEADS * SHARES * DIM * 4;
+    static constexpr int MAXIMA_AT = TAIL_VALUES_AT + KV_HEADS * TAIL_VALUES * sizeof(KV);
+    static constexpr int TOTALS_AT = MAXIMA_AT + SLOTS * TEAMS * 4;
+    static constexpr int SUMS_AT = TOTALS_AT + SLOTS * TEAMS * 4;
+    static constexpr int RESULTS_AT = SUMS_AT + SLOTS * SUM_STRIDE * 4;
+    static constexpr int STATS_AT = RESULTS_AT + (IS_SINGLE ? 0 : ROWS * HEADS * DIM * 4);
+    static constexpr int BYTES = STATS_AT + (IS_SINGLE ? 0 : ROWS * HEADS * 8);
 
     __device__ static __forceinline__ Activations queries(u8* work) { return activations(work); }
     __device__ static __forceinline__ KV* tail_keys(u8* work, int kv) {
@@ -101,16 +106,25 @@ struct Attention {
         return reinterpret_cast<KV*>(work + TAIL_VALUES_AT) + kv * TAIL_VALUES;
     }
 
-    // Element `element` of a query (row times HEADS plus head), with the factor of its exponent applied.
-    __device__ static __forceinline__ void put_query(u8* work, int query, int element, float value) {
-        queries(work).put(query * QUERY_STRIDE + element, value);
+    // One or four elements, from number `element` on, of a query (row times HEADS plus head), with the factor of its exponent.
+    __device__ static __forceinline__ void put_query(u8* work, int query, int element, const float (&value)[1]) {
+        queries(work).put(query * QUERY_STRIDE + element, value[0]);
     }
-    // Element `element` of the key or value at position pos + row, rounded as the cache would.
-    __device__ static __forceinline__ void put_key(u8* work, int pos, int row, int kv, int element, float value) {
-        store_value(tail_keys(work, kv) + Layout::key(pos % GROUP + row, element), value);
+    __device__ static __forceinline__ void put_query(u8* work, int query, int element, const float (&value)[4]) {
+        queries(work).put_four(query * QUERY_STRIDE + element, value);
     }
-    __device__ static __forceinline__ void put_value(u8* work, int pos, int row, int kv, int element, float value) {
-        store_value(tail_values(work, kv) + Layout::value(pos % GROUP + row, element), value);
+    // Likewise of the key or value at position pos + row, rounded as the cache would.
+    template <int N>
+    __device__ static __forceinline__ void put_key(u8* work, int pos, int row, int kv, int element,
+                                                   const float (&value)[N]) {
+        store_values(tail_keys(work, kv) + Layout::key(pos % GROUP + row, element), value);
+    }
+    template <int N>
+    __device__ static __forceinline__ void put_value(u8* work, int pos, int row, int kv, int element,
+                                                     const float (&value)[N]) {
+        KV* const to = tail_values(work, kv) + Layout::value(pos % GROUP + row, element);
+#pragma unroll
+        for (int i = 0; i < N; ++i) store_value(to + i * 32, value[i]);
     }
 
     // The earlier rows of the tail, from the cache: under way from the constructor on, in the work area after `put`, with
@@ -177,268 +191,289 @@ struct Attention {
         }
     };
 
-    // The exponents of this lane's query of each batch, for positions 2 * quad and 2 * quad + 1 of the eight whose keys begin
-    // at `keys`. at: where its queries begin.
-    __device__ static __forceinline__ void add_tile(float (&exponent)[BATCHES][2], const KV* keys, Activations queries,
-                                                    const int (&at)[BATCHES], int lane) {
-        float sum[BATCHES][2][4] = {};
-#pragma unroll
-        for (int block = 0; block < KEY_BLOCKS; ++block) {
-            Eight<KV> key;
-            key.load(keys + block * 256 + lane * 8);
-            uint4 pairs[SPLIT];
-            key.pairs(pairs);
+    // What a lane brings and gets: its query is number l / 4 of each batch, its sums are of queries 2 * (l % 4) and + 1.
+    struct Sums {
+        int from[BATCHES], row[BATCHES];  // where its elements of the query begin; the query's row
+        float most[BATCHES];              // the greatest exponent
+        float total[BATCHES][4] = {};     // of the weights; the upper half is not used
+        float product[BATCHES][BLOCKS][4] = {};
+
+        // turn: number of the turn of all KV heads
+        __device__ __forceinline__ explicit Sums(int turn, int lane) {
 #pragma unroll
             for (int b = 0; b < BATCHES; ++b) {
-                const uint4 first = queries.four(at[b] + block * 32), second = queries.four(at[b] + block * 32 + 4);
-#pragma unroll
-                for (int s = 0; s < SPLIT; ++s) {
-                    mma(sum[b][0], first, pairs[s].x, pairs[s].y);
-                    mma(sum[b][1], second, pairs[s].z, pairs[s].w);
-                }
+                // the last query stands for those that there are not
+                const int own = turn % TURNS * BATCHES * 8 + b * 8 + lane / 4, mine = own < QUERIES ? own : QUERIES - 1;
+                row[b] = ROWS == 1 ? 0 : mine / SHARED_BY;
+                from[b] = query_of(turn / TURNS, mine) * QUERY_STRIDE + lane % 4 * 8;
+                most[b] = LOWEST;
             }
         }
-#pragma unroll
-        for (int b = 0; b < BATCHES; ++b) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i)
-                exponent[b][i] = (sum[b][0][i] + sum[b][0][i + 2]) + (sum[b][1][i] + sum[b][1][i + 2]);
-        }
-    }
-
-    // Turns exponents of a tile into weights, adds them to `sum`, and puts them where the products find them.
-    __device__ static __forceinline__ void put_weights(float (&exponent)[BATCHES][2], const float (&most)[BATCHES],
-                                                       float (&sum)[BATCHES], u32* weights, int tile, int lane) {
-#pragma unroll
-        for (int b = 0; b < BATCHES; ++b) {
-            float p[2];
-#pragma unroll
-            for (int i = 0; i < 2; ++i) p[i] = exponent[b][i] == LOWEST ? 0.0f : power_of_two(exponent[b][i] - most[b]);
-            sum[b] += p[0] + p[1];
-            const SplitPair split = split_pair(p[0], p[1]);
-            u32* to = weights + ((b * (PASS + TAIL) + tile / 2) * 32 + lane) * 4 + tile % 2;
-            to[0] = split.hi, to[2] = split.lo;
-        }
-    }
-
-    // Adds the values of group number `number` of the pass, which begin at `values`, times their weights.
-    __device__ static __forceinline__ void add_values(float (&sum)[BATCHES][TILES][CHAINS][4], const KV* values,
-                                                      const u32* weights, int number, int block, int lane) {
-        uint4 w[BATCHES];
-#pragma unroll
-        for (int b = 0; b < BATCHES; ++b)
-            w[b] = reinterpret_cast<const uint4*>(weights)[(b * (PASS + TAIL) + number) * 32 + lane];
-#pragma unroll
-        for (int tile = 0; tile < TILES; ++tile) {
-            if (block + tile * CONSUMER_WARPS < VALUE_BLOCKS) {
-                Eight<KV> value;
-                value.load(values + (block + tile * CONSUMER_WARPS) * 256 + lane * 8);
-                uint4 pairs[SPLIT];
-                value.pairs(pairs);
-#pragma unroll
-                for (int b = 0; b < BATCHES; ++b) {
-#pragma unroll
-                    for (int s = 0; s < SPLIT; ++s) {
-                        mma(sum[b][tile][0], pairs[s], w[b].x, w[b].y);
-                        mma(sum[b][tile][CHAINS - 1], pairs[s], w[b].z, w[b].w);
-                    }
-                }
-            }
-        }
-    }
-
-    __device__ static __forceinline__ float greatest_of(const float* eight) {
-        const float4 a = *reinterpret_cast<const float4*>(eight), b = *reinterpret_cast<const float4*>(eight + 4);
-        return fmaxf(fmaxf(fmaxf(a.x, a.y), fmaxf(a.z, a.w)), fmaxf(fmaxf(b.x, b.y), fmaxf(b.z, b.w)));
-    }
-    __device__ static __forceinline__ float sum_of(const float* eight) {
-        const float4 a = *reinterpret_cast<const float4*>(eight), b = *reinterpret_cast<const float4*>(eight + 4);
-        return ((a.x + a.y) + (a.z + a.w)) + ((b.x + b.y) + (b.z + b.w));
-    }
-
-    // Computes everything, from queries and tail in the work area that a barrier has made visible; `result` reads it after
-    // the next barrier.
-    template <typename Reader>
-    __device__ static __forceinline__ void run(u8* work, Reader& reader, int pos, int part, Watch& watch, u32 operation) {
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, quad = lane % 4;
-        const int block = SHARES == 1 ? warp : warp % VALUE_BLOCKS, share = SHARES == 1 ? 0 : warp / VALUE_BLOCKS;
-        u32* const weights = reinterpret_cast<u32*>(work + WEIGHTS_AT);
-        float* const maxima = reinterpret_cast<float*>(work + MAXIMA_AT);
-        float* const sums = reinterpret_cast<float*>(work + SUMS_AT);
-        const int open = pos / GROUP;  // the first group of the tail
-        const int own = Own::count(open, part);
-
-#pragma unroll 1
-        for (int kv = 0; kv < KV_HEADS; ++kv) {
-            int at[BATCHES], row[BATCHES];
-            float most[BATCHES], total[BATCHES];
-            float product[BATCHES][TILES][CHAINS][4] = {};
-#pragma unroll
-            for (int b = 0; b < BATCHES; ++b) {
-                // This lane's query; the last one stands for those that there are not.
-                const int mine = b * 8 + lane / 4 < QUERIES ? b * 8 + lane / 4 : QUERIES - 1;
-                row[b] = mine / SHARED_BY;
-                at[b] = (row[b] * HEADS + kv * SHARED_BY + mine % SHARED_BY) * QUERY_STRIDE + quad * 8;
-                most[b] = LOWEST, total[b] = 0.0f;
-            }
-            int first = 0;
-            do {
-                const int groups = own - first < PASS ? own - first : PASS;
-                const bool is_last = own - first <= PASS;
-                float exponent[STAGES][SLOTS][BATCHES][2], last_exponent[BATCHES][2];
-                float greatest[BATCHES];
-#pragma unroll
-                for (int b = 0; b < BATCHES; ++b) greatest[b] = most[b];
-
-#pragma unroll
-                for (int s = 0; s < STAGES; ++s) {
-                    if (s * CHUNK < groups) {
-                        const KV* keys = reinterpret_cast<const KV*>(reader.acquire(watch, operation));
-#pragma unroll
-                        for (int slot = 0; slot < SLOTS; ++slot) {
-                            const int tile = slot * CONSUMER_WARPS + warp;
-                            if (tile < 2 * CHUNK && tile < 2 * (groups - s * CHUNK)) {
-                                add_tile(exponent[s][slot], keys + tile * (KEY_BLOCKS * 256), queries(work), at, lane);
-#pragma unroll
-                                for (int b = 0; b < BATCHES; ++b)
-                                    greatest[b] = fmaxf(greatest[b], fmaxf(exponent[s][slot][b][0], exponent[s][slot][b][1]));
-                            }
-                        }
-                        reader.release();
-                    }
-                }
-                // Tiles go to the warps in turn, the tail's as if they were earlier ones: so a position is added by the same
-                // warp however many rows a step has.
-                const int tail_tile = (warp - 2 * own) & (CONSUMER_WARPS - 1);
-                const bool has_tail = is_last && tail_tile < 2 * TAIL;
-                if (has_tail) {
-                    add_tile(last_exponent, tail_keys(work, kv) + tail_tile * (KEY_BLOCKS * 256), queries(work), at, lane);
-                    const bool mine = Own::has(open + tail_tile / 2, part);
-#pragma unroll
-                    for (int b = 0; b < BATCHES; ++b) {
-#pragma unroll
-                        for (int i = 0; i < 2; ++i) {
-                            const int position = open * GROUP + tail_tile * 8 + quad * 2 + i;
-                            if (!mine || position > pos + row[b]) last_exponent[b][i] = LOWEST;
-                            greatest[b] = fmaxf(greatest[b], last_exponent[b][i]);
-                        }
-                    }
-                }
-#pragma unroll
-                for (int b = 0; b < BATCHES; ++b) {
-                    greatest[b] = fmaxf(greatest[b], __shfl_xor_sync(~0u, greatest[b], 1));
-                    greatest[b] = fmaxf(greatest[b], __shfl_xor_sync(~0u, greatest[b], 2));
-                    if (quad == 0) maxima[(b * 8 + lane / 4) * CONSUMER_WARPS + warp] = greatest[b];
-                }
-                consumer_barrier();
-
-                float shrink[BATCHES], sum[BATCHES] = {};
-#pragma unroll
-                for (int b = 0; b < BATCHES; ++b) {
-                    const float now = greatest_of(maxima + (b * 8 + lane / 4) * CONSUMER_WARPS);
-                    shrink[b] = power_of_two(most[b] - now);
-                    most[b] = now;
-                }
-#pragma unroll
-                for (int s = 0; s < STAGES; ++s) {
-#pragma unroll
-                    for (int slot = 0; slot < SLOTS; ++slot) {
-                        const int tile = slot * CONSUMER_WARPS + warp;
-                        if (tile < 2 * CHUNK && tile < 2 * (groups - s * CHUNK))
-                            put_weights(exponent[s][slot], most, sum, weights, 2 * s * CHUNK + tile, lane);
-                    }
-                }
-                if (has_tail) put_weights(last_exponent, most, sum, weights, 2 * PASS + tail_tile, lane);
-#pragma unroll
-                for (int b = 0; b < BATCHES; ++b) {
-                    sum[b] += __shfl_xor_sync(~0u, sum[b], 1);
-                    sum[b] += __shfl_xor_sync(~0u, sum[b], 2);
-                    if (quad == 0) sums[(b * 8 + lane / 4) * CONSUMER_WARPS + warp] = sum[b];
-                }
-                consumer_barrier();
-
-#pragma unroll
-                for (int b = 0; b < BATCHES; ++b) {
-                    total[b] = total[b] * shrink[b] + sum_of(sums + (b * 8 + lane / 4) * CONSUMER_WARPS);
-                    if (first > 0) {
-                        // The sums of this lane are those of queries 2 * quad and 2 * quad + 1.
-                        const float even = of_lane(shrink[b], quad * 8), odd = of_lane(shrink[b], quad * 8 + 4);
-#pragma unroll
-                        for (int tile = 0; tile < TILES; ++tile) {
-#pragma unroll
-                            for (int c = 0; c < CHAINS; ++c) {
-                                product[b][tile][c][0] *= even, product[b][tile][c][1] *= odd;
-                                product[b][tile][c][2] *= even, product[b][tile][c][3] *= odd;
-                            }
-                        }
-                    }
-                }
-#pragma unroll 1
-                for (int s = 0; s * CHUNK < groups; ++s) {
-                    const KV* values = reinterpret_cast<const KV*>(reader.acquire(watch, operation));
-#pragma unroll
-                    for (int n = 0; n < CHUNK; ++n) {
-                        const bool mine = share < SHARES && (first + s * CHUNK + n) % SHARES == share;
-                        if (mine && s * CHUNK + n < groups)
-                            add_values(product, values + n * Layout::VALUE_GROUP, weights, s * CHUNK + n, block, lane);
-                    }
-                    reader.release();
-                }
-                if (is_last) {
-#pragma unroll
-                    for (int n = 0; n < TAIL; ++n) {
-                        if (share < SHARES && (own + n) % SHARES == share)
-                            add_values(product, tail_values(work, kv) + n * Layout::VALUE_GROUP, weights, PASS + n, block, lane);
-                    }
-                }
-                first += PASS;
-            } while (first < own);
-
-            float* const results = reinterpret_cast<float*>(work + RESULTS_AT);
-            float2* const totals = reinterpret_cast<float2*>(work + TOTALS_AT);
-#pragma unroll
-            for (int b = 0; b < BATCHES; ++b) {
-                if (warp == 0 && quad == 0 && b * 8 + lane / 4 < QUERIES)
-                    totals[query_of(kv, b * 8 + lane / 4)] = make_float2(most[b], total[b]);
-#pragma unroll
-                for (int odd = 0; odd < 2; ++odd) {
-                    const int n = b * 8 + quad * 2 + odd;
-                    if (n < QUERIES && share < SHARES) {
-#pragma unroll
-                        for (int tile = 0; tile < TILES; ++tile) {
-#pragma unroll
-                            for (int high = 0; high < 2; ++high) {
-                                const int d = (block + tile * CONSUMER_WARPS) * 16 + high * 8 + lane / 4;
-                                float value = product[b][tile][0][odd + 2 * high];
-                                if (CHAINS == 2) value += product[b][tile][1][odd + 2 * high];
-                                if (d < DIM) results[(query_of(kv, n) * SHARES + share) * DIM + d] = value;
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
+    };
     // Number of the query (row times HEADS plus head) that is the n-th one of a KV head.
     __device__ static __forceinline__ int query_of(int kv, int n) {
-        return n / SHARED_BY * HEADS + kv * SHARED_BY + n % SHARED_BY;
+        return ROWS == 1 ? kv * SHARED_BY + n : n / SHARED_BY * HEADS + kv * SHARED_BY + n % SHARED_BY;
     }
 
-    // The sum of the values, each times its weight.
-    __device__ static __forceinline__ float product(const u8* work, int query, int element) {
-        const float* from = reinterpret_cast<const float*>(work + RESULTS_AT) + query * SHARES * DIM + element;
-        float sum = 0.0f;
+    // The exponents of the query that begins at `from` for positions 2 * (l % 4), + 1, + 8 and + 9 of a group, added to those
+    // that are there.
+    __device__ static __forceinline__ void score(float (&exponent)[4], const KV* keys, Activations queries, int from,
+                                                 int lane) {
+        float sum[2][2][4] = {{{exponent[0], exponent[1]}}, {{exponent[2], exponent[3]}}};
 #pragma unroll
-        for (int s = 0; s < SHARES; ++s) sum += from[s * DIM];
-        return sum;
+        for (int block = 0; block < KEY_BLOCKS; ++block) {
+            const uint4 first = queries.four(from + block * 32), second = queries.four(from + block * 32 + 4);
+#pragma unroll
+            for (int tile = 0; tile < 2; ++tile) {
+                Eight<KV> key;
+                key.load(keys + (tile * KEY_BLOCKS + block) * 256 + lane * 8);
+                uint4 pairs[SPLIT];
+                key.pairs(pairs);
+#pragma unroll
+                for (int s = 0; s < SPLIT; ++s) {
+                    mma(sum[tile][0], first, pairs[s].x, pairs[s].y);
+                    mma(sum[tile][1], second, pairs[s].z, pairs[s].w);
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float(&tile)[2][4] = sum[i / 2];
+            exponent[i] = (tile[0][i % 2] + tile[0][i % 2 + 2]) + (tile[1][i % 2] + tile[1][i % 2 + 2]);
+        }
     }
-    // Element `element` of the attention of a query.
+
+    // What scores are added to: NEVER where a lane's query does not see the position. Row 0 sees those up to `last` of the
+    // group.
+    using Hidden = float[BATCHES][4];
+    __device__ static __forceinline__ void hide(Hidden& hidden, const Sums& sums, int last, int quad) {
+#pragma unroll
+        for (int b = 0; b < BATCHES; ++b) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                hidden[b][i] = quad * 2 + i % 2 + i / 2 * 8 <= last + sums.row[b] ? 0.0f : NEVER;
+        }
+    }
+
+    // The weights of a group of positions, as the n side wants them: hi, then lo. Scales the sums to the greatest exponent,
+    // if they are not empty.
+    __device__ static __forceinline__ void weigh(uint4 (&weights)[BATCHES], Sums& sums, bool is_empty, const KV* keys,
+                                                 Activations queries, const Hidden& hidden, int lane) {
+        const int quad = lane % 4;
+#pragma unroll
+        for (int b = 0; b < BATCHES; ++b) {
+            float exponent[4] = {hidden[b][0], hidden[b][1], hidden[b][2], hidden[b][3]};
+            score(exponent, keys, queries, sums.from[b], lane);
+            float most = fmaxf(fmaxf(exponent[0], exponent[1]), fmaxf(exponent[2], exponent[3]));
+            most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+            most = fmaxf(fmaxf(most, sums.most[b]), __shfl_xor_sync(~0u, most, 2));
+            if (!is_empty) {
+                const float shrink = power_of_two(sums.most[b] - most);
+                const float even = of_lane(shrink, quad * 8), odd = of_lane(shrink, quad * 8 + 4);
+                sums.total[b][0] *= even, sums.total[b][1] *= odd;
+#pragma unroll
+                for (int n = 0; n < BLOCKS; ++n) scale(sums.product[b][n], even, odd);
+            }
+            sums.most[b] = most;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) exponent[i] = power_of_two(exponent[i] - most);
+            const SplitPair low = split_pair(exponent[0], exponent[1]), high = split_pair(exponent[2], exponent[3]);
+            weights[b] = make_uint4(low.hi, high.hi, low.lo, high.lo);
+        }
+    }
+    __device__ static __forceinline__ void scale(float (&sum)[4], float even, float odd) {
+        sum[0] *= even, sum[1] *= odd, sum[2] *= even, sum[3] *= odd;
+    }
+
+    // Adds the values of a group of positions, of blocks from number `block` on, times their weights.
+    __device__ static __forceinline__ void add_values(Sums& sums, const KV* values, const uint4 (&weights)[BATCHES],
+                                                      int block, int lane) {
+        uint4 pairs[BLOCKS][SPLIT];
+#pragma unroll
+        for (int n = 0; n < BLOCKS; ++n) {
+            Eight<KV> value;
+            value.clear();
+            if (has_block(block, n)) value.load(values + (block + n) * 256 + lane * 8);
+            value.pairs(pairs[n]);
+        }
+#pragma unroll
+        for (int b = 0; b < BATCHES; ++b) {
+            const uint4 ones = make_uint4(ONES, ONES, ONES, ONES), w = weights[b];
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const u32 low = half == 0 ? w.x : w.z, high = half == 0 ? w.y : w.w;
+#pragma unroll
+                for (int s = 0; s < SPLIT; ++s) {
+#pragma unroll
+                    for (int n = 0; n < BLOCKS; ++n) mma(sums.product[b][n], pairs[n][s], low, high);
+                }
+                mma(sums.total[b], ones, low, high);
+            }
+        }
+    }
+    // Whether there is a block number block + n.
+    __device__ static __forceinline__ bool has_block(int block, int n) {
+        return VALUE_BLOCKS == TEAM_WARPS * BLOCKS || block + n < VALUE_BLOCKS;
+    }
+
+    // Puts the sums of batch `b`, of blocks from number `block` on, where `Merged` finds them.
+    __device__ static __forceinline__ void put_sums(u8* work, const Sums& sums, int b, int team, int block, int lane) {
+        const int quad = lane % 4, slot = lane / 4;
+        float* const maxima = reinterpret_cast<float*>(work + MAXIMA_AT);
+        float* const totals = reinterpret_cast<float*>(work + TOTALS_AT);
+        if (block == 0 && quad == 0 && slot < SLOTS) maxima[slot * TEAMS + team] = sums.most[b];
+#pragma unroll
+        for (int odd = 0; odd < 2; ++odd) {
+            const int query = quad * 2 + odd;
+            if (query < SLOTS) {
+                float* const to = reinterpret_cast<float*>(work + SUMS_AT) + query * SUM_STRIDE +
+                                  (team * VALUE_BLOCKS + block) * 16 + lane / 4;
+                if (block == 0 && lane < 4) totals[query * TEAMS + team] = sums.total[b][odd];
+#pragma unroll
+                for (int n = 0; n < BLOCKS; ++n) {
+                    if (!has_block(block, n)) continue;
+                    to[n * 16] = sums.product[b][n][odd], to[n * 16 + 8] = sums.product[b][n][odd + 2];
+                }
+            }
+        }
+    }
+
+    // The sums of all teams for the query in `slot`.
+    struct Merged {
+        float most, total, factor[TEAMS];
+        const float* from;
+
+        __device__ __forceinline__ Merged(const u8* work, int slot)
+            : from(reinterpret_cast<const float*>(work + SUMS_AT) + slot * SUM_STRIDE) {
+            const float2* const maxima = reinterpret_cast<const float2*>(work + MAXIMA_AT) + slot * TEAMS / 2;
+            const float2* const totals = reinterpret_cast<const float2*>(work + TOTALS_AT) + slot * TEAMS / 2;
+#pragma unroll
+            for (int t = 0; t < TEAMS; t += 2) {
+                const float2 two = maxima[t / 2];
+                factor[t] = two.x, factor[t + 1] = two.y;
+                most = t == 0 ? fmaxf(two.x, two.y) : fmaxf(most, fmaxf(two.x, two.y));
+            }
+#pragma unroll
+            for (int t = 0; t < TEAMS; t += 2) {
+                const float2 two = totals[t / 2];
+                factor[t] = power_of_two(factor[t] - most), factor[t + 1] = power_of_two(factor[t + 1] - most);
+                const float sum = two.x * factor[t] + two.y * factor[t + 1];
+                total = t == 0 ? sum : total + sum;
+            }
+        }
+        // Elements `element`, a multiple of 2, and the next one of the sum of the values, each times its weight.
+        __device__ __forceinline__ float2 products(int element) const {
+            float2 sum = make_float2(0.0f, 0.0f);
+#pragma unroll
+            for (int t = 0; t < TEAMS; ++t) {
+                const float2 two = *reinterpret_cast<const float2*>(from + t * VALUE_BLOCKS * 16 + element);
+                sum.x += two.x * factor[t], sum.y += two.y * factor[t];
+            }
+            return sum;
+        }
+    };
+
+    // Computes everything, from queries and tail in the work area that a barrier has made visible; what follows reads it
+    // after the next barrier.
+    template <typename Reader>
+    __device__ static __forceinline__ void run(u8* work, Reader& reader, int pos, int part, Watch& watch, u32 operation) {
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        const int team = warp / TEAM_WARPS, block = warp % TEAM_WARPS * BLOCKS;
+        const int open = pos / GROUP;  // the first group of the tail
+        const int own = Own::count(open, part), all = PARTS == 1 ? own + TAIL : Own::count(open + TAIL, part);
+
+#pragma unroll 1
+        for (int turn = 0; turn < KV_HEADS * TURNS; ++turn) {
+            Sums sums(turn, lane);
+            uint4 weights[BATCHES];
+            Hidden hidden = {};
+            int number = team;  // of the team's next group of the part
+            // a stage of keys and one of values, and last the tail, as if it were one
+#pragma unroll 1
+            for (int first = 0;; first += CHUNK) {
+                const bool is_tail = first >= own;
+                const int end = is_tail ? all : CHUNK == TEAMS || first + CHUNK > own ? own : first + CHUNK;
+                const bool mine = number < end;
+                const int group = is_tail ? Own::group(number, part) - open : number - first;
+                const KV* keys = tail_keys(work, turn / TURNS);
+                if (is_tail) {
+                    if (!mine) break;
+                    hide(hidden, sums, pos % GROUP - group * GROUP, lane % 4);
+                } else {
+                    keys = acquire(reader, watch, operation);
+                }
+                if (mine)
+                    weigh(weights, sums, number < TEAMS, keys + group * Layout::KEY_GROUP, queries(work), hidden, lane);
+                const KV* values = tail_values(work, turn / TURNS);
+                if (!is_tail) {
+                    reader.release();
+                    values = acquire(reader, watch, operation);
+                }
+                if (mine) {
+                    add_values(sums, values + group * Layout::VALUE_GROUP, weights, block, lane);
+                    number += TEAMS;
+                }
+                if (is_tail) break;
+                reader.release();
+            }
+            if constexpr (IS_SINGLE) {
+                put_sums(work, sums, 0, team, block, lane);
+            } else {
+#pragma unroll
+                for (int b = 0; b < BATCHES; ++b) {
+                    put_sums(work, sums, b, team, block, lane);
+                    consumer_barrier();
+                    merge(work, turn / TURNS, turn % TURNS * BATCHES * 8 + b * 8);
+                    consumer_barrier();
+                }
+            }
+        }
+    }
+    template <typename Reader>
+    __device__ static __forceinline__ const KV* acquire(Reader& reader, Watch& watch, u32 operation) {
+        return reinterpret_cast<const KV*>(reader.acquire(watch, operation));
+    }
+    // Merges the sums of the queries of a KV head that are in the slots, of which the first one is number `first`.
+    __device__ static __forceinline__ void merge(u8* work, int kv, int first) {
+        float* const results = reinterpret_cast<float*>(work + RESULTS_AT);
+        float2* const stats = reinterpret_cast<float2*>(work + STATS_AT);
+#pragma unroll 1
+        for (int i = threadIdx.x; i < SLOTS * (DIM / 2); i += CONSUMERS) {
+            const int slot = i / (DIM / 2), element = i % (DIM / 2) * 2;
+            if (first + slot < QUERIES) {
+                const int query = query_of(kv, first + slot);
+                const Merged merged(work, slot);
+                *reinterpret_cast<float2*>(results + query * DIM + element) = merged.products(element);
+                if (element == 0) stats[query] = make_float2(merged.most, merged.total);
+            }
+        }
+    }
+
+    // The sum of the values, each times its weight: elements `element`, a multiple of 2, and the next one.
+    __device__ static __forceinline__ float2 products(const u8* work, int query, int element) {
+        if constexpr (IS_SINGLE) return Merged(work, query).products(element);
+        return *reinterpret_cast<const float2*>(work + RESULTS_AT + (query * DIM + element) * 4);
+    }
+    __device__ static __forceinline__ float product(const u8* work, int query, int element) {
+        return of_two(products(work, query, element / 2 * 2), element);
+    }
+    // Elements `element`, a multiple of 2, and the next one of the attention of a query.
+    __device__ static __forceinline__ float2 results(const u8* work, int query, int element) {
+        const float2 sum = products(work, query, element);
+        const float factor = reciprocal(stat(work, query, 1));
+        return make_float2(sum.x * factor, sum.y * factor);
+    }
     __device__ static __forceinline__ float result(const u8* work, int query, int element) {
-        return __fdividef(product(work, query, element), reinterpret_cast<const float2*>(work + TOTALS_AT)[query].y);
+        return of_two(results(work, query, element / 2 * 2), element);
     }
+    __device__ static __forceinline__ float of_two(float2 two, int element) { return element % 2 == 0 ? two.x : two.y; }
     // The second result of `task.attention_part`.
     __device__ static __forceinline__ float stat(const u8* work, int query, int which) {
-        return reinterpret_cast<const float*>(work + TOTALS_AT)[query * 2 + which];
+        if constexpr (IS_SINGLE) {
+            const Merged merged(work, query);
+            return which == 0 ? merged.most : merged.total;
+        }
+        return reinterpret_cast<const float*>(work + STATS_AT)[query * 2 + which];
     }
 };
 

@@ -44,26 +44,24 @@ struct Share {
     }
 };
 
-// The producer's side of an attention task: all whole groups of the positions before `pos` that are the part's, in passes
-// of up to PASS groups, of each pass the keys and then the values, CHUNK groups a stage. CHUNK divides PASS, and BLOCK where
-// there are several parts.
-template <int DIM, int PARTS, int BLOCK, int CHUNK, int PASS, typename KV, typename Writer>
+// The producer's side of an attention task: all whole groups of the positions before `pos` that are the part's, CHUNK groups a
+// stage, keys and values in turn; all that TURNS times, for as many shares of the queries. CHUNK divides BLOCK where there
+// are several parts.
+template <int DIM, int PARTS, int BLOCK, int CHUNK, int TURNS, typename KV, typename Writer>
 __device__ __forceinline__ void push_history(Writer& writer, const KV* keys, const KV* values, int pos, int part,
                                              Watch& watch, u32 operation) {
     using Layout = CacheLayout<DIM>;
     using Own = Share<PARTS, BLOCK>;
     const int own = Own::count(pos / GROUP, part);
 #pragma unroll 1
-    for (int first = 0; first < own; first += PASS) {
-        const int last = first + PASS < own ? first + PASS : own;
+    for (int turn = 0; turn < TURNS; ++turn) {
 #pragma unroll 1
-        for (int side = 0; side < 2; ++side) {
-            const int size = side == 0 ? Layout::KEY_GROUP : Layout::VALUE_GROUP;
-            const KV* base = side == 0 ? keys : values;
+        for (int first = 0; first < own; first += CHUNK) {
+            const int groups = own - first < CHUNK ? own - first : CHUNK;
 #pragma unroll 1
-            for (int at = first; at < last; at += CHUNK) {
-                const int groups = last - at < CHUNK ? last - at : CHUNK;
-                const KV* from = base + static_cast<long long>(Own::group(at, part)) * size;
+            for (int side = 0; side < 2; ++side) {
+                const int size = side == 0 ? Layout::KEY_GROUP : Layout::VALUE_GROUP;
+                const KV* from = (side == 0 ? keys : values) + static_cast<long long>(Own::group(first, part)) * size;
                 writer.push(reinterpret_cast<const u8*>(from), groups * size * static_cast<int>(sizeof(KV)), watch,
                             operation);
             }

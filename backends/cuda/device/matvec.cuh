@@ -32,16 +32,15 @@ struct Activations {
         to[0] = high;
         to[2] = to_bf16(value - from_bf16(high));
     }
+    // Two neighbours at a multiple of 2.
+    __device__ __forceinline__ void put_two(int at, float first, float second) const {
+        const SplitPair pair = split_pair(first, second);
+        *reinterpret_cast<uint2*>(memory + at * 2) = make_uint2(pair.hi, pair.lo);
+    }
     // Four neighbours at a multiple of 4.
     __device__ __forceinline__ void put_four(int at, const float* value) const {
-        u32 high[4], low[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            high[i] = to_bf16(value[i]);
-            low[i] = to_bf16(value[i] - __uint_as_float(high[i] << 16));
-        }
-        *reinterpret_cast<uint4*>(memory + at * 2) =
-            make_uint4(high[1] << 16 | high[0], low[1] << 16 | low[0], high[3] << 16 | high[2], low[3] << 16 | low[2]);
+        const SplitPair low = split_pair(value[0], value[1]), high = split_pair(value[2], value[3]);
+        *reinterpret_cast<uint4*>(memory + at * 2) = make_uint4(low.hi, low.lo, high.hi, high.lo);
     }
     // Four neighbours as the m side.
     __device__ __forceinline__ uint4 four(int at) const { return *reinterpret_cast<const uint4*>(memory + at * 2); }

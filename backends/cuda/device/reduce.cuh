@@ -3,6 +3,7 @@
 #include "types.cuh"
 
 __device__ __forceinline__ float warp_sum(float value) {
+    __syncwarp();  // the compiler cannot know that the warp is whole, and would prepare for the shuffles of one that is not
 #pragma unroll
     for (int distance = 16; distance > 0; distance >>= 1) value += __shfl_xor_sync(~0u, value, distance);
     return value;
@@ -95,6 +96,7 @@ constexpr u32 NO_INDEX = 0xffffffffu;
 // next use of `scratch` must be behind another one.
 __device__ __forceinline__ Best consumer_best(Best best, Best* scratch) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    __syncwarp();
 #pragma unroll
     for (int distance = 16; distance > 0; distance >>= 1) {
         const float value = __shfl_xor_sync(~0u, best.value, distance);

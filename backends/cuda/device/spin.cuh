@@ -75,10 +75,14 @@ struct Spin {
     u64 started = 0;
     u32 polls = 0;
 
-    // True when the wait must end: out of time, or another one was. Asked after each poll, so it has to be short.
-    __device__ __forceinline__ bool give_up(Watch& watch, u32 operation, u32 kind, u32 index, u32 expected, u32 seen) {
-        if ((++polls & 63u) != 0) return false;
+    // Whether it is time to ask `ends`. Asked after each poll, so it has to be short.
+    __device__ __forceinline__ bool is_due() { return (++polls & 63u) == 0; }
+    // True when the wait must end: out of time, or another one was.
+    __device__ __forceinline__ bool ends(Watch& watch, u32 operation, u32 kind, u32 index, u32 expected, u32 seen) {
         started = check_time(watch, started, operation, kind, index, expected, seen);
         return started == OUT_OF_TIME;
+    }
+    __device__ __forceinline__ bool give_up(Watch& watch, u32 operation, u32 kind, u32 index, u32 expected, u32 seen) {
+        return is_due() && ends(watch, operation, kind, index, expected, seen);
     }
 };

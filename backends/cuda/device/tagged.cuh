@@ -30,6 +30,19 @@ __device__ __forceinline__ void store_tagged(u32* address, float value, u32 epoc
     store_word(address, (__float_as_uint(value) & ~1u) | (epoch & 1u));
 }
 
+// Bit 0: that of `so_far`, or whether `word` is not of `epoch`; the other bits say nothing. As one instruction: the compiler
+// would look at the bits one by one, and branch on each.
+__device__ __forceinline__ u32 add_difference(u32 so_far, u32 word, u32 epoch) {
+    u32 result;
+    asm("lop3.b32 %0, %1, %2, %3, 0xf6;" : "=r"(result) : "r"(so_far), "r"(word), "r"(epoch));
+    return result;
+}
+__device__ __forceinline__ u32 either(u32 a, u32 b) {
+    u32 result;
+    asm("or.b32 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+}
+
 // Words that are loaded together: 4 at a multiple of 16 bytes, or 1.
 template <int WORDS>
 struct Words;
@@ -37,7 +50,6 @@ template <>
 struct Words<1> {
     u32 word[1];
     __device__ __forceinline__ void load(const u32* address) { word[0] = load_word(address); }
-    __device__ __forceinline__ bool is_of(u32 epoch) const { return ((word[0] ^ epoch) & 1u) == 0; }
 };
 template <>
 struct Words<4> {
@@ -46,55 +58,81 @@ struct Words<4> {
         const uint4 v = load_words(address);
         word[0] = v.x, word[1] = v.y, word[2] = v.z, word[3] = v.w;
     }
-    __device__ __forceinline__ bool is_of(u32 epoch) const {
-        return (((word[0] ^ epoch) | (word[1] ^ epoch) | (word[2] ^ epoch) | (word[3] ^ epoch)) & 1u) == 0;
-    }
 };
 
 // The loads of N vectors of WORDS words at base[offset[i]] with bit i of `wanted` set; they are under way from the
-// constructor on. Only `finish` waits.
+// constructor on. Only `await_words` waits. What is not wanted counts as a 0 that is there.
 template <int WORDS, int N>
 struct TaggedLoads {
     static_assert(N <= 32, "one bit a vector");
     Words<WORDS> words[N];
+    u32 difference[N];  // bit 0: whether a word of the vector is missing
     const u32* base;
     const u32 (&offset)[N];
-    u32 wanted;
+    u32 operation;
 
-    __device__ __forceinline__ TaggedLoads(const u32* from, const u32 (&at)[N], u32 which)
-        : words{}, base(from), offset(at), wanted(which) {
-        load(wanted);
+    __device__ __forceinline__ TaggedLoads(const u32* from, const u32 (&at)[N], u32 wanted, u32 epoch, u32 number)
+        : words{}, difference{}, base(from), offset(at), operation(number) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            if (wanted >> i & 1) {
+                words[i].load(base + offset[i]);
+            } else {
+#pragma unroll
+                for (int j = 0; j < WORDS; ++j) words[i].word[j] = epoch & 1u;
+            }
+        }
     }
 
-    __device__ __forceinline__ void load(u32 which) {
+    // Compares all words; bit 0: that of `so_far`, or whether any is missing.
+    __device__ __forceinline__ u32 compare(u32 so_far, u32 epoch) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            difference[i] = 0;
+#pragma unroll
+            for (int j = 0; j < WORDS; ++j) difference[i] = add_difference(difference[i], words[i].word[j], epoch);
+            so_far = either(so_far, difference[i]);
+        }
+        return so_far;
+    }
+
+    // Loads the vectors again that missed a word.
+    __device__ __forceinline__ void reload() {
 #pragma unroll
         for (int i = 0; i < N; ++i)
-            if (which >> i & 1) words[i].load(base + offset[i]);
+            if (difference[i] & 1u) words[i].load(base + offset[i]);
     }
 
-    // Waits for all words; those that were not wanted are 0. Each round loads everything that is missing.
-    __device__ __forceinline__ void finish(float (&values)[WORDS * N], u32 epoch, Watch& watch, u32 operation) {
-        Spin spin;
-        u32 missing = wanted;
-        while (true) {
-            u32 first = 0;
+    // The operation that waits and the first vector that missed a word, if there is one.
+    __device__ __forceinline__ void find_missing(u32& waiting, u32& first) const {
 #pragma unroll
-            for (int i = N; i-- > 0;) {
-                if (missing >> i & 1) {
-                    if (words[i].is_of(epoch))
-                        missing &= ~(1u << i);
-                    else
-                        first = offset[i];
-                }
-            }
-            if (missing == 0 || spin.give_up(watch, operation, WAIT_TAG, first, epoch, epoch - 1)) break;
-            load(missing);
-        }
+        for (int i = N; i-- > 0;)
+            if (difference[i] & 1u) waiting = operation, first = offset[i];
+    }
+
+    __device__ __forceinline__ void get(float (&values)[WORDS * N]) const {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
 #pragma unroll
-            for (int j = 0; j < WORDS; ++j)
-                values[i * WORDS + j] = __uint_as_float(words[i].word[j] & ~1u);  // what is not wanted stayed 0
+            for (int j = 0; j < WORDS; ++j) values[i * WORDS + j] = __uint_as_float(words[i].word[j] & ~1u);
         }
     }
 };
+
+// Waits for the words of all `loads` at once: one after the other, each that comes late would cost a round trip of its own.
+// Short where all is there: a phase of a small model lasts as long as its instructions.
+template <typename... Loads>
+__device__ __forceinline__ void await_words(u32 epoch, Watch& watch, Loads&... loads) {
+    Spin spin;
+    while (true) {
+        u32 difference = 0;
+        ((difference = loads.compare(difference, epoch)), ...);
+        if ((difference & 1u) == 0) return;
+        if (spin.is_due()) {
+            u32 operation = 0, index = 0;
+            (loads.find_missing(operation, index), ...);
+            if (spin.ends(watch, operation, WAIT_TAG, index, epoch, epoch - 1)) return;
+        }
+        (loads.reload(), ...);
+    }
+}

@@ -6,10 +6,12 @@
 // CHECK: u32 attend(u32 at, int pos, int part, u32 operation) {
 // CHECK: extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) amk_step(
 
-// Rotations and attention of the layers' loop are written once, whatever the number of layers.
+// The angles of the step's rotations are computed once, before the layers' loop; its attention is written once, whatever the
+// number of layers.
 // CHECK: for (int l_layer = 0; l_layer < [[LAYERS:\d+]]; ++l_layer) {
+// CHECK: put_turns<1, {{\d+}}>(turns_
 // CHECK: for (int l_layer = 0; l_layer < [[LAYERS]]; ++l_layer) {
-// CHECK: sincosf(
+// CHECK: const float2 turn{{\d+}} = turns_
 // CHECK: at = attend<Attention{{\d+}}>(at, pos, 0, {{\d+}});
 // CHECK: silu(
 // CHECK: consumer_best(best, control.best);

@@ -8,8 +8,18 @@
 // RUN: amk-opt %t.parts.mlir -p 'split-argmax{parts=5},split-attention{parts=2 block=8 sms=5},place-tasks{target=sm_80 sms=5},insert-sync{handoff=counter},plan-stream{stages=3 bytes=2048 in-flight=2}' > %t.queue.mlir
 // RUN: diff %t.pipeline.mlir %t.queue.mlir
 
-// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{target=sm_80 sms=5 parts=2 block=8 rows=4 handoff=counter stages=3 bytes=2048 in-flight=2}' > %t.pipeline.mlir
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{target=sm_80 sms=5 parts=2 block=8 rows=4 handoff=counter stages=3 bytes=2048 in-flight=2 fuse-attention=never}' > %t.pipeline.mlir
 // RUN: diff %t.pipeline.mlir %t.queue.mlir
+
+// On GPUs, attention is fused into the product that follows; divided into parts, only that product is split.
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=5}' > %t.pipeline.mlir
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=5 fuse-attention=always}' | diff %t.pipeline.mlir -
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{sms=5 attention-output=fused},task-to-queue{sms=5}' | diff %t.pipeline.mlir -
+// RUN: filecheck %s --check-prefix=FUSED < %t.pipeline.mlir
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=5 parts=2}' > %t.pipeline.mlir
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{sms=5 attention-output=split},task-to-queue{sms=5 parts=2}' | diff %t.pipeline.mlir -
+// FUSED:      queue.fetch @linear_v[layer]
+// FUSED-NEXT: queue.fetch @linear_o[layer]
 
 // With quantised weights.
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=5 weights="int4:g8:zp" head=int8}' > %t.pipeline.mlir
@@ -24,7 +34,7 @@
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{tasks=3},task-to-queue{target=reference sms=3}' > %t.parts.mlir
 // RUN: diff %t.pipeline.mlir %t.parts.mlir
 
-// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=4 widest=8}' | filecheck %s
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=4 widest=8 fuse-attention=never}' | filecheck %s
 
 // The whole way: a layer has five phases, and what they hand over is tagged; the stream is in the order of the body.
 // CHECK:      queue.counter @logits_done[1]

@@ -47,7 +47,7 @@ task.program @p max_seq 8 tokens 1 {
   }
 }
 
-// CHECK: queue.kernel @p target "sm_90a" sms 4 max_seq 8 tokens 1 ring #amk.ring<stages = 10, bytes = 16384, in_flight = 2> {
+// CHECK: queue.kernel @p target "sm_90a" sms 4 max_seq 8 tokens 1 ring #amk.ring<stages = 10, bytes = 16384, in_flight = 3> {
 // CHECK-NEXT:     task.buffer @w weight from #amk.checkpoint<"l.{layer}.w"> : tensor<2x16x16xf32>
 // CHECK-NEXT:     task.buffer @u weight from #amk.checkpoint<"l.{layer}.u"> : tensor<2x16x16xf32>
 // CHECK-NEXT:     task.buffer @h weight from #amk.checkpoint<"h"> : tensor<16x16xf32>

@@ -1,7 +1,7 @@
 // Eight rows of 8192 activations take 256 KiB, more than an SM has: the ring is planned beside segments of them.
 
 // RUN: amk-opt %s -p 'plan-stream,verify-schedule' | filecheck %s
-// CHECK: queue.kernel @k target "sm_90a" sms 2 max_seq 8 tokens 8 ring #amk.ring<stages = 8, bytes = 16384, in_flight = 2>
+// CHECK: queue.kernel @k target "sm_90a" sms 2 max_seq 8 tokens 8 ring #amk.ring<stages = 8, bytes = 16384, in_flight = 3>
 
 queue.kernel @k target "sm_90a" sms 2 max_seq 8 tokens 8 {
   task.buffer @x input : tensor<8x8192xf32>
