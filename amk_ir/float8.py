@@ -18,6 +18,10 @@ E4M3_NAN = 0x7F
 
 _SUBNORMAL_STEP = 2.0**-9
 _SMALLEST_NORMAL = 2.0**-6
+_HALF_AND_BIAS = np.uint32((0x7FFFF - (120 << 23)) % 2**32)
+"""What is added to the bits of a normal value before the lowest 20 are dropped; modulo 2^32."""
+_SMALL_ROUNDER = np.float32(_SUBNORMAL_STEP * 2**23)
+"""Added to a value below 2^-6, it leaves the multiple of the subnormal step in the lowest bits."""
 _CHUNK = 1 << 16  # elements converted at a time: the temporaries stay in cache
 
 
@@ -47,14 +51,20 @@ def e4m3_from_f32(values: NDArray[Any]) -> NDArray[np.uint8]:
     result = np.empty(source.shape, np.uint8)
     for start in range(0, source.size, _CHUNK):
         part = source[start : start + _CHUNK]
-        magnitude = np.minimum(np.abs(part), np.float32(E4M3_MAX))  # a NaN stays one
+        magnitude = np.abs(part)
+        np.minimum(magnitude, np.float32(E4M3_MAX), out=magnitude)  # a NaN stays one
         bits = magnitude.view(np.uint32)
         # Adding half a step, less one unless the lowest kept bit is set, carries exactly where nearest even goes up.
-        normal = ((bits + np.uint32(0x7FFFF) + ((bits >> 20) & 1)) >> 20).astype(np.int32) - (120 << 3)
-        is_small = magnitude < _SMALLEST_NORMAL
-        small = np.rint(np.where(is_small, magnitude, 0) / _SUBNORMAL_STEP).astype(np.int32)
-        code = np.where(is_small, small, normal)
-        code[np.isnan(part)] = E4M3_NAN
-        code[np.signbit(part)] |= 0x80
-        result[start : start + _CHUNK] = code
+        code = bits >> np.uint32(20)
+        code &= np.uint32(1)
+        code += bits
+        code += _HALF_AND_BIAS
+        code >>= np.uint32(20)
+        is_small = magnitude < np.float32(_SMALLEST_NORMAL)
+        magnitude += _SMALL_ROUNDER
+        np.subtract(bits, _SMALL_ROUNDER.view(np.uint32), out=code, where=is_small)
+        codes = code.astype(np.uint8)
+        codes[np.isnan(part)] = E4M3_NAN
+        codes |= (part.view(np.uint32) >> np.uint32(24)).astype(np.uint8) & np.uint8(0x80)
+        result[start : start + _CHUNK] = codes
     return result.reshape(np.shape(values))

@@ -36,7 +36,7 @@ Codes: TypeAlias = NDArray[np.int8] | NDArray[np.uint8]
 
 _BITS: dict[Storage, int] = {"int8": 8, "int4": 4, "fp8_e4m3": 8}
 _SCALE_BITS: dict[ScaleType, int] = {"f32": 32, "bf16": 16, "f16": 16}
-_CHUNK = 1 << 20  # elements worked on at a time
+_CHUNK = 1 << 18  # elements worked on at a time
 _MAX_THREADS = 16
 
 
@@ -355,7 +355,7 @@ def quantize(
                 minimums[blocks, groups] = minimum
 
     starts = range(0, shape[0], count)
-    if is_searched and len(starts) > 1:  # NumPy lets go of the interpreter lock
+    if len(starts) > 1:  # NumPy lets go of the interpreter lock
         with ThreadPoolExecutor(max_workers=min(len(starts), os.cpu_count() or 1, _MAX_THREADS)) as pool:
             for _ in pool.map(quantize_rows, starts):
                 pass
@@ -397,8 +397,10 @@ def _improve(
     is_zero = scale == 0
     unit = np.where(is_zero, np.float32(1), scale)
     with np.errstate(over="ignore", invalid="ignore"):
-        steps = (part - minimum[:, None, :, None]) / unit[:, None, :, None]
-        steps = by_group(np.where(np.isfinite(steps), steps, 0))
+        above = part - minimum[:, None, :, None] if format.minimums else part
+        steps = above / unit[:, None, :, None]
+        steps[~np.isfinite(steps)] = 0
+        steps = by_group(steps)
         counts = None if weights is None else by_group(np.broadcast_to(weights.reshape(1, 1, groups, -1), part.shape))
         kind: Offset = "integer" if format.zero_points else "real" if format.minimums else "none"
         step, offset = search_steps(steps, zero.reshape(-1), format.code_range, kind, counts)
@@ -477,11 +479,15 @@ def _encode(part: Floats, scale: Floats, zero: Floats, minimum: Floats, format: 
     def per_element(array: Floats) -> Floats:
         return array[:, None, :, None]
 
-    quotient = (part - per_element(minimum)) / per_element(np.where(scale == 0, np.float32(1), scale))
+    above = part - per_element(minimum) if format.minimums else part
+    quotient = above / per_element(np.where(scale == 0, np.float32(1), scale))
     if format.storage == "fp8_e4m3":
-        return e4m3_from_f32(np.clip(quotient, -E4M3_MAX, E4M3_MAX))
+        return e4m3_from_f32(quotient)  # which clips
+    np.rint(quotient, out=quotient)
+    if format.zero_points:
+        quotient += per_element(zero)
     lowest, highest = format.code_range
-    return np.clip(np.rint(quotient) + per_element(zero), lowest, highest).astype(np.int8)
+    return np.clip(quotient, lowest, highest, out=quotient).astype(np.int8)
 
 
 def _round_scale(values: NDArray[Any], format: QuantizedFormat) -> Floats:

@@ -16,6 +16,7 @@ from xdsl.parser import AttrParser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
+from .access import Dim
 from .attrs import MAX_EXTENT, parse_count
 from .errors import UsageError
 from .quantization import QuantizedFormat, parse_format
@@ -89,6 +90,25 @@ def contracted(shape: Sequence[int], columns: int) -> int | None:
     for count in range(1, len(shape) + 1):
         if prod(shape[len(shape) - count :]) == columns:
             return count
+    return None
+
+
+def columns_problem(dims: Sequence[Dim], shape: Sequence[int], type: QuantizedType) -> str | None:
+    """Why the tile `dims` of a buffer of `shape` has no scales of its own, or None.
+
+    Of each row it has all columns, or whole groups of neighbours: in the outermost of the dimensions that make up a row.
+    """
+    inner = contracted(shape, type.columns)
+    assert inner is not None  # checked by the buffer
+    group, unit = type.format.group or 1, prod(shape[len(shape) - inner + 1 :])
+    for number, (dim, extent) in enumerate(zip(dims[-inner:], shape[-inner:], strict=True)):
+        is_whole = dim.kept and not dim.start.terms and dim.start.constant == 0 and dim.extent == extent
+        factors = (*(factor for _, factor in dim.start.terms), dim.start.constant, dim.extent)
+        is_of_groups = dim.kept and dim.limit is None and all(factor * unit % group == 0 for factor in factors)
+        if not is_whole and not (number == 0 and dim.size.is_constant and is_of_groups):
+            return (
+                f"has whole rows of {type.columns} columns, or whole groups of them, found dimension {dim} of {extent}"
+            )
     return None
 
 

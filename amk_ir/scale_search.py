@@ -22,7 +22,9 @@ SHORT_GRID = (0.96, 0.82)
 """Those for few codes and errors that count alike: five make the error only a hundredth smaller."""
 _ROUNDS = 2  # of refinement
 _ZERO, _ONE = np.float32(0), np.float32(1)
-_CHUNK = 1 << 15  # elements worked on at a time, so that all temporaries stay in cache
+_CHUNK = (
+    1 << 17
+)  # elements worked on at a time: few enough for caches, and so many that threads seldom wait for the interpreter
 
 
 def search_steps(
@@ -58,6 +60,7 @@ class _Search:
         self.step = np.ones_like(offsets)
         self.offset = offsets
         self.error = np.full_like(offsets, np.inf)
+        self.residuals, self.codes = np.empty_like(values), np.empty_like(values)  # of the last candidate
 
     def best(self) -> tuple[Floats, Floats]:
         if self.kind == "none":
@@ -92,10 +95,11 @@ class _Search:
         With codes c, residuals r = x / step + offset - c and sums S over the elements, step * (1 + a) and an offset
         lowered by b minimise the sum of (r - a c - b)^2. Residuals are small, so that nothing cancels in float32.
         """
-        residuals = self.values / step[:, None]
+        residuals = np.divide(self.values, step[:, None], out=self.residuals)
         if self.kind != "none":
             residuals += offset[:, None]
-        codes = np.clip(np.rint(residuals), self.lowest, self.highest)
+        codes = np.rint(residuals, out=self.codes)
+        np.clip(codes, self.lowest, self.highest, out=codes)
         residuals -= codes
         weighted = residuals if self.weights is None else self.weights * residuals
         rr, cr = _dot(residuals, weighted), _dot(codes, weighted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from ..amk_ir.quantized_type import QuantizedType
+from ..amk_ir.quantized_type import QuantizedType, contracted
 from ..dialects import queue, task
 
 ROWS = 8
@@ -20,17 +20,19 @@ def scale_room(kernel: queue.KernelOp, stage_bytes: int) -> int:
     0 without quantised weights. Stages with this room take as many codes as they would bf16 bytes, which keeps them from
     being cut unevenly.
     """
-    most = max((_family_bytes(family, stage_bytes) for family in kernel.families.values()), default=0)
+    most = max((_family_bytes(kernel, family, stage_bytes) for family in kernel.families.values()), default=0)
     return -(-most // STAGE_UNIT) * STAGE_UNIT
 
 
-def _family_bytes(family: task.FamilyOp, stage_bytes: int) -> int:
+def _family_bytes(kernel: queue.KernelOp, family: task.FamilyOp, stage_bytes: int) -> int:
     streams = family.streams
     elements = {op.result.type.get_element_type() for op in streams}
     element = next(iter(elements), None)
     if len(elements) != 1 or not isinstance(element, QuantizedType):
         return 0
-    format, columns = element.format, element.columns
+    format, inner = element.format, contracted(kernel.buffers[streams[0].region.buffer].shape, element.columns)
+    assert inner is not None  # checked by the buffer
+    columns = prod(streams[0].region.tile_shape[-inner:])
     rows = sum(prod(op.region.tile_shape) for op in streams) // columns
     rows = -(-rows // ROWS) * ROWS
     scales = 1

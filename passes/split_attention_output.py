@@ -15,7 +15,7 @@ from xdsl.utils.exceptions import PassFailedException
 from ..amk_ir.access import Access, Dim
 from ..amk_ir.attrs import BufferKind
 from ..amk_ir.linear import Linear
-from ..amk_ir.quantized_type import QuantizedType
+from ..amk_ir.quantized_type import QuantizedType, columns_problem
 from ..dialects import task
 from .family_bodies import ProgramIndex, insert_before, is_before, programs
 from .names import NameTable
@@ -34,7 +34,7 @@ class SplitAttentionOutputPass(ModulePass):
     The products of all KV heads are stored, and summed by whoever reads the result (`task.sum_parts`), in a family of its own
     which fuse-into-consumer copies to the readers. So a task depends on one task of the attention, which
     fuse-into-consumer can put before it. There are about `tasks` tasks, of at most `rows` output rows; where that is not
-    enough, nothing changes, nor where the weights are quantised: their tiles are whole rows.
+    enough, nothing changes, nor where the columns of a KV head are no whole groups of quantised weights.
     """
 
     name = "split-attention-output"
@@ -74,6 +74,10 @@ class SplitAttentionOutputPass(ModulePass):
         some = Dim(Linear.of(HEAD) * group, Linear(constant=group))
         limit = None if rows % tile == 0 else rows
         own_rows = Dim(Linear.of(TILE) * tile, Linear(constant=tile), limit)
+        region, element = narrow(stream.region, (own_rows, some, None, None)), stream.result.type.get_element_type()
+        shape = index.buffers[region.buffer].shape
+        if isinstance(element, QuantizedType) and columns_problem(region.dims, shape, element):
+            return
         parts = task.BufferOp(
             names.unique(f"{matmul.result.name_hint or name}_parts"),
             BufferKind.SCRATCH,
@@ -84,9 +88,7 @@ class SplitAttentionOutputPass(ModulePass):
 
         # the products
         x = task.LoadOp(narrow(load.region, (None, some, None, None)), f32)
-        weights = task.StreamOp(
-            narrow(stream.region, (own_rows, some, None, None)), stream.result.type.get_element_type()
-        )
+        weights = task.StreamOp(region, element)
         product = task.MatmulOp(x.result, weights.result)
         target = Access(parts.sym_name.data, (*loops, all_tokens, Dim(Linear.of(HEAD), kept=False), own_rows))
         products = task.FamilyOp(
@@ -131,7 +133,6 @@ def _product(
         or len(list(load.result.uses)) != 1
         or len(task.shape_of(matmul.x)) != 4
         or len(task.shape_of(matmul.result)) != 2
-        or isinstance(stream.result.type.get_element_type(), QuantizedType)  # whose tiles are whole rows
     ):
         return None
     writer = index.families[index.writers[buffer][0]]

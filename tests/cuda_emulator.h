@@ -297,31 +297,6 @@ static void mma(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned
     __syncwarp();
 }
 
-// mma.m16n8k32 of signed bytes, likewise
-static void mma_s8(int (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
-    unsigned* mine = emu_sm->slot[threadIdx.x];
-    mine[0] = a0, mine[1] = a1, mine[2] = a2, mine[3] = a3, mine[4] = b0, mine[5] = b1;
-    __syncwarp();
-    const int warp = threadIdx.x / 32 * 32, lane = threadIdx.x % 32;
-    auto byte = [](unsigned word, int k) { return static_cast<int>(static_cast<signed char>(word >> k % 4 * 8)); };
-    for (int i = 0; i < 4; ++i) {
-        const int row = lane / 4 + (i / 2) * 8, column = lane % 4 * 2 + i % 2;
-        for (int k = 0; k < 32; ++k) {
-            const unsigned* a = emu_sm->slot[warp + row % 8 * 4 + k % 16 / 4];
-            const unsigned* b = emu_sm->slot[warp + column * 4 + k % 16 / 4];
-            sum[i] += byte(a[row / 8 + k / 16 * 2], k) * byte(b[4 + k / 16], k);
-        }
-    }
-    __syncwarp();
-}
-static unsigned warp_greatest(unsigned value) {
-    for (int distance = 16; distance > 0; distance >>= 1) {
-        const unsigned other = __shfl_xor_sync(~0u, value, distance);
-        value = other > value ? other : value;
-    }
-    return value;
-}
-
 // ---- launch ---------------------------------------------------------------------------------------------------------
 
 static void (*emu_body)();

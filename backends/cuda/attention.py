@@ -14,7 +14,7 @@ from .caches import GROUP, CacheLayout
 from .context import EmitContext, attentions_of
 from .coordinates import Coordinates, linear_text
 from .placement import PlacedTasks
-from .quantized_text import activations_text, finish_activations
+from .quantized_text import finish_activations
 from .source import SourceWriter
 from .stores import store_loop
 from .values import CONSUMERS, VECTOR, ElementLoop, Given, ValueWriter, write_finish, write_finished
@@ -216,7 +216,7 @@ def write_attended(source: SourceWriter, context: EmitContext, run: PlacedTasks)
     )
     _write_task(source, context, run, plan, name)
     width = plan.heads * plan.dim
-    source.line(activations_text(layout))
+    source.line("const Activations x = activations(work);")
     pairs = plan.tokens * width // 2
     loop = f"for (u32 n = threadIdx.x; n < {pairs}; n += CONSUMERS)"
     with source.block(loop if pairs > CONSUMERS else f"if (const u32 n = threadIdx.x; n < {pairs})"):
@@ -224,7 +224,7 @@ def write_attended(source: SourceWriter, context: EmitContext, run: PlacedTasks)
         row = "" if plan.tokens == 1 else f"i / {width} * {layout.activations} + "
         source.line(f"const float2 two = {name}::results(work, i / {plan.dim}, i % {plan.dim});")
         source.line(f"x.put_two({row}i % {width}, two.x, two.y);")
-    source.line(finish_activations(layout, plan.tokens, by_fours=False))
+    source.line(finish_activations(layout, plan.tokens))
 
 
 def _write_type(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> tuple[str, AttentionPlan]:

@@ -26,7 +26,7 @@ from .context import EmitContext, attentions_of, weight_streams
 from .coordinates import INDEX_PREFIX, Coordinates, Segment, sum_text
 from .placement import PlacedTasks
 from .quantized_fragments import QuantizedLayout
-from .quantized_text import activations_text, finish_activations, multiply_text, put_four
+from .quantized_text import finish_activations, multiply_text
 from .rows import write_rows
 from .source import SourceWriter
 from .stores import StoreLoop, store_loop
@@ -240,14 +240,13 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
         raise CompileError(f"family @{run.name}: task.rms_norm of {shape_of(norm.x)} for activations of {shape}")
     row = "" if shape[0] == 1 else f"t * {layout.activations} + "
     at = f"{row}i"
-    source.line(activations_text(layout))
+    source.line("const Activations x = activations(work);")
     if _deferred_norm(run) is not None:
         source.line("float* const norm_sums = control.norm_sums[norm_flip];\nnorm_flip ^= 1;")
         source.line(f"float squares[{shape[0]}] = {{}};  // of this thread's elements of each row")
     source.line("{")
-    by_fours = False
     if norm is None or norm.result is x:
-        by_fours = _write_row_activations(source, context, run, x, norm, row)
+        _write_row_activations(source, context, run, x, norm, row)
     else:
 
         def put(values: ValueWriter, where: Coordinates) -> None:
@@ -260,7 +259,7 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
             return f"x.get_raw({at})"
 
         _write_norm_rows(source, context, run, norm, (put_raw, get_raw), [put])
-    source.line(f"}}\n{finish_activations(layout, shape[0], by_fours)}")
+    source.line(f"}}\n{finish_activations(layout, shape[0])}")
     context.trace.read(source)
     if _deferred_norm(run) is not None:
         # behind the barrier, so that it waits for the activations alone; the barrier behind the products is theirs too
@@ -282,15 +281,12 @@ def _deferred_norm(run: PlacedTasks) -> str | None:
 
 def _write_row_activations(
     source: SourceWriter, context: EmitContext, run: PlacedTasks, x: SSAValue, norm: RmsNormOp | None, row: str
-) -> bool:
-    """Activations that are known element by element; of a norm, all but its scale, and its sums of squares.
-
-    Returns whether they are put by fours.
-    """
+) -> None:
+    """Activations that are known element by element; of a norm, all but its scale, and its sums of squares."""
     shape = shape_of(x)
     if shape[0] > 1:
         write_rows(source, context, run, x, norm, row.removeprefix("t * ").removesuffix(" + "))
-        return False
+        return
     width = prod(shape[1:])
     where = Coordinates((Segment("0", shape[:1]), Segment("i", shape[1:])))
     values = ValueWriter(context, run.task, {})
@@ -304,11 +300,10 @@ def _write_row_activations(
         loop.write_loads(source, values)
         if loop.vector > 1:
             values.lines.append(f"row[v] = {text};")
-            loop.write_rows(source, values, f"x.{put_four(context.streams[run.name].layout)}(first, row);")
+            loop.write_rows(source, values, "x.put_four(first, row);")
         else:
             loop.write_elements(source, [*values.lines, f"x.put(i, {text});"])
         loop.write_finished(source, values)
-    return loop.vector > 1
 
 
 def _depends_on(value: SSAValue, on: SSAValue) -> bool:

@@ -172,7 +172,7 @@ class _Emitter:
             "ring.cuh",
             "counters.cuh",
             "tagged.cuh",
-            "quantized_matvec.cuh" if is_quantized else "matvec.cuh",
+            *(("quantized_matvec.cuh", "quantized_rows.cuh") if is_quantized else ("matvec.cuh",)),
             "cache.cuh",
             "attention.cuh",
             "gather.cuh",

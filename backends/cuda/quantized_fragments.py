@@ -3,11 +3,11 @@
 A task's weight rows (n) are padded to groups of 8 and its row length (k) to blocks of 32 to 128. A ring stage holds, one
 after the other:
 
-- codes: [k block][group][lane][word]; lane l of a warp has row l // 4. Of integers that are multiplied as such, it has of
-  each step of 32 columns the eight from (l % 4) * 8 on; of codes that become bf16, of each step of 16 columns the four from
-  (l % 4) * 4 on. The order within a word is what device/dequant.cuh unpacks with the fewest instructions;
-- scales: [scale column of the stage][group][8 rows]; of whole rows only in the last stage of a task;
-- zero points or minimums, like the scales and of the same type.
+- codes: [k block][group][lane][word]; lane l of a warp has row l // 4, and of each step of 32 columns the eight from (l % 4) *
+  8 on, as of bf16 weights. The order within a word is what device/dequant.cuh unpacks with the fewest instructions;
+- zero points or minimums, of the type of scales: [scale column of the stage][group][8 rows]; of whole rows, all of them. A zero
+  point is what the device adds to the codes, in bf16, twice where scales have four bytes;
+- scales, likewise; of whole rows only in the last stage of a task.
 """
 
 from __future__ import annotations
@@ -23,19 +23,15 @@ from ...amk_ir.dtypes import bf16_from_f32
 from ...amk_ir.quantization import QuantizedFormat
 from .fragments import GROUP_ROWS
 
-STEP_K = 16
-"""Columns of a product in bf16."""
-INTEGER_STEP_K = 32
-"""Columns of a product of integers."""
-X_BLOCK = 128
-"""Activations that share a scale where they are integers; as in device/integer_matvec.cuh."""
+STEP_K = 32
+"""Columns of which a lane has eight."""
+LEAST_GROUP = 16
+"""Columns that share a scale, at least."""
 WARPS = 8
 """Consumer warps that share a stage; as in device/types.cuh."""
 _SCALE_BYTES = {"f32": 4, "bf16": 2, "f16": 2}
-_BYTE_ORDER = (0, 2, 1, 3)
-"""Which of a step's four codes is in which byte of a word: pairs are then two bytes apart."""
-_FP8_BYTE_ORDER = (2, 0, 3, 1)
-"""As above: the first pair in the high bytes of the halves."""
+_UNIT = 64
+"""What the device divides integer codes by; as in device/dequant.cuh."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class QuantizedLayout:
     @property
     def problem(self) -> str | None:
         """Why the format has no such layout, or None."""
-        if self.group and (self.group < STEP_K or self.group & (self.group - 1)):
+        if self.group and (self.group < LEAST_GROUP or self.group & (self.group - 1)):
             return f"groups of {self.group} columns: the CUDA backend has groups of 16, 32, 64, ... columns"
         if self.chunk_blocks == 0:
             return (
@@ -78,19 +74,19 @@ class QuantizedLayout:
         return 0 if self.format.group >= self.k else self.format.group
 
     @property
-    def is_integer(self) -> bool:
-        """Whether codes are multiplied as integers: groups of fewer columns than a product has become bf16, as fp8 does."""
-        return self.format.storage != "fp8_e4m3" and (self.group == 0 or self.group >= INTEGER_STEP_K)
+    def stored_zero(self) -> int:
+        """What the smallest code is less than 0 by: stored integers begin at 0."""
+        return 0 if self.format.storage == "fp8_e4m3" else -self.format.code_range[0]
 
     @property
     def activations(self) -> int:
-        """Elements of 4 bytes that a vector of activations takes in shared memory, padding included."""
-        return -(-self.padded_k // X_BLOCK) * X_BLOCK if self.is_integer else self.padded_k + 4
+        """Elements of 4 bytes that a vector of activations takes in shared memory; as `activation_stride`, device/matvec.cuh."""
+        return self.padded_k + 4
 
     @property
     def zeroed_k(self) -> int:
         """Columns up to which activations are read: from `k` on they must be zero."""
-        return self.activations if self.is_integer else self.padded_k
+        return self.padded_k
 
     @property
     def groups(self) -> int:
@@ -125,7 +121,7 @@ class QuantizedLayout:
     @property
     def k_blocks(self) -> int:
         """Blocks of 32 columns, as of the activations."""
-        return self.padded_k // 32
+        return self.padded_k // STEP_K
 
     @property
     def block_bytes(self) -> int:
@@ -133,10 +129,9 @@ class QuantizedLayout:
         return 32 * 4 * self.lane_words
 
     def scale_bytes(self, blocks: int) -> int:
-        """Scales and what is beside them for `blocks` blocks of grouped columns, or of whole rows."""
+        """Scales of `blocks` blocks of grouped columns, or of whole rows; as many bytes are beside them, if any."""
         columns = -(-blocks * self.block_k // self.group) if self.group else 1
-        arrays = 1 + self.has_beside
-        return columns * arrays * self.groups * GROUP_ROWS * _SCALE_BYTES[self.format.scale_dtype]
+        return columns * self.groups * GROUP_ROWS * _SCALE_BYTES[self.format.scale_dtype]
 
     @property
     def has_beside(self) -> bool:
@@ -156,7 +151,7 @@ class QuantizedLayout:
         return most // step * step or most
 
     def _chunk_bytes(self, blocks: int) -> int:
-        return blocks * self.groups * self.block_bytes + self.scale_bytes(blocks)
+        return blocks * self.groups * self.block_bytes + self.scale_bytes(blocks) * (1 + self.has_beside)
 
     @property
     def chunks(self) -> int:
@@ -165,8 +160,7 @@ class QuantizedLayout:
     @property
     def chunk_bytes(self) -> int:
         """Bytes of every stage of a task but the last."""
-        codes = self.chunk_blocks * self.groups * self.block_bytes
-        return codes + (self.scale_bytes(self.chunk_blocks) if self.group else 0)
+        return self._chunk_bytes(self.chunk_blocks) - (0 if self.group else self.scale_bytes(self.chunk_blocks))
 
     @property
     def task_bytes(self) -> int:
@@ -177,64 +171,68 @@ class QuantizedLayout:
         """[tasks, task bytes] of the rows of some tasks; codes of padding read as any finite value, its scales are zero."""
         tasks, rows = data.codes.shape[0], self.groups * GROUP_ROWS
         codes = np.zeros((tasks, rows, self.padded_k), np.uint8)
-        codes[:, : self.rows, : self.k] = self._stored(data.codes)
-        step = INTEGER_STEP_K if self.is_integer else STEP_K
-        blocks = codes.reshape(tasks, self.groups, 8, self.blocks, self.block_k // step, 4, step // 4)
+        np.add(data.codes.view(np.uint8), np.uint8(self.stored_zero), out=codes[:, : self.rows, : self.k])
+        blocks = codes.reshape(tasks, self.groups, 8, self.blocks, self.block_k // STEP_K, 4, 8)
         blocks = blocks.transpose(0, 3, 1, 2, 5, 4, 6)  # task, block, group, row, quarter, step, column
         words = self._words(np.ascontiguousarray(blocks)).reshape(tasks, self.blocks, -1)
 
-        columns = max(1, self.padded_k // (self.group or self.padded_k))
-        columns += bool(self.group and self.padded_k % self.group)
-        behind = [self._scale_array(array, columns) for array in (data.scales, data.beside) if array is not None]
+        columns = -(-self.padded_k // self.group) if self.group else 1
+        scales = self._by_column(self._as_scales(data.scales), columns)
+        beside = None if data.beside is None else self._by_column(self._stored_beside(data.beside), columns)
         pieces: list[NDArray[np.uint8]] = []
         for chunk in range(self.chunks):
             first, last = chunk * self.chunk_blocks, min((chunk + 1) * self.chunk_blocks, self.blocks)
             pieces.append(words[:, first:last].reshape(tasks, -1))
+            of_chunk = slice(0, 1)
             if self.group:
                 of_chunk = slice(first * self.block_k // self.group, -(-last * self.block_k // self.group))
-                pieces += [array[:, of_chunk].reshape(tasks, -1) for array in behind]
-            elif chunk == self.chunks - 1:
-                pieces += [array.reshape(tasks, -1) for array in behind]
+            if beside is not None:
+                pieces.append(beside[:, of_chunk].reshape(tasks, -1))
+            if self.group or chunk == self.chunks - 1:
+                pieces.append(scales[:, of_chunk].reshape(tasks, -1))
         return np.concatenate(pieces, axis=1)
 
-    def _stored(self, codes: NDArray[Any]) -> NDArray[np.uint8]:
-        """Codes as the device reads them: 4-bit integers from -8 on, 4-bit codes that become bf16 from 0 on."""
-        if self.format.storage == "int4" and self.is_integer == self.has_beside:
-            codes = codes + np.int8(-8 if self.is_integer else 8)
-        return codes.view(np.uint8)
-
     def _words(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """[..., steps, columns] codes as the bytes of their words."""
+        """[..., 8 columns] stored codes as the bytes of their words."""
         match self.format.storage:
-            case "int8" if self.is_integer:
-                return codes
-            case "int4" if self.is_integer:
-                return _nibbles(codes[..., :4], codes[..., 4:])
             case "int8":
-                return codes[..., list(_BYTE_ORDER)]
+                return _with_pairs(codes.view(np.uint32))
             case "fp8_e4m3":
-                return codes[..., list(_FP8_BYTE_ORDER)]
+                pairs = _with_pairs(codes.view(np.uint32)).view(np.uint32)
+                first, second = pairs & 0x00FF00FF, pairs >> 8 & 0x00FF00FF
+                words = (first & 0x00800080) << 8 | (first & 0x007F007F) << 4
+                words |= (second & 0x00800080) << 4 | (second & 0x00700070) << 8 | second & 0x000F000F
+                return words.view(np.uint8)
             case "int4":
-                # eight codes of two steps: the even ones in the lower half of the word, the odd ones in the upper
-                eight = codes.reshape(*codes.shape[:-2], -1, 8)
-                halves = [eight[..., 0::2], eight[..., 1::2]]
-                return np.concatenate([_nibbles(h[..., 0::2], h[..., 1::2]) for h in halves], axis=-1)
+                halves = [codes[..., 0::2], codes[..., 1::2]]
+                return np.concatenate([h[..., 0::2] | h[..., 1::2] << np.uint8(4) for h in halves], axis=-1)
 
-    def _scale_array(self, array: NDArray[np.float32], columns: int) -> NDArray[np.uint8]:
-        """[tasks, rows, scale columns] as [tasks, columns, bytes of all rows]."""
-        tasks = array.shape[0]
-        padded = np.zeros((tasks, columns, self.groups * GROUP_ROWS), np.float32)
-        padded[:, : array.shape[2], : self.rows] = array.transpose(0, 2, 1)
+    def _stored_beside(self, beside: NDArray[np.float32]) -> NDArray[Any]:
+        """Minimums, or what the device adds to codes for zero points: exact in bf16."""
+        if self.format.minimums:
+            return self._as_scales(beside)
+        added = bf16_from_f32((beside + np.float32(self.stored_zero)) * np.float32(-1 / _UNIT))
+        if _SCALE_BYTES[self.format.scale_dtype] == 2:
+            return added
+        return added.astype(np.uint32) * np.uint32(0x00010001)
+
+    def _as_scales(self, array: NDArray[np.float32]) -> NDArray[Any]:
         match self.format.scale_dtype:
             case "f32":
-                stored: NDArray[Any] = padded
+                return array
             case "bf16":
-                stored = bf16_from_f32(padded)
+                return bf16_from_f32(array)
             case "f16":
-                stored = padded.astype(np.float16)
-        return stored.view(np.uint8).reshape(tasks, columns, -1)
+                return array.astype(np.float16)
+
+    def _by_column(self, array: NDArray[Any], columns: int) -> NDArray[np.uint8]:
+        """[tasks, rows, scale columns] as [tasks, columns, bytes of all rows]."""
+        tasks = array.shape[0]
+        padded = np.zeros((tasks, columns, self.groups * GROUP_ROWS), array.dtype)
+        padded[:, : array.shape[2], : self.rows] = array.transpose(0, 2, 1)
+        return padded.view(np.uint8).reshape(tasks, columns, -1)
 
 
-def _nibbles(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bytes of the lowest four bits of two arrays."""
-    return (low & np.uint8(15)) | (high << np.uint8(4))
+def _with_pairs(words: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Bytes of words with the two in the middle exchanged: neighbours are then two bytes apart."""
+    return (words & 0xFF0000FF | (words & 0xFF00) << 8 | words >> 8 & 0xFF00).view(np.uint8)

@@ -61,11 +61,19 @@ def _arrays(tensor: QuantizedTensor, name: str, shape: Sequence[int], type: Quan
 
 
 def scale_access(access: Access, buffer: BufferStorage, columns: int) -> Access:
-    """The scales of the rows that `access` of a quantised buffer names, `columns` of each row."""
+    """The scales of the tile `access` of a quantised buffer, which has `columns` scales a row: of whole rows, or of some groups."""
     assert buffer.quantized is not None
     inner = contracted(buffer.shape, buffer.quantized.columns)
     assert inner is not None
-    return Access(access.buffer, (*access.dims[: len(access.dims) - inner], Dim(Linear(), Linear(constant=columns))))
+    outer, first = access.dims[: len(access.dims) - inner], access.dims[-inner]
+    scales = Dim(Linear(), Linear(constant=columns))
+    if columns > 1 and first.extent != buffer.shape[-inner]:
+        group, unit = buffer.quantized.format.group, prod(buffer.shape[len(buffer.shape) - inner + 1 :])
+        terms = {name: factor * unit // group for name, factor in first.start.terms}
+        scales = Dim(
+            Linear.make(terms, first.start.constant * unit // group), Linear(constant=first.extent * unit // group)
+        )
+    return Access(access.buffer, (*outer, scales))
 
 
 def rows_data(arrays: Arrays) -> QuantizedRowsData:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .fragments import GROUP_ROWS, FragmentLayout
-from .quantized_fragments import X_BLOCK, QuantizedLayout
+from .quantized_fragments import QuantizedLayout
 from .storage import BufferStorage, StreamStorage
 
 MULTIPLY, MULTIPLY_QUANTIZED = "multiply", "multiply_quantized"
@@ -22,43 +22,15 @@ def multiply_text(layout: FragmentLayout | QuantizedLayout) -> str:
 def quantized_type(layout: QuantizedLayout) -> str:
     """`Quantized` of device/dequant.cuh for a layout."""
     format = layout.format
-    match format.storage:
-        case "int8" if layout.is_integer:
-            code = "SignedBytes"
-        case "int4" if layout.is_integer:
-            code = "SignedNibbles"
-        case "int8":
-            code = "Int8"
-        case "fp8_e4m3":
-            code = "Fp8"
-        case "int4":
-            code = f"Int4<{0 if layout.has_beside else 8}>"
+    code = {"int8": "Int8", "int4": "Int4", "fp8_e4m3": "Fp8"}[format.storage]
+    zero = 0 if layout.has_beside else layout.stored_zero
     beside = "ZERO_POINT" if format.zero_points else "MINIMUM" if format.minimums else "NOTHING"
-    return f"Quantized<{code}, {_SCALES[format.scale_dtype]}, {layout.group}, {beside}, {layout.lane_words}>"
+    scale = _SCALES[format.scale_dtype]
+    return f"Quantized<{code}, {zero}, {scale}, {layout.group}, {beside}, {layout.lane_words}>"
 
 
-def activations_text(layout: FragmentLayout | QuantizedLayout) -> str:
-    """Where the activations of a product are put."""
-    if isinstance(layout, QuantizedLayout) and layout.is_integer:
-        return "const WholeActivations x = whole_activations(work);"
-    return "const Activations x = activations(work);"
-
-
-def put_four(layout: FragmentLayout | QuantizedLayout) -> str:
-    """How four activations are put that one thread has, where those of a warp are neighbours."""
-    return "cut_four" if cuts_at_once(layout) else "put_four"
-
-
-def cuts_at_once(layout: FragmentLayout | QuantizedLayout) -> bool:
-    """Whether activations that come by fours need not be seen again: a warp has all of a block, or nothing of it."""
-    return isinstance(layout, QuantizedLayout) and layout.is_integer and layout.k % X_BLOCK == 0
-
-
-def finish_activations(layout: FragmentLayout | QuantizedLayout, tokens: int, by_fours: bool) -> str:
-    """What follows when all activations `x` of a product are there: zeros up to whole blocks, a barrier.
-
-    by_fours: they came by `put_four`.
-    """
+def finish_activations(layout: FragmentLayout | QuantizedLayout, tokens: int) -> str:
+    """What follows when all activations `x` of a product are there: zeros up to whole blocks, a barrier."""
     zeros = ""
     if layout.zeroed_k > layout.k:
         at = f"t * {layout.activations} + {layout.k} + threadIdx.x"
@@ -66,9 +38,6 @@ def finish_activations(layout: FragmentLayout | QuantizedLayout, tokens: int, by
             f"for (int t = 0; t < {tokens}; ++t)\n"
             f"    if (threadIdx.x < {layout.zeroed_k - layout.k}) x.put({at}, 0.0f);\n"
         )
-    if isinstance(layout, QuantizedLayout) and layout.is_integer and not (by_fours and cuts_at_once(layout)):
-        blocks = tokens * layout.activations // X_BLOCK
-        return f"{zeros}consumer_barrier();\ncut_activations<{blocks}>(work);\nconsumer_barrier();"
     return f"{zeros}consumer_barrier();"
 
 

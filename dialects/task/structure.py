@@ -60,7 +60,7 @@ from ...amk_ir.attrs import (
     size_problem,
 )
 from ...amk_ir.linear import POSITION, Linear
-from ...amk_ir.quantized_type import QuantizedType, contracted, rows_problem
+from ...amk_ir.quantized_type import QuantizedType, columns_problem, rows_problem
 from ...amk_ir.syntax import format_domain, format_linear_list, parse_access, parse_domain, parse_linear_list
 from ..outside_in import OutsideIn
 from ..symbols import find_symbol
@@ -629,7 +629,7 @@ class StreamOp(_ReadOp):
     Tiles enter the ring ahead of time, whatever the SM waits for: what a task streams from state is written by earlier
     steps, or in this step after the task.
 
-    Of a quantised weight, whole rows: their scales, zero points and minimums are part of the tile.
+    Of a quantised weight, whole rows or whole groups of their columns: scales, zero points and minimums are part of the tile.
 
     ```mlir
     %w = task.stream @down[layer, tile*8 : 8, 0 : 1536] : tensor<8x1536xbf16>
@@ -652,21 +652,9 @@ class StreamOp(_ReadOp):
             raise VerifyException(f"only weights and state are streamed, @{self.region.buffer} is {kind.value}")
         if kind is BufferKind.WEIGHT and POSITION in self.region.names:
             raise VerifyException(f"a streamed tile of a weight is constant, {self.region} depends on '{POSITION}'")
-        _verify_whole_rows(self.region, buffer)
-
-
-def _verify_whole_rows(access: Access, buffer: BufferOp) -> None:
-    """Checks that a tile of a quantised weight consists of whole rows: a part of a row has no scales of its own."""
-    element = buffer.type.get_element_type()
-    if not isinstance(element, QuantizedType):
-        return
-    inner = contracted(buffer.shape, element.columns)
-    assert inner is not None  # checked by the buffer
-    for dim, extent in zip(access.dims[-inner:], buffer.shape[-inner:], strict=True):
-        if not dim.kept or dim.start != Linear() or dim.size != Linear(constant=extent):
-            raise VerifyException(
-                f"a tile of a quantised weight has whole rows of {element.columns} columns, found dimension {dim} of {extent} in {access}"
-            )
+        element = buffer.type.get_element_type()
+        if isinstance(element, QuantizedType) and (problem := columns_problem(self.region.dims, buffer.shape, element)):
+            raise VerifyException(f"a tile of a quantised weight {problem} in {self.region}")
 
 
 @irdl_op_definition

@@ -47,7 +47,7 @@ def test_tasks_of_several_stages(format: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", ["int8", "int4:g32:zp", "fp8", "int8:g16"])
 @pytest.mark.parametrize(("tokens", "hidden"), [(3, 128), (8, 64)])
 def test_several_tokens_a_step(format: str, tokens: int, hidden: int, tmp_path: Path) -> None:
-    """Each row as if it were alone: its digits are other columns of the same products."""
+    """Each row as if it were alone."""
     config = llama_config(hidden, 96, 1, 4, 2, 16, 100)
     options: dict[str, Any] = {"sms": 3, "kv_dtype": "f32", "weights": format, "head": format}
     emulated: list[EmulatedKernel] = []

@@ -54,60 +54,65 @@ def scale_values(layout: QuantizedLayout, data: NDArray[np.uint8]) -> NDArray[np
 
 
 def code_at(layout: QuantizedLayout, lane: NDArray[np.uint8], step: int, column: int) -> float:
-    """The code of `column` of a step, of those that a lane has, as the device reads its words."""
-    match layout.format.storage:
-        case "int8" if layout.is_integer:
-            return float(lane.view(np.int8)[step * 8 + column])
-        case "int4" if layout.is_integer:
-            nibble = int(lane[step * 4 + column % 4]) >> column // 4 * 4 & 15
-            code = nibble - 16 if nibble > 7 else nibble
-            return code + 8 if layout.has_beside else code
-        case "int8":
-            return float(lane.view(np.int8)[step * 4 + (0, 2, 1, 3)[column]])
-        case "fp8_e4m3":
-            return float(f32_from_e4m3(lane[[step * 4 + (1, 3, 0, 2)[column]]])[0])
-        case "int4":
-            word = int(lane.view(np.uint32)[step // 2])
-            code = word >> (column % 2 * 16 + (step % 2 * 2 + column // 2) * 4) & 15
-            return code if layout.has_beside else code - 8
+    """The code of `column` of the eight that a lane has of a step, as the device reads its words; integers from 0 on."""
+    words = lane.view(np.uint32)
+    if layout.format.storage == "int4":
+        return int(words[step]) >> (column % 2 * 16 + column // 2 * 4) & 15
+    word, in_word = int(words[step * 2 + column // 4]), column % 4
+    if layout.format.storage == "int8":
+        return word >> (in_word % 2 * 16 + in_word // 2 * 8) & 255
+    half = word >> in_word % 2 * 16
+    if in_word < 2:
+        code = half >> 8 & 0x80 | half >> 4 & 0x7F
+    else:
+        code = half >> 4 & 0x80 | half >> 8 & 0x70 | half & 0x0F
+    return float(f32_from_e4m3(np.array([code], np.uint8))[0])
+
+
+def added(layout: QuantizedLayout, data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What is added to codes for their zero points, in units of a code."""
+    halves = data.view(np.uint16).reshape(-1, 2 if layout.format.scale_dtype == "f32" else 1)
+    assert (halves == halves[:, :1]).all()
+    return f32_from_bf16(halves[:, 0]) * np.float32(64)
 
 
 def unpacked(layout: QuantizedLayout, packed: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The values [rows, k] of a packed task."""
-    step_k = 32 if layout.is_integer else 16
     result = np.empty((layout.groups * 8, layout.padded_k), np.float32)
+    read_beside = added if layout.format.zero_points else scale_values
     stages = [
         (first, min(first + layout.chunk_blocks, layout.blocks))
         for first in range(0, layout.blocks, layout.chunk_blocks)
     ]
-    at, parts = 0, []
+    at = 0
+
+    def take(size: int) -> NDArray[np.uint8]:
+        nonlocal at
+        at += size
+        return packed[at - size : at]
+
+    parts: list[tuple[int, NDArray[np.uint8], NDArray[np.float32] | None, NDArray[np.float32]]] = []
     for first, last in stages:
-        codes = packed[at : at + (last - first) * layout.groups * layout.block_bytes]
-        at += codes.size
-        arrays = []
-        if layout.group or last == layout.blocks:
-            size = layout.scale_bytes(last - first)
-            arrays = np.split(packed[at : at + size], 1 + layout.has_beside)
-            at += size
-        parts.append((first, codes, [scale_values(layout, a).reshape(-1, layout.groups * 8) for a in arrays]))
+        codes, size = take((last - first) * layout.groups * layout.block_bytes), layout.scale_bytes(last - first)
+        beside = read_beside(layout, take(size)).reshape(-1, layout.groups * 8) if layout.has_beside else None
+        is_scaled = layout.group or last == layout.blocks
+        scales = scale_values(layout, take(size if is_scaled else 0)).reshape(-1, layout.groups * 8)
+        parts.append((first, codes, beside, scales))
     assert at == packed.size
-    for first, codes, arrays in parts:
+    for first, codes, beside, scales in parts:
+        scales = scales if layout.group else parts[-1][3]
         blocks = codes.reshape(-1, layout.groups, 8, 4, layout.lane_words * 4)
         for block, group, row, quarter in np.ndindex(*blocks.shape[:4]):
             lane = np.ascontiguousarray(blocks[block, group, row, quarter])
-            for step in range(layout.block_k // step_k):
-                for column in range(step_k // 4):
-                    in_stage = block * layout.block_k + step * step_k + quarter * (step_k // 4) + column
-                    of_rows = in_stage // layout.group if layout.group else 0
-                    scales, *beside = [a[of_rows] for a in (arrays if layout.group else parts[-1][2])]
-                    value = code_at(layout, lane, step, column)
-                    at_row = group * 8 + row
-                    if layout.format.zero_points:
-                        value -= beside[0][at_row]
-                    value = np.float32(value) * scales[at_row]
-                    if layout.format.minimums:
-                        value += beside[0][at_row]
-                    result[at_row, first * layout.block_k + in_stage] = value
+            for step, column in np.ndindex(layout.block_k // 32, 8):
+                in_stage = block * layout.block_k + step * 32 + quarter * 8 + column
+                at_scale = in_stage // layout.group if layout.group else 0, group * 8 + row
+                value = code_at(layout, lane, step, column)
+                value += beside[at_scale] if layout.format.zero_points and beside is not None else -layout.stored_zero
+                value = np.float32(value) * scales[at_scale]
+                if layout.format.minimums and beside is not None:
+                    value += beside[at_scale]
+                result[group * 8 + row, first * layout.block_k + in_stage] = value
     return result
 
 

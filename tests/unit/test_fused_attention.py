@@ -69,10 +69,13 @@ def test_divided_attention_and_several_tokens(options: dict[str, Any]) -> None:
     assert np.abs(logits - expected).max() <= 2e-6 * np.abs(expected).max()
 
 
-def test_quantised_weights_stay_whole() -> None:
-    kernel = verified(CONFIGS["gqa"], sms=4, fuse_attention="always", weights="int8")
-    assert not fused_families(kernel)
-    assert kernel.kernel.families["linear_o"].domain.names == ("layer", "tile")
+def test_groups_of_quantised_weights_stay_whole() -> None:
+    """A KV head has 32 columns."""
+    for format, is_fused in (("int8", True), ("int4:g32", True), ("int4:g64", False)):
+        kernel = verified(CONFIGS["gqa"], sms=4, fuse_attention="always", weights=format)
+        assert fused_families(kernel) == ["linear_o"] * is_fused
+        names = kernel.kernel.families["linear_o"].domain.names
+        assert names == (("layer", "kv_head", "tile") if is_fused else ("layer", "tile"))
 
 
 def test_sums_stay_apart_for_several_tokens() -> None:
@@ -88,6 +91,10 @@ def test_sums_stay_apart_for_several_tokens() -> None:
         ("gqa", {"handoff": "counter"}),
         ("odd", {}),
         ("head_dim_80", {"kv_dtype": "bf16"}),
+        ("gqa", {"weights": "int8:zp"}),
+        ("gqa", {"weights": "int4:g16:min:f16"}),
+        ("gqa", {"weights": "fp8:b32x32"}),
+        ("head_dim_80", {"weights": "int4:g16:zp"}),
     ],
 )
 def test_emulated(name: str, options: dict[str, Any], tmp_path: Path) -> None:

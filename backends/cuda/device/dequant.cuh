@@ -1,6 +1,4 @@
 // Codes of quantised weights as operands of mma, in registers, and their scales. All conversions are exact.
-//
-// Integer codes are multiplied as integers (integer_matvec.cuh); float8, and groups of 16, become bf16 (bf16_codes_matvec.cuh).
 #pragma once
 #include "convert.cuh"
 
@@ -11,77 +9,50 @@ __device__ __forceinline__ u32 fma_bf16x2(u32 a, u32 b, u32 c) {
     return result;
 }
 
-constexpr u32 ONE_BF16X2 = 0x3f803f80;
-
-// ---- codes that become bf16 -----------------------------------------------------------------------------------------
+// ---- codes ----------------------------------------------------------------------------------------------------------
 //
-// A 32-bit word of a lane holds four codes of 8 bits (one step of 16 along k) or eight of 4 bits (two steps), of each step
-// the four from (lane % 4) * 4 on. `unpack` gives, for each step, elements 0 and 1, then 2 and 3, which the packer has
-// put where the fewest instructions find them.
+// Of each step of 32 along k a lane has the eight codes from (lane % 4) * 8 on, in WORDS words, at the bits where the fewest
+// instructions find them. `unpack` makes them what a lane loads of bf16 weights: two neighbours a register, each code
+// divided by UNIT, plus `addend`, which is the code that means 0, negated and divided likewise.
+//
+// Integers are stored from 0 on. As the low bits of a bf16 they read 2^-133 times their value, 128 to 255 too: there the
+// exponent becomes 1, whose unit is that of subnormals. So one multiplication and addition for two is all it takes.
 
-// Signed 8-bit codes. A byte in the low bits of the bf16 128 reads 128 + its seven low bits; its sign bit is the lowest
-// bit of the exponent, which turns 128 into 256: v = (128 + low) - (128 or 256).
+// Bytes: elements 0, 2, 1, 3 of a word.
 struct Int8 {
-    static constexpr int BITS = 8;
-    static constexpr bool IS_INTEGER = false;
-    __device__ static __forceinline__ void unpack(u32 word, u32 (&pairs)[2]) {
-        const u32 odd = word >> 8;
-        pairs[0] = fma_bf16x2((word & 0x007f007f) | 0x43004300, ONE_BF16X2, (word & 0x00800080) | 0xc300c300);
-        pairs[1] = fma_bf16x2((odd & 0x007f007f) | 0x43004300, ONE_BF16X2, (odd & 0x00800080) | 0xc300c300);
+    static constexpr int BITS = 8, WORDS = 2;
+    static constexpr float UNIT = 64.0f;
+    __device__ static __forceinline__ uint4 unpack(const u32* words, u32 addend) {
+        constexpr u32 UP = 0x7f007f00;  // 2^127
+        return make_uint4(fma_bf16x2(words[0] & 0x00ff00ff, UP, addend),
+                          fma_bf16x2(__byte_perm(words[0], 0, 0x4341), UP, addend),
+                          fma_bf16x2(words[1] & 0x00ff00ff, UP, addend),
+                          fma_bf16x2(__byte_perm(words[1], 0, 0x4341), UP, addend));
     }
 };
 
-// float8 e4m3: its exponent and mantissa in those of a bf16 read 2^-120 times the value, subnormal or not.
-struct Fp8 {
-    static constexpr int BITS = 8;
-    static constexpr bool IS_INTEGER = false;
-    __device__ static __forceinline__ void unpack(u32 word, u32 (&pairs)[2]) {
-        constexpr u32 UP = 0x7b807b80, ZERO = 0x80008000;  // 2^120 and -0
-        const u32 low = word << 8;
-        pairs[0] = fma_bf16x2((word & 0x80008000) | (word >> 4 & 0x07f007f0), UP, ZERO);
-        pairs[1] = fma_bf16x2((low & 0x80008000) | (word << 4 & 0x07f007f0), UP, ZERO);
-    }
-};
-
-// Unsigned 4-bit codes less OFFSET: a nibble in the low bits of the bf16 128 reads 128 + the code.
-template <int OFFSET>
+// Nibbles: even elements in the lower half, odd ones in the upper half. Those in the upper half of a byte read 16 times as much.
 struct Int4 {
-    static constexpr int BITS = 4;
-    static constexpr bool IS_INTEGER = false;
-    __device__ static __forceinline__ void unpack(u32 word, u32 (&pairs)[4]) {
-        constexpr u32 LESS = 0xc300c300 + OFFSET * 0x00010001;  // -(128 + OFFSET)
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-            pairs[i] = fma_bf16x2((word >> 4 * i & 0x000f000f) | 0x43004300, ONE_BF16X2, LESS);
+    static constexpr int BITS = 4, WORDS = 1;
+    static constexpr float UNIT = 64.0f;
+    __device__ static __forceinline__ uint4 unpack(const u32* words, u32 addend) {
+        constexpr u32 UP = 0x7f007f00, UP_16 = 0x7d007d00;  // 2^127, 2^123
+        const u32 low = words[0], high = words[0] >> 8;
+        return make_uint4(fma_bf16x2(low & 0x000f000f, UP, addend), fma_bf16x2(low & 0x00f000f0, UP_16, addend),
+                          fma_bf16x2(high & 0x000f000f, UP, addend), fma_bf16x2(high & 0x00f000f0, UP_16, addend));
     }
 };
 
-// ---- codes that stay integers ---------------------------------------------------------------------------------------
-//
-// Of each step of 32 along k a lane has the eight codes from (lane % 4) * 8 on: two words of 8-bit codes, or one of 4-bit codes
-// whose low nibbles are the first four. `unpack` gives them as two registers of signed bytes, UNIT of which are 1.
-
-struct SignedBytes {
-    static constexpr int BITS = 8, STEP_WORDS = 2;
-    static constexpr bool IS_INTEGER = true;
+// float8 e4m3: its exponent and mantissa in those of a bf16 read 2^-120 times the value, subnormal or not. Elements 0 and 1
+// stand in place, in bits 15 and 10 to 4 of their halves; of 2 and 3, the sign is bit 11, the rest bits 14 to 12 and 3 to 0.
+struct Fp8 {
+    static constexpr int BITS = 8, WORDS = 2;
     static constexpr float UNIT = 1.0f;
-    __device__ static __forceinline__ void unpack(const u32* words, u32& low, u32& high) { low = words[0], high = words[1]; }
-    __device__ static __forceinline__ float element(const u8* lane, int step, int e) {
-        return static_cast<float>(static_cast<signed char>(lane[step * 8 + e]));
-    }
-};
-
-struct SignedNibbles {
-    static constexpr int BITS = 4, STEP_WORDS = 1;
-    static constexpr bool IS_INTEGER = true;
-    static constexpr float UNIT = 16.0f;
-    __device__ static __forceinline__ void unpack(const u32* words, u32& low, u32& high) {
-        low = words[0] << 4 & 0xf0f0f0f0;
-        high = words[0] & 0xf0f0f0f0;
-    }
-    __device__ static __forceinline__ float element(const u8* lane, int step, int e) {
-        const int nibble = lane[step * 4 + e % 4] >> e / 4 * 4 & 15;
-        return static_cast<float>(nibble < 8 ? nibble : nibble - 16);
+    __device__ static __forceinline__ u32 second(u32 word) { return (word << 4 & 0x80f080f0) | (word >> 4 & 0x07000700); }
+    __device__ static __forceinline__ uint4 unpack(const u32* words, u32 addend) {
+        constexpr u32 UP = 0x7b807b80, IN_PLACE = 0x87f087f0;  // 2^120
+        return make_uint4(fma_bf16x2(words[0] & IN_PLACE, UP, addend), fma_bf16x2(second(words[0]), UP, addend),
+                          fma_bf16x2(words[1] & IN_PLACE, UP, addend), fma_bf16x2(second(words[1]), UP, addend));
     }
 };
 
@@ -119,26 +90,28 @@ struct F16Scale {
 enum Beside { NOTHING, ZERO_POINT, MINIMUM };
 
 // A quantised layout of weight rows, as QuantizedLayout in quantized_fragments.py: blocks of LANE_WORDS words a lane, groups of
-// GROUP elements along k that share a scale, 0 for whole rows; integer codes are OFFSET less than those of the format.
-// In memory, for each ring stage: [k block][group of 8 rows][lane][word], then [scale column][group of 8 rows][8 rows]
-// scales, then likewise what is beside them. With GROUP = 0, only the last stage of a task has scales.
-template <typename CodeType, typename ScaleType, int GROUP_K, Beside BESIDE_SCALE, int WORDS>
+// GROUP elements along k that share a scale, 0 for whole rows. ZERO: the stored code that means 0, without zero points.
+// In memory, for each ring stage: [k block][group of 8 rows][lane][word], then what is beside scales, [scale column][group of
+// 8 rows][8 rows], then the scales likewise. With GROUP = 0, only the last stage of a task has scales.
+template <typename CodeType, int ZERO, typename ScaleType, int GROUP_K, Beside BESIDE_SCALE, int WORDS>
 struct Quantized {
     using Code = CodeType;
     using Scale = ScaleType;
     static constexpr int GROUP = GROUP_K, LANE_WORDS = WORDS;
     static constexpr Beside BESIDE = BESIDE_SCALE;
-    static constexpr int BLOCK_K = WORDS * 128 / Code::BITS;  // elements along k of a block
-    static constexpr int BLOCK_BYTES = 32 * 4 * WORDS;        // of 8 rows
-    static constexpr int OFFSET = Code::IS_INTEGER && Code::BITS == 4 && BESIDE != NOTHING ? 8 : 0;
+    static constexpr int BLOCK_K = WORDS * 128 / Code::BITS, BLOCK_STEPS = BLOCK_K / 32;  // of a block along k
+    static constexpr int BLOCK_BYTES = 32 * 4 * WORDS;                                    // of 8 rows
     __device__ static constexpr int columns(int blocks) {
         return GROUP == 0 ? 1 : (blocks * BLOCK_K + GROUP - 1) / (GROUP == 0 ? 1 : GROUP);
     }
-    // What elements that share a scale add to a product: `sum` of codes times x, and `x`, the sum of x.
-    __device__ static __forceinline__ float scaled(float sum, float x, float scale, float beside) {
-        if constexpr (BESIDE == ZERO_POINT) return scale * (sum + (OFFSET - beside) * x);
-        if constexpr (BESIDE == MINIMUM) return scale * (sum + OFFSET * x) + beside * x;
-        return scale * sum;
+    // The scale column of element `k` of a stage.
+    __device__ static constexpr int column(int k) { return GROUP == 0 ? 0 : k / (GROUP == 0 ? 1 : GROUP); }
+    // What is added to the codes of a row. A zero point is stored as this bf16, and twice where scales have four bytes.
+    __device__ static __forceinline__ u32 addend(const u8* beside) {
+        static_assert(ZERO == 0 || ZERO == 8 || ZERO == 128, "powers of two");
+        if constexpr (BESIDE != ZERO_POINT) return ZERO == 0 ? 0x80008000 : ZERO == 8 ? 0xbe00be00 : 0xc000c000;
+        if constexpr (Scale::BYTES == 4) return *reinterpret_cast<const u32*>(beside);
+        return *reinterpret_cast<const u16*>(beside) * 0x00010001u;
     }
 };
 
@@ -157,16 +130,5 @@ struct LaneCodes {
         } else {
             word[0] = *reinterpret_cast<const u32*>(from);
         }
-    }
-};
-
-// Where a warp reads a stage. codes: of this lane in block 0. scales, beside: of this lane's row in column 0.
-struct CodesStage {
-    const u8 *codes, *scales, *beside;
-
-    template <typename Q, int GROUPS>
-    __device__ static __forceinline__ CodesStage of(const u8* stage, int blocks, int lane) {
-        const u8* scales = stage + blocks * GROUPS * Q::BLOCK_BYTES + lane / 4 * Q::Scale::BYTES;
-        return {stage + lane * Q::LANE_WORDS * 4, scales, scales + Q::columns(blocks) * GROUPS * 8 * Q::Scale::BYTES};
     }
 };

@@ -1,68 +1,205 @@
-// Quantised weights: the product of a task's rows, and single elements.
+// Quantised weights times up to eight vectors: codes become bf16 in registers, in the order in which a lane has bf16 weights,
+// and are multiplied as these are, with the activations and mma of matvec.cuh.
+//
+// Products of a group are scaled when they are complete, or at the end of a warp's block, whichever is first; those of whole
+// rows at the end. A zero point is subtracted from the codes; minimums are multiplied by sums of activations.
 #pragma once
-#include "bf16_codes_matvec.cuh"
-#include "integer_matvec.cuh"
+#include "dequant.cuh"
+#include "matvec.cuh"
 
-// One task: GROUPS * 8 weight rows of BLOCKS blocks from the ring, CHUNK blocks a stage, times the TOKENS vectors that lie at
-// `x`: cut into digits for integer codes, split for others. Each consumer warp writes partial[warp][token][row].
-template <typename Q, int GROUPS, int BLOCKS, int CHUNK, int TOKENS, typename Reader>
-__device__ __forceinline__ void quantized_matvec(Reader& reader, Activations x, float* partial, Watch& watch, u32 operation) {
-    if constexpr (Q::Code::IS_INTEGER)
-        integer_matvec<Q, GROUPS, BLOCKS, CHUNK, TOKENS>(reader, reinterpret_cast<const u8*>(x.memory), partial, watch,
-                                                         operation);
-    else
-        bf16_codes_matvec<Q, GROUPS, BLOCKS, CHUNK, TOKENS>(reader, x, partial, watch, operation);
-}
+// Sums of activations in the places of a product's sums: products with weights that are 1.
+template <int ROWS, int HALVES>
+struct ActivationSums {
+    float sum[HALVES][4];
 
-// The code of column `in_block` of a block: of the row whose four lanes begin at `row`.
-template <typename Q>
-__device__ __forceinline__ float code_value(const u8* row, int in_block) {
-    using Code = typename Q::Code;
-    if constexpr (Code::IS_INTEGER) {
-        const u8* lane = row + in_block % 32 / 8 * Q::LANE_WORDS * 4;
-        return Code::element(lane, in_block / 32, in_block % 8);
-    } else {
-        constexpr int STEPS = 8 / Code::BITS;
-        const int step = in_block / 16, e = in_block % 4;
-        const u8* lane = row + in_block % 16 / 4 * Q::LANE_WORDS * 4;
-        u32 pairs[2 * STEPS];
-        Code::unpack(reinterpret_cast<const u32*>(lane)[step / STEPS], pairs);
-        u32 pair = pairs[0];
-#pragma unroll
-        for (int i = 1; i < 2 * STEPS; ++i) pair = step % STEPS * 2 + e / 2 == i ? pairs[i] : pair;
-        return __uint_as_float(e % 2 ? pair & 0xffff0000 : pair << 16);
-    }
-}
-
-// An element of quantised rows in the order of quantized_fragments.py, as a pointer to be dereferenced by load_value: row v of K
-// elements is row FIRST + v % ROWS of task v / ROWS.
-template <typename Q, int GROUPS, int BLOCKS, int CHUNK, int TASK_BYTES, int CHUNK_BYTES, int ROWS, int FIRST, int K>
-struct QuantizedRows {
-    const u8* packed;
-    long long element = 0;
-
-    __device__ __forceinline__ QuantizedRows operator+(long long offset) const { return {packed, element + offset}; }
-    __device__ __noinline__ float value() const {  // out of line: a few elements a step, but many registers
-        constexpr int LAST_CHUNK = (BLOCKS - 1) / CHUNK, GROUP = Q::GROUP == 0 ? 1 : Q::GROUP;
-        const long long v = element / K;
-        const int column = static_cast<int>(element % K), row = static_cast<int>(v % ROWS) + FIRST;
-        const int block = column / Q::BLOCK_K, chunk = block / CHUNK, in_block = column % Q::BLOCK_K;
-        const u8* task = packed + v / ROWS * TASK_BYTES;
-        const u8* codes = task + chunk * CHUNK_BYTES + (block % CHUNK * GROUPS + row / 8) * Q::BLOCK_BYTES;
-        const float code = code_value<Q>(codes + row % 8 * Q::LANE_WORDS * 16, in_block);
-        const int scaled = Q::GROUP == 0 ? LAST_CHUNK : chunk;  // the stage with its scale
-        const int blocks = scaled == LAST_CHUNK ? BLOCKS - LAST_CHUNK * CHUNK : CHUNK;
-        const int group = Q::GROUP == 0 ? 0 : (block % CHUNK * Q::BLOCK_K + in_block) / GROUP;
-        const u8* scale = task + scaled * CHUNK_BYTES + blocks * GROUPS * Q::BLOCK_BYTES +
-                          (group * GROUPS * 8 + row) * Q::Scale::BYTES;
-        const u8* beside = scale + Q::columns(blocks) * GROUPS * 8 * Q::Scale::BYTES;
-        const float other = Q::BESIDE == NOTHING ? 0.0f : Q::Scale::load_one(beside);
-        return Q::scaled(code, 1.0f, Q::Scale::load_one(scale), other);
+    template <typename Operand>
+    __device__ __forceinline__ void add(const Operand& x) {
+        constexpr u32 ONES = 0x3f803f80;
+        if constexpr (ROWS <= 2) {
+            mma(sum[0], ONES, ONES, ONES, ONES, x[0], x[1]);
+        } else {
+            mma(sum[0], x[0], x[1], x[2], x[3], ONES, ONES);
+            mma(sum[HALVES - 1], x[4], x[5], x[6], x[7], ONES, ONES);
+        }
     }
 };
 
-template <typename Q, int GROUPS, int BLOCKS, int CHUNK, int TASK_BYTES, int CHUNK_BYTES, int ROWS, int FIRST, int K>
-__device__ __forceinline__ float load_value(
-    QuantizedRows<Q, GROUPS, BLOCKS, CHUNK, TASK_BYTES, CHUNK_BYTES, ROWS, FIRST, K> at) {
-    return at.value();
+// Where a warp reads a stage. codes: of this lane in block 0. addends: of the row of these codes, in group 0 and column 0.
+// beside, scales: likewise, of the first row of this lane's sums.
+struct CodesStage {
+    const u8 *codes, *addends, *beside, *scales;
+
+    template <typename Q, int GROUPS, int ROWS>
+    __device__ static __forceinline__ CodesStage of(const u8* stage, int blocks) {
+        const int lane = threadIdx.x % 32, row = ROWS <= 2 ? lane / 4 : lane % 4 * 2;
+        const int group_of_lane = Q::GROUP == 16 ? lane % 4 / 2 : 0;
+        const int behind = blocks * GROUPS * Q::BLOCK_BYTES, column_bytes = GROUPS * 8 * Q::Scale::BYTES;
+        const u8* beside = stage + behind + row * Q::Scale::BYTES;
+        return {stage + lane * Q::LANE_WORDS * 4,
+                stage + behind + group_of_lane * column_bytes + lane / 4 * Q::Scale::BYTES, beside,
+                beside + (Q::BESIDE == NOTHING ? 0 : Q::columns(blocks) * column_bytes)};
+    }
+};
+
+// A warp's sums of one task, those of whole rows not scaled yet, and then `x` for their minimums.
+template <typename Q, int GROUPS, int ROWS>
+struct CodesSums {
+    using Products = Sums<GROUPS, ROWS>;
+    using OfActivations = ActivationSums<ROWS, Products::HALVES>;
+    static constexpr int CHAINS = Products::CHAINS, HALVES = Products::HALVES;
+    Products total;
+    OfActivations x;
+
+    // Scales of the rows of elements 0 and 2, and 1 and 3, of a sum.
+    __device__ static __forceinline__ float2 of_rows(const u8* at) {
+        if constexpr (ROWS > 2) return Q::Scale::load_two(at);
+        const float one = Q::Scale::load_one(at);
+        return make_float2(one, one);
+    }
+    // Adds the products of a column of scales, made in STEPS steps.
+    template <int STEPS>
+    __device__ __forceinline__ void fold(const Products& products, const OfActivations& of_x, const u8* scales, const u8* beside) {
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g) {
+            const float2 scale = of_rows(scales + g * 8 * Q::Scale::BYTES);
+            float2 minimum = {};
+            if constexpr (Q::BESIDE == MINIMUM) minimum = of_rows(beside + g * 8 * Q::Scale::BYTES);
+#pragma unroll
+            for (int n = 0; n < (STEPS < CHAINS ? STEPS : CHAINS) * HALVES; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    float& sum = total.sum[g * CHAINS * HALVES + n][i];
+                    sum += products.sum[g * CHAINS * HALVES + n][i] * ((i % 2 ? scale.y : scale.x) * Q::Code::UNIT);
+                    if constexpr (Q::BESIDE == MINIMUM)
+                        if (n < HALVES) sum += of_x.sum[n][i] * (i % 2 ? minimum.y : minimum.x);
+                }
+        }
+    }
+    // Scales the sums of whole rows.
+    __device__ __forceinline__ void finish(const CodesStage& stage) {
+        const Products products = total;
+        total = {};
+        fold<CHAINS>(products, x, stage.scales, stage.beside);
+    }
+};
+
+template <int N>
+__device__ __forceinline__ void clear(u32 (&values)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) values[i] = 0;
+}
+
+// What a warp adds to its sums: COUNT blocks, every eighth one from number `block` of a stage with END on, with the activations
+// from `x` on. Of some warps the last one may be beyond the END: it is multiplied with zeros, which is faster than a branch.
+template <typename Q, int COUNT, int END, int GROUPS, int ROWS, int STRIDE>
+__device__ __forceinline__ void add_code_blocks(CodesSums<Q, GROUPS, ROWS>& sums, const CodesStage& stage,
+                                                const LaneActivations<ROWS, STRIDE>& x, int block) {
+    using All = CodesSums<Q, GROUPS, ROWS>;
+    using Code = typename Q::Code;
+    constexpr int STEPS = Q::BLOCK_STEPS, COLUMN_BYTES = GROUPS * 8 * Q::Scale::BYTES;
+    LaneCodes<Q> codes[COUNT][GROUPS];
+    int number[COUNT];
+    typename LaneActivations<ROWS, STRIDE>::Operand operand[COUNT][STEPS];
+#pragma unroll
+    for (int b = 0; b < COUNT; ++b) {
+        const bool exists = END % CONSUMER_WARPS == 0 || b + 1 < COUNT || block + b * CONSUMER_WARPS < END;
+        number[b] = exists ? block + b * CONSUMER_WARPS : END - 1;
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g) codes[b][g].load(stage.codes + (number[b] * GROUPS + g) * Q::BLOCK_BYTES);
+#pragma unroll
+        for (int s = 0; s < STEPS; ++s) {
+            LaneActivations<ROWS, STRIDE> from = x;
+            from.skip(b * CONSUMER_WARPS * STEPS + s);
+            if (exists)
+                from.load(operand[b][s], 0);
+            else
+                clear(operand[b][s]);
+        }
+    }
+    // steps that share a scale, and scales that share a step
+    constexpr int TOGETHER = Q::GROUP == 0 || Q::GROUP >= Q::BLOCK_K ? STEPS : Q::GROUP < 32 ? 1 : Q::GROUP / 32;
+    constexpr int PARTS = Q::GROUP == 16 ? 2 : 1;
+#pragma unroll
+    for (int b = 0; b < COUNT; ++b)
+#pragma unroll
+        for (int first = 0; first < STEPS; first += TOGETHER) {
+            const int at = Q::column(number[b] * Q::BLOCK_K + first * 32) * COLUMN_BYTES;
+#pragma unroll
+            for (int part = 0; part < PARTS; ++part) {
+                typename All::Products of_group = {};
+                typename All::OfActivations x_of_group = {};
+                auto& products = Q::GROUP == 0 ? sums.total : of_group;
+                auto& of_x = Q::GROUP == 0 ? sums.x : x_of_group;
+#pragma unroll
+                for (int s = first; s < first + TOGETHER; ++s) {
+                    auto& mine = operand[b][s];
+                    typename LaneActivations<ROWS, STRIDE>::Operand masked;
+#pragma unroll
+                    for (int i = 0; i < static_cast<int>(sizeof(mine) / sizeof(u32)); ++i)
+                        masked[i] = PARTS == 1 || threadIdx.x % 4 / 2 == part ? mine[i] : 0;
+#pragma unroll
+                    for (int g = 0; g < GROUPS; ++g) {
+                        const u32 addend = Q::addend(stage.addends + at + g * 8 * Q::Scale::BYTES);
+                        const uint4 weights = Code::unpack(codes[b][g].word + s * Code::WORDS, addend);
+                        products.add(g, (Q::GROUP == 0 ? b * STEPS : 0) + s - first, weights, masked);
+                    }
+                    if constexpr (Q::BESIDE == MINIMUM) of_x.add(masked);
+                }
+                if constexpr (Q::GROUP != 0) {
+                    const int offset = at + part * COLUMN_BYTES;
+                    sums.template fold<TOGETHER>(of_group, x_of_group, stage.scales + offset, stage.beside + offset);
+                }
+            }
+        }
+}
+
+// A warp's share of COUNT blocks of a stage: every eighth one.
+template <typename Q, int COUNT, int GROUPS, int ROWS, int STRIDE>
+__device__ __forceinline__ void add_codes_stage(CodesSums<Q, GROUPS, ROWS>& sums, const CodesStage& stage,
+                                                LaneActivations<ROWS, STRIDE> x) {
+    // Blocks under way together, as far as there are registers: of one or of an even number of steps, as chains take turns.
+    constexpr int FIT = ROWS > 2 ? 2 / Q::BLOCK_STEPS : 16 / (GROUPS * Q::LANE_WORDS);
+    constexpr int STEP = FIT < 1 ? 1 : FIT > 4 ? 4 : FIT;
+    constexpr int EACH = (COUNT + CONSUMER_WARPS - 1) / CONSUMER_WARPS;
+    // The last step, apart where it is shorter or not complete.
+    constexpr int LAST = EACH % STEP != 0 ? EACH % STEP : COUNT % CONSUMER_WARPS != 0 ? STEP : 0;
+    constexpr int STEPS = (EACH - LAST) / STEP;
+    int block = threadIdx.x / 32;
+#pragma unroll 1
+    for (int s = 0; s < STEPS; ++s) {
+        add_code_blocks<Q, STEP, STEPS * STEP * CONSUMER_WARPS>(sums, stage, x, block);
+        block += STEP * CONSUMER_WARPS;
+        x.skip(STEP * CONSUMER_WARPS * Q::BLOCK_STEPS);
+    }
+    if constexpr (LAST > 0) add_code_blocks<Q, LAST, COUNT>(sums, stage, x, block);
+}
+
+// One task: GROUPS * 8 weight rows of BLOCKS blocks from the ring, CHUNK blocks a stage, times the ROWS vectors at `x`. Each
+// consumer warp takes every eighth block of a stage and writes its partial sums to partial[warp][vector][row].
+template <typename Q, int GROUPS, int BLOCKS, int CHUNK, int ROWS, typename Reader>
+__device__ __forceinline__ void quantized_matvec(Reader& reader, Activations x, float* partial, Watch& watch, u32 operation) {
+    constexpr int FULL = BLOCKS / CHUNK, LAST = BLOCKS % CHUNK;
+    constexpr bool IS_SCALED_LAST = Q::GROUP == 0;
+    const int warp = threadIdx.x / 32, before = warp * GROUPS * Q::BLOCK_BYTES;
+    LaneActivations<ROWS, activation_stride(BLOCKS * Q::BLOCK_STEPS)> mine(x);
+    mine.skip(warp * (Q::BLOCK_STEPS - 1));
+    CodesSums<Q, GROUPS, ROWS> sums = {};
+    CodesStage stage;
+#pragma unroll 1
+    for (int number = 0; number < FULL; ++number) {
+        stage = CodesStage::of<Q, GROUPS, ROWS>(reader.acquire(watch, operation), CHUNK);
+        add_codes_stage<Q, CHUNK>(sums, stage, mine);
+        mine.skip(CHUNK * Q::BLOCK_STEPS);
+        if (!IS_SCALED_LAST || LAST > 0 || number + 1 < FULL) reader.release();
+    }
+    if constexpr (LAST > 0) {
+        stage = CodesStage::of<Q, GROUPS, ROWS>(reader.acquire(watch, operation), LAST);
+        add_codes_stage<Q, LAST>(sums, stage, mine);
+        if (!IS_SCALED_LAST) reader.release();
+    }
+    if constexpr (IS_SCALED_LAST) {
+        sums.finish(stage);
+        reader.release();
+    }
+    sums.total.put(partial);
 }

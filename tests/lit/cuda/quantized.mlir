@@ -9,13 +9,12 @@
 // CHECK-NEXT: writer.push(task + 0, 544, watch,
 
 // The embedding's elements are read from the packed stream of the head.
-// CHECK: load_value(QuantizedRows<Quantized<Int4<0>, F16Scale, 16, ZERO_POINT, 1>, 2, 1, 1, 384, 384, 16, 0, 24>{p.s_linear_logits} +
+// CHECK: load_value(QuantizedRows<Quantized<Int4, 0, F16Scale, 16, ZERO_POINT, 1>, 2, 1, 1, 384, 384, 16, 0, 24>{p.s_linear_logits} +
 
-// Integers multiply whole activations that are cut into digits, once for q, k and v; groups of 16 multiply split ones.
-// CHECK: const WholeActivations x = whole_activations(work);
-// CHECK: cut_activations<1>(work);
-// CHECK: at = multiply_quantized<Quantized<SignedBytes, F32Scale, 0, NOTHING, 2>, 1, 1, 1>(at,
-// CHECK: at = multiply_quantized<Quantized<SignedBytes, F32Scale, 0, NOTHING, 2>, 1, 1, 1>(at,
-// CHECK: at = multiply_quantized<Quantized<SignedBytes, F32Scale, 0, NOTHING, 2>, 1, 1, 1>(at,
+// Codes of every format are multiplied with the same activations as bf16 weights, once for q, k and v.
 // CHECK: const Activations x = activations(work);
-// CHECK: at = multiply_quantized<Quantized<Int4<0>, F16Scale, 16, ZERO_POINT, 1>, 2, 1, 1>(at,
+// CHECK: at = multiply_quantized<Quantized<Int8, 128, F32Scale, 0, NOTHING, 2>, 1, 1, 1>(at,
+// CHECK: at = multiply_quantized<Quantized<Int8, 128, F32Scale, 0, NOTHING, 2>, 1, 1, 1>(at,
+// CHECK: at = multiply_quantized<Quantized<Int8, 128, F32Scale, 0, NOTHING, 2>, 1, 1, 1>(at,
+// CHECK: const Activations x = activations(work);
+// CHECK: at = multiply_quantized<Quantized<Int4, 0, F16Scale, 16, ZERO_POINT, 1>, 2, 1, 1>(at,

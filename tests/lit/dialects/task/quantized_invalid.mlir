@@ -1,20 +1,20 @@
 // RUN: amk-opt %s --split-input-file --verify-diagnostics --parsing-diagnostics | filecheck %s
 
-// A part of a row has no scales of its own.
+// A part of a group has no scale of its own.
 task.program @p max_seq 8 tokens 1 {
-  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<16x64x!amk.quantized<"int8", columns = 64>>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<16x64x!amk.quantized<"int8:g64", columns = 64>>
   task.buffer @x input : tensor<1x64xf32>
   task.buffer @y output : tensor<1x16xf32>
   task.family @f (tile = 2) {
     %x = task.load @x[0 : 1, 0 : 32] : tensor<1x32xf32>
-    %w = task.stream @w[tile*8 : 8, 0 : 32] : tensor<8x32x!amk.quantized<"int8", columns = 64>>
-    %r = task.matmul %x, %w : (tensor<1x32xf32>, tensor<8x32x!amk.quantized<"int8", columns = 64>>) -> tensor<1x8xf32>
+    %w = task.stream @w[tile*8 : 8, 0 : 32] : tensor<8x32x!amk.quantized<"int8:g64", columns = 64>>
+    %r = task.matmul %x, %w : (tensor<1x32xf32>, tensor<8x32x!amk.quantized<"int8:g64", columns = 64>>) -> tensor<1x8xf32>
     task.store %r, @y[0 : 1, tile*8 : 8] : tensor<1x8xf32>
   }
   task.order {
   }
 }
-// CHECK: a tile of a quantised weight has whole rows of 64 columns, found dimension 0 : 32 of 64 in @w[tile*8 : 8, 0 : 32]
+// CHECK: a tile of a quantised weight has whole rows of 64 columns, or whole groups of them, found dimension 0 : 32 of 64 in @w[tile*8 : 8, 0 : 32]
 
 // -----
 
@@ -32,7 +32,7 @@ task.program @p max_seq 8 tokens 1 {
   task.order {
   }
 }
-// CHECK: a tile of a quantised weight has whole rows of 64 columns, found dimension tile*32 : 64 to 64 of 64
+// CHECK: a tile of a quantised weight has whole rows of 64 columns, or whole groups of them, found dimension tile*32 : 64 to 64 of 64
 
 // -----
 
