@@ -14,7 +14,7 @@ from ..amk_ir.errors import ArtifactError
 from ..amk_ir.targets import Target
 from ..backends.cuda.nvrtc import nvrtc_version
 from ..frontends.import_model import ImportedModel
-from ..runtime.artifacts import Artifact, Content, read_artifact, write_artifact
+from ..runtime.artifacts import Artifact, Content, check_writable, read_artifact, write_artifact
 from ..runtime.backend import Progress, no_progress
 from ..runtime.cache import CompileCache, compiler_fingerprint
 from ..runtime.compile import FAR, module_text
@@ -68,8 +68,10 @@ def compile_model(
     this is checked and left as it is; a damaged one is replaced.
 
     Raises:
-        CompileError, ScheduleError, StorageError, ArtifactError, CheckpointError: see the modules below.
+        ArtifactError, StorageError: nothing can be written into `folder`; before anything else is done.
+        CompileError, ScheduleError, CheckpointError: see the modules below.
     """
+    check_writable(folder)
     shape = shape or session_shape(model)
     choice = choose_options(model, target, sms=sms, options=options)
     found = _find_or_build(choice, model, target, shape, progress)

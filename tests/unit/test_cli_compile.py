@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from amk.amk_ir.errors import ArtifactError
+from amk.tools import api, compile_model
+from amk.tools.commands import compile as compile_command
+
 FILES = {"manifest.json", "plan.mlir", "kernel.cu", "kernel.cubin", "kernel.log", "weights.bin"}
 
 
@@ -94,6 +98,42 @@ def test_other_folders_are_not_overwritten(tool, tiny_model: Path, tmp_path: Pat
     assert names(copy) == before
 
 
+@pytest.mark.parametrize(
+    ("place", "part"),
+    [
+        ("model", "exists and is not a compiled model; it is not overwritten: choose another name"),
+        ("file", "exists and is not a compiled model; it is not overwritten: choose another name"),
+        ("file/out", "file/out: cannot write: Not a directory"),
+        ("file/deep/out", "file/deep/out: cannot write: Not a directory"),
+    ],
+)
+def test_where_nothing_can_be_written_nothing_is_compiled(
+    tool_here, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, part: str
+):
+    """Not even the model is looked at."""
+
+    def imported(*_: object) -> None:
+        raise AssertionError("the model was imported")
+
+    (tmp_path / "file").touch()
+    copy_of(tiny_model, tmp_path / "model")
+    monkeypatch.setattr(compile_command, "_import", imported)
+    run = tool_here("amk", "compile", tiny_model, "-o", tmp_path / place)
+    assert (run.returncode, run.stdout) == (2, "")
+    one_line(run.stderr, part)
+    assert names(tmp_path) == {"file", "model"}
+
+
+def test_nothing_is_compiled_for_a_folder_that_is_not_overwritten(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Nor by the Python API."""
+    monkeypatch.setattr(compile_model, "_find_or_build", None)
+    (tmp_path / "precious").touch()
+    with pytest.raises(ArtifactError, match="exists and is not a compiled model"):
+        api.compile(tiny_model, "sm_90a", tmp_path)
+
+
 def test_no_place_for_the_cache(tool, tiny_model: Path, tmp_path: Path):
     """A file where the cache folder should be."""
     (tmp_path / "file").touch()
@@ -134,7 +174,6 @@ def copy_of(model: Path, to: Path) -> Path:
 
 def test_only_the_model_that_was_compiled_is_run(tiny_model: Path, tmp_path: Path):
     """The graph and the content of the weights decide, not names, places and times of files."""
-    from amk.amk_ir.errors import ArtifactError
     from amk.frontends.import_model import ImportedModel, import_model
     from amk.runtime.artifacts import read_artifact
     from amk.tools.api import compile

@@ -58,8 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from ...runtime.artifacts import check_writable
     from ..api import choose_target, compile
 
+    # Everything that can be refused is refused before the long work begins.
+    check_writable(args.output)
     target = choose_target("cuda", args.target)
     options = pass_options(args)
     model = _import(args)
