@@ -1,4 +1,4 @@
-"""How a command line tool ends: quiet interrupts, one-line errors, exit codes.
+"""How a command line tool ends: quiet interrupts, one-line errors and warnings, exit codes.
 
 | status | meaning                                                                     |
 |--------|-----------------------------------------------------------------------------|
@@ -14,10 +14,12 @@ import argparse
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from ..amk_ir.errors import AmkError, UsageError
+from ..amk_ir.errors import AmkError, AmkWarning, UsageError
+from .progress import print_above
 from .streams import prepare_streams
 
 DEBUG_VARIABLE = "AMK_DEBUG"
@@ -34,11 +36,14 @@ class OneLineParser(argparse.ArgumentParser):
 def run_tool(name: str, body: Callable[[], int | None], *more: type[BaseException]) -> int:
     """Runs `body` and turns what it raises into a message on stderr and an exit status.
 
-    `more` are further exceptions that are the user's to mend. A body's own status (None: 0) is returned.
+    `more` are further exceptions that are the user's to mend. A body's own status (None: 0) is returned. An AmkWarning is
+    printed to stderr as one line.
     """
     try:
         prepare_streams()
-        status = body() or 0
+        with warnings.catch_warnings():
+            _show_warnings(name)
+            status = body() or 0
         sys.stdout.flush()  # or a closed pipe shows up only when Python exits
         return status
     except BrokenPipeError:
@@ -62,6 +67,19 @@ def run_tool(name: str, body: Callable[[], int | None], *more: type[BaseExceptio
             file=sys.stderr,
         )
         return 1
+
+
+def _show_warnings(name: str) -> None:
+    """Prints an AmkWarning as the tools print errors; others as Python does."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, AmkWarning):
+            print_above(f"{name}: {' '.join(str(message).split())}")
+        else:
+            others(message, category, *where)
+
+    warnings.showwarning = show
 
 
 def _drop_output() -> None:

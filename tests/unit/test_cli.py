@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import psutil
@@ -226,6 +227,24 @@ def test_what_the_machine_lacks(capsys: pytest.CaptureFixture[str], error: Excep
 
     assert run_tool("amk", fail) == 2
     one_line(capsys.readouterr().err, message)
+
+
+def test_warnings_are_of_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Those of AMK: others are left to Python."""
+    from amk.amk_ir.errors import AmkWarning
+    from amk.tools.errors import run_tool
+
+    others: list[str] = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: others.append(str(message)))
+
+    def warn() -> None:
+        warnings.simplefilter("default")
+        warnings.warn(AmkWarning("there is\nno cache"), stacklevel=1)
+        warnings.warn(UserWarning("of another"), stacklevel=1)
+
+    assert run_tool("amk", warn) == 0
+    assert capsys.readouterr().err == "amk: there is no cache\n"
+    assert others == ["of another"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "utf-8:surrogateescape"])
