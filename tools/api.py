@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from ..amk_ir.dtypes import FloatType
 from ..amk_ir.errors import TargetError, UsageError
 from ..amk_ir.targets import Target, get_target
+from ..backends.cuda.limits import MOST_TOKENS
 from ..frontends.import_model import ImportedModel, import_model
 from ..runtime.backend import Backend, Progress, no_progress
 from ..runtime.compile import FAR
@@ -120,7 +121,7 @@ def open_compiled(
     token by token. far_from: another position for the kernel for long contexts than the one chosen then.
     """
     check_steps_per_launch(steps_per_launch)
-    check_division(chunk, far_from)
+    check_division(chunk, far_from, MOST_TOKENS)
     from .compiled import load_compiled
 
     executable, artifact = load_compiled(Path(directory), progress, model, steps_per_launch > 1, chunk, far_from)
@@ -155,7 +156,7 @@ def open_session(
     from .tuned import choose_options
 
     check_steps_per_launch(steps_per_launch)
-    check_division(chunk, far_from)
+    check_division(chunk, far_from, MOST_TOKENS if backend == "cuda" else None)
     if not isinstance(model, ImportedModel):
         dtype = default_dtype(backend)
         model = import_model(model, weight_dtype=dtype, kv_dtype=dtype)

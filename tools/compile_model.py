@@ -12,6 +12,7 @@ import numpy as np
 
 from ..amk_ir.errors import ArtifactError
 from ..amk_ir.targets import Target
+from ..backends.cuda.limits import MOST_TOKENS
 from ..backends.cuda.nvrtc import nvrtc_version
 from ..frontends.import_model import ImportedModel
 from ..runtime.artifacts import Artifact, Content, check_writable, read_artifact, write_artifact
@@ -44,9 +45,9 @@ def session_shape(
 ) -> SessionShape:
     """The kernels of a session with `model`. far_from: None for the position measured on an H100; none from max_seq on.
 
-    Raises UsageError: less than one token, or position 0.
+    Raises UsageError: less than one token, more than a GPU's kernel can take, or position 0.
     """
-    check_division(chunk, far_from)
+    check_division(chunk, far_from, MOST_TOKENS)
     position = FAR if far_from is None else far_from
     return SessionShape(token_loop, chunk, position if position < model.max_seq else None)
 

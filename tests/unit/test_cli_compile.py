@@ -88,6 +88,14 @@ def test_too_many_sms(tool, tiny_model: Path, tmp_path: Path):
     assert not names(tmp_path)
 
 
+@pytest.mark.parametrize("command", [("compile", "-o", "out"), ("generate", "--backend", "cuda", "--prompt", "x")])
+def test_too_many_tokens_at_once(tool_here, command: tuple[str, ...]):
+    """Said before the model is looked for."""
+    run = tool_here("amk", command[0], "no-such-model", "--chunk", "9", *command[1:])
+    assert run.returncode == 2
+    one_line(run.stderr, "chunk: a kernel for GPUs takes at most 8 tokens at once, found --chunk 9")
+
+
 def test_other_folders_are_not_overwritten(tool, tiny_model: Path, tmp_path: Path):
     copy = tmp_path / "model"
     shutil.copytree(tiny_model, copy)
