@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
+from xdsl.traits import SymbolTable
 from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.errors import TargetError
+from ..amk_ir.quantized_type import QuantizedType
 from ..amk_ir.targets import get_target
+from ..dialects import graph
 from .drop_outputs import DropOutputsPass
 from .graph_to_task import AttentionOutput, GraphToTaskPass
 from .insert_sync import Handoff
@@ -28,8 +31,9 @@ class GraphToQueuePass(ModulePass):
 
     With tasks=0, targets that run on virtual SMs (`reference`) get one task an SM and family, because each task costs
     their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows. fuse-attention=true: attention-output of
-    graph-to-task is fused, or split if attention is divided into parts. outputs=false: drop-outputs, all of them, between
-    the two.
+    graph-to-task is fused, or split if attention is divided into parts; that leaves models alone whose tasks would have too
+    many rows (split-attention-output), and refuses those whose attention is multiplied by quantised weights.
+    outputs=false: drop-outputs, all of them, between the two.
     """
 
     name = "graph-to-queue"
@@ -63,12 +67,14 @@ class GraphToQueuePass(ModulePass):
         attention_output: AttentionOutput = "whole"
         if self.fuse_attention:
             attention_output = "fused" if self.parts == 1 else "split"
-        quantize = (QuantizeWeightsPass(self.weights, self.head, self.embedding),) if chosen else ()
+        if chosen:
+            run_passes(ctx, op, (QuantizeWeightsPass(self.weights, self.head, self.embedding),))
+        if self.fuse_attention:
+            _check_attention_output(op)
         run_passes(
             ctx,
             op,
             (
-                *quantize,
                 GraphToTaskPass(self.rows, tasks, self.columns, self.widest, 0 if tasks else sms, attention_output),
                 *(() if self.outputs else (DropOutputsPass(),)),
                 TaskToQueuePass(
@@ -83,3 +89,20 @@ class GraphToQueuePass(ModulePass):
                 ),
             ),
         )
+
+
+def _check_attention_output(module: ModuleOp) -> None:
+    """Raises PassFailedException if what multiplies an attention has quantised weights: their tiles are whole rows, which
+    split-attention-output cannot divide by heads."""
+    for op in module.walk():
+        if not isinstance(op, graph.LinearOp) or not isinstance(op.x.owner, graph.AttentionOp):
+            continue
+        weight = SymbolTable.lookup_symbol(op, op.weight)
+        assert isinstance(weight, graph.WeightOp), "the module was verified"
+        element = weight.type.get_element_type()
+        if isinstance(element, QuantizedType):
+            name = weight.sym_name.data
+            raise PassFailedException(
+                f"graph-to-queue: fuse-attention=true: @{name}, which multiplies the attention, is {element.format}: "
+                f"quantised weights cannot be divided by heads; leave fuse-attention out, or keep @{name}"
+            )

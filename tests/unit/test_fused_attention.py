@@ -9,16 +9,21 @@ import pytest
 from cuda_emulator import EmulatedKernel
 from cuda_models import CONFIGS, RandomWeights, llama_config, lower, verified
 from xdsl.parser import Parser
+from xdsl.utils.exceptions import PassFailedException
 
 from amk.amk_ir.errors import CompileError
+from amk.amk_ir.targets import get_target
+from amk.amk_ir.weight_choice import WeightChoice
 from amk.backends.cuda.emit import emit_kernel
 from amk.backends.cuda.pack import packed_weights
 from amk.backends.cuda.sharing import check_shared
 from amk.backends.reference.backend import ReferenceBackend
 from amk.backends.reference.queue_interpreter import QueueInterpreter
 from amk.dialects.task import AttentionOp, MatmulOp, SumPartsOp
+from amk.frontends.import_model import import_config
 from amk.passes.verify_schedule import VerifiedKernel, verify
-from amk.runtime.compile import find_kernel, new_context
+from amk.runtime.compile import find_kernel, new_context, plan
+from amk.tools.quantize import quantize_imported
 
 TOKENS = (5, 17, 49, 3)
 
@@ -68,10 +73,31 @@ def test_divided_attention_and_several_tokens(options: dict[str, Any]) -> None:
     assert np.abs(logits - expected).max() <= 2e-6 * np.abs(expected).max()
 
 
-def test_quantised_weights_stay_whole() -> None:
-    kernel = verified(CONFIGS["gqa"], sms=4, fuse_attention=True, weights="int8")
-    assert not fused_families(kernel)
-    assert kernel.kernel.families["linear_o"].domain.names == ("layer", "tile")
+@pytest.mark.parametrize("options", [{}, {"parts": 2, "block": 32}])
+def test_quantised_weights_are_refused(options: dict[str, Any]) -> None:
+    """Their tiles are whole rows. Not silently: whoever measures `fuse-attention=true` is to know what they measure."""
+    message = (
+        "fuse-attention=true: @o_proj, which multiplies the attention, is int8:g16: quantised weights cannot be divided by "
+        "heads; leave fuse-attention out, or keep @o_proj"
+    )
+    model = import_config(CONFIGS["gqa"], weight_dtype="bf16", kv_dtype="bf16")
+    chosen = {"fuse_attention": True, **options}
+    with pytest.raises(CompileError, match=message):
+        plan(quantize_imported(model, WeightChoice("int8:g16")).module, get_target("sm_90a"), 4, chosen)
+    with pytest.raises(PassFailedException, match="@o_proj, which multiplies the attention, is int8:"):
+        lower(CONFIGS["gqa"], sms=4, weights="int8", **chosen)
+    # others may be quantised
+    kept = quantize_imported(model, WeightChoice("int8:g16", keep=("o_proj",)))
+    fused = fused_families(plan(kept.module, get_target("sm_90a"), 4, chosen))
+    assert fused == ([] if options else ["linear_o"])
+
+
+def test_tasks_with_too_many_rows_stay_whole() -> None:
+    """docs/passes.md says so: nothing changes where there are too few SMs for tasks of 64 rows."""
+    config = llama_config(256, 64, 1, 4, 2, 16, 64, max_seq=64)
+    fused, plain = (verified(config, sms=4, fuse_attention=chosen) for chosen in (True, False))
+    assert not fused_families(fused)
+    assert fused.digest == plain.digest
 
 
 def test_sums_stay_apart_for_several_tokens() -> None:
