@@ -13,6 +13,7 @@ from bench_fakes import FakeDevice, FakeEngine
 
 from amk.amk_ir.dtypes import bf16_from_f32, f32_from_bf16
 from amk.amk_ir.errors import CheckpointError, DeviceError, StuckWaitError, UsageError
+from amk.amk_ir.quantization import parse_format
 from amk.amk_ir.targets import get_target
 from amk.backends.reference.backend import ReferenceBackend
 from amk.frontends.import_model import import_config
@@ -41,6 +42,7 @@ from amk.tools.bench.results import (
     to_json,
 )
 from amk.tools.bench.shapes import SHAPES
+from amk.tools.bench.weight_only import Product, has_weight_only, int4_layout, products
 from amk.tools.commands import bench
 
 # Random weights.
@@ -185,8 +187,8 @@ def test_positions():
 class FakeComparison:
     """Expects the logits of a `FakeEngine` without an offset; torch's bf16 is off by 0.01."""
 
-    def __init__(self, engine: FakeEngine | None = None):
-        self.engine, self.closed = engine, False
+    def __init__(self, engine: FakeEngine | None = None, weight_only: Baseline | NotRun | None = None):
+        self.engine, self.closed, self.alone = engine, False, weight_only
 
     def expected(self, ids: list[int], positions: list[int]) -> Expected | NotRun:
         assert self.engine is None or self.engine.closed, "both do not fit at once"
@@ -202,6 +204,9 @@ class FakeComparison:
 
     def matmuls(self) -> Baseline | NotRun:
         return Baseline("cuBLAS", Times((500.0,)))
+
+    def weight_only(self) -> Baseline | NotRun | None:
+        return self.alone
 
     def close(self) -> None:
         self.closed = True
@@ -346,6 +351,76 @@ def test_matmul_shapes():
     shapes = matmul_shapes(config)
     assert shapes[:4] == [(3072, 2048), (2048, 2048), (16384, 2048), (2048, 8192)]
     assert (len(shapes), shapes[-1]) == (4 * 16 + 1, (128256, 2048))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_products_are_those_of_the_other_baseline(name: str):
+    model = open_model(namespace(), name, [16]).model
+    assert [(p.rows, p.columns) for p in products(model.module)] == matmul_shapes(model.config)
+    assert {p.storage for p in products(model.module)} == {"bf16"}
+    assert not has_weight_only(model.module)
+
+
+def test_products_of_quantised_weights():
+    model = open_model(namespace(weights="int4:g64", head="int8", keep=["down_proj"]), "llama-3.2-1b", [16]).model
+    found = products(model.module)
+    assert [p.storage for p in found] == ["int4", "int4", "int4", "bf16"] * 16 + ["int8"]
+    assert [(p.rows, p.columns) for p in found] == matmul_shapes(model.config)
+    assert has_weight_only(model.module)
+    mixed = open_model(namespace(weights="int8", keep=["k_proj"]), "llama-3.2-1b", [16]).model
+    assert [(p.rows, p.storage) for p in products(mixed.module)][:3] == [(2048, "int8"), (512, "bf16"), (512, "int8")]
+    assert not has_weight_only(open_model(namespace(weights="fp8"), "llama-3.2-1b", [16]).model.module)
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "expected"),
+    [
+        (2048, "int4", (128, 8)),
+        (2048, "int4:g32:zp", (32, 8)),
+        (576, "int4", (64, 4)),
+        (1536, "int4:g256", (256, 8)),
+        (576, "int4:g128", "whole groups of 32, 64, 128, 256 inputs, not rows of 576 in groups of 128"),
+        (2048, "int4:g16", "not rows of 2048 in groups of 16"),
+        (100, "int4", "not rows of 100 in groups of 32"),
+    ],
+)
+def test_the_layout_of_int4(columns: int, text: str, expected: tuple[int, int] | str):
+    product = Product(64, columns, parse_format(text))
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            int4_layout(product)
+    else:
+        assert int4_layout(product) == expected
+
+
+def test_weight_only_is_measured_and_reported(shape: BenchModel):
+    """Of quantised weights; of others there is nothing to say."""
+    alone = Baseline("torch 2.13.0, int4: _weight_int4pack_mm, CUDA graph", Times((60.0, 50.0, 55.0)), None, 1.5)
+
+    def measured(weight_only: Baseline | NotRun | None) -> tuple[str, Any]:
+        compared = FakeComparison(weight_only=weight_only)
+        found = measure(shape, FakeEngine, FakeDevice().used_bytes, lambda: compared, SETTINGS, "defaults")
+        report = Report("H100", "sm_90a", 132, 3e12, [found])
+        content = json.loads(json.dumps(to_json(report, {}, {}), allow_nan=False))
+        return " ".join(" ".join(report_lines(report)).split()), content["models"][0]["weight_only"]
+
+    text, content = measured(alone)
+    assert (
+        "the products with torch's int8 or int4 weights: 55.0 us, 0.55 times at context 16, 0.55 times at context 40 what "
+        "we take; torch 2.13.0, int4: _weight_int4pack_mm, CUDA graph"
+    ) in text
+    assert (content["median_us"], content["what"], content["prepared_s"]) == (55.0, alone.what, 1.5)
+    text, content = measured(NotRun("no room"))
+    assert "not run: the products with torch's int8 or int4 weights: no room" in text
+    assert content == {"not_run": "no room"}
+    text, content = measured(None)
+    assert "int8" not in text and content is None
+
+
+def test_weight_only_without_torch(shape: BenchModel):
+    assert ReferenceComparison(shape, "no torch").weight_only() is None
+    quantized = open_model(namespace(weights="int8"), "smollm2-135m", [16])
+    assert ReferenceComparison(quantized, "no torch").weight_only() == NotRun("no torch")
 
 
 def test_times():

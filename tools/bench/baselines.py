@@ -33,7 +33,7 @@ def torch_compile_step(
     try:
         return _torch_compile_step(model, ids, context, expected, repeats, mode)
     except Exception as e:  # whatever a compiler may raise: the rest of the run is worth having without it
-        return NotRun(_first_line(e))
+        return NotRun(first_line(e))
 
 
 def _torch_compile_step(
@@ -63,9 +63,9 @@ def _torch_compile_step(
         )
         compiled = torch.compile(step, fullgraph=True, dynamic=False, mode=mode)
         start = time.perf_counter()
-        replay, outputs = _capture(lambda: compiled(*arguments), rewind)
+        replay, outputs = capture(lambda: compiled(*arguments), rewind)
         prepared = time.perf_counter() - start
-        times = _time(replay, repeats, rewind)
+        times = time_replays(replay, repeats, rewind)
         error = None
         if expected is not None:
             logits = outputs[0].float().cpu().numpy()
@@ -79,7 +79,7 @@ def matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline | NotRun:
     try:
         return _matmuls_alone(config, repeats)
     except Exception as e:  # such as no memory: as above
-        return NotRun(_first_line(e))
+        return NotRun(first_line(e))
 
 
 def _matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline:
@@ -93,8 +93,8 @@ def _matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline:
             torch.nn.functional.linear(inputs[weight.shape[1]], weight)
 
     with torch.no_grad():
-        replay, _ = _capture(run, lambda: None)
-        return Baseline(f"torch {torch.__version__}, cuBLAS, CUDA graph", _time(replay, repeats, lambda: None))
+        replay, _ = capture(run, lambda: None)
+        return Baseline(f"torch {torch.__version__}, cuBLAS, CUDA graph", time_replays(replay, repeats, lambda: None))
 
 
 def matmul_shapes(c: DecoderConfig) -> list[tuple[int, int]]:
@@ -109,7 +109,7 @@ def matmul_shapes(c: DecoderConfig) -> list[tuple[int, int]]:
     return [*per_layer * c.layers, (c.vocab, c.hidden)]
 
 
-def _capture(run: Callable[[], Any], before: Callable[[], None]) -> tuple[Callable[[], None], Any]:
+def capture(run: Callable[[], Any], before: Callable[[], None]) -> tuple[Callable[[], None], Any]:
     """`run` as a CUDA graph: what replays it, and its outputs. `before` prepares each call."""
     torch: Any = import_module("torch")
     stream = torch.cuda.Stream()
@@ -127,7 +127,8 @@ def _capture(run: Callable[[], Any], before: Callable[[], None]) -> tuple[Callab
     return graph.replay, outputs
 
 
-def _time(replay: Callable[[], None], repeats: int, before: Callable[[], None]) -> Times:
+def time_replays(replay: Callable[[], None], repeats: int, before: Callable[[], None]) -> Times:
+    """Microseconds of each of `repeats` calls of `replay`, by an event before and one after, after some that are not counted."""
     torch: Any = import_module("torch")
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     times: list[float] = []
@@ -154,6 +155,7 @@ def release() -> None:
     torch.cuda.empty_cache()  # nothing happens without a GPU
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An error as the reason of a baseline that was not run."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

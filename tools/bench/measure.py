@@ -98,6 +98,7 @@ def measure(
         expected = comparison.expected(ids, sorted(logits))
         compiled = {context: comparison.torch_compile(ids, context) for context in settings.contexts}
         matmuls: Baseline | NotRun = comparison.matmuls()
+        weight_only: Baseline | NotRun | None = comparison.weight_only()
     finally:
         comparison.close()
     contexts = tuple(
@@ -125,6 +126,7 @@ def measure(
         launches,
         contexts,
         matmuls,
+        weight_only,
     )
 
 

@@ -1,5 +1,5 @@
 """Measure the time of a step on the GPU at hand, beside its correctness, the share of the measured read peak, and what
-torch.compile and the matrix products alone need, in the same run. docs/bench.md explains the table and the JSON.
+torch.compile and the matrix products alone need (for int8 and int4 weights also torch's own), in the same run. docs/bench.md explains the table and the JSON.
 
 MODEL is what the other commands take, or the name of a shape, which gets random weights.
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NAME = "bench"
 HELP = "measure the time of a step, with its correctness and baselines"
 
-_BASELINES = ("torch-compile", "matmuls")
+_BASELINES = ("torch-compile", "matmuls", "weight-only")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=_BASELINES,
         default=list(_BASELINES),
-        help=f"those to run, of {' and '.join(_BASELINES)} (default: both)",
+        help=f"those to run, of {', '.join(_BASELINES)} (default: all; the last one is of int8 and int4 weights)",
     )
     baselines.add_argument("--no-baselines", action="store_true", help="run none; logits are still compared")
     baselines.add_argument(
