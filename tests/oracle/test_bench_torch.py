@@ -144,6 +144,16 @@ def test_a_baseline_that_fails_says_why(model: BenchModel, monkeypatch: pytest.M
     assert found == NotRun("RuntimeError: no compiler")
 
 
+def test_the_name_of_the_cache():
+    class Old:
+        def forward(self, input_ids: Any, past_key_values: Any = None, **_: Any) -> None: ...
+
+    class New:
+        def forward(self, input_ids: Any, cache: Any = None, **_: Any) -> None: ...
+
+    assert [baselines.cache_argument(model()) for model in (Old, New)] == ["past_key_values", "cache"]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines where torch sees no GPU")
 def test_without_a_gpu(model: BenchModel):
     assert torch_problem() == "torch sees no GPU"

@@ -5,6 +5,7 @@ Both are captured in a CUDA graph and timed as AMK's launches are, by an event b
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -43,13 +44,15 @@ def _torch_compile_step(
     transformers: Any = import_module("transformers")
     device = next(model.parameters()).device
     cache = transformers.StaticCache(config=model.config, max_cache_len=context + 1)
+    cache_name = cache_argument(model)
 
     def step(token: Any, position: Any, cache: Any) -> tuple[Any, Any]:
-        logits = model(token, position_ids=position, past_key_values=cache, use_cache=True).logits[:, -1]
+        logits = model(token, position_ids=position, use_cache=True, **{cache_name: cache}).logits[:, -1]
         return logits, logits.argmax(-1)
 
     with torch.no_grad():
-        model(torch.tensor([ids[:context]], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        first = torch.tensor([ids[:context]], device=device)
+        model(first, use_cache=True, logits_to_keep=1, **{cache_name: cache})
         lengths = [layer.cumulative_length for layer in cache.layers]
 
         def rewind() -> None:
@@ -72,6 +75,12 @@ def _torch_compile_step(
             error = divergence(logits, expected[None]).relative_error
     what = f"transformers {transformers.__version__}, torch {torch.__version__}, torch.compile mode {mode}, CUDA graph"
     return Baseline(what, times, error, prepared)
+
+
+def cache_argument(model: Any) -> str:
+    """What transformers calls the KV cache in the arguments of `model`: the older name is a warning from 5.24 on, which breaks
+    the graph of torch.compile."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline | NotRun:

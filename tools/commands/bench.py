@@ -1,5 +1,6 @@
 """Measure the time of a step on the GPU at hand, beside its correctness, the share of the measured read peak, and what
-torch.compile and the matrix products alone need (for int8 and int4 weights also torch's own), in the same run. docs/bench.md explains the table and the JSON.
+torch.compile and the matrix products alone need (for int8 and int4 weights also torch's own), in the same run.
+docs/bench.md explains the table and the JSON.
 
 MODEL is what the other commands take, or the name of a shape, which gets random weights.
 
