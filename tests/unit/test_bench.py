@@ -21,7 +21,7 @@ from amk.frontends.registry import find_recipe
 from amk.runtime.compile import plan
 from amk.runtime.tuned import tuned_shape
 from amk.tools.amk import parser
-from amk.tools.bench import comparison, device, engine, torch_model
+from amk.tools.bench import baselines, comparison, device, engine, torch_model
 from amk.tools.bench.baselines import matmul_shapes
 from amk.tools.bench.comparison import Expected, ReferenceComparison
 from amk.tools.bench.correctness import REFERENCE_LIMIT, Check, Divergence, divergence
@@ -555,6 +555,68 @@ def test_a_model_that_fails_does_not_take_the_others_along(
     failed, measured = json.loads(out.read_text())["models"]
     assert failed == {"model": "smollm2-135m", "error": "out of device memory"}
     assert measured["ok"] is True
+
+
+@pytest.mark.usefixtures("no_gpu_needed")
+def test_the_json_is_written_after_each_model(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever becomes of a later one, a defect included."""
+    out = tmp_path / "bench.json"
+    seen: list[list[str]] = []
+
+    def load(model: BenchModel, *_: object) -> FakeEngine:
+        seen.append(sorted(m["model"] for m in json.loads(out.read_text())["models"]) if out.exists() else [])
+        if len(seen) == 1:
+            raise DeviceError("out of device memory")
+        if len(seen) == 3:
+            raise RuntimeError("a defect")
+        return reference_engine(model)
+
+    monkeypatch.setattr(engine, "load_engine", load)
+    args = ["--context", "8", "--repeat", "2", "--launches", "0", "--json", out]
+    with pytest.raises(RuntimeError, match="a defect"):
+        bench_run("smollm2-135m", tiny_model, "llama-3.2-1b", *args)
+    assert seen == [[], ["smollm2-135m"], sorted(["smollm2-135m", str(tiny_model)])]
+    failed, measured = json.loads(out.read_text())["models"]
+    assert failed == {"model": "smollm2-135m", "error": "out of device memory"}
+    assert measured["ok"] is True
+
+
+@pytest.mark.usefixtures("no_gpu_needed")
+@pytest.mark.parametrize(
+    ("args", "order"),
+    [
+        ((), [24, 8, 16]),
+        (("--compile-context", "16", "24", "16"), [16, 24]),
+        (("--baselines", "matmuls"), []),
+        (("--no-baselines",), []),
+    ],
+)
+def test_torch_compile_is_run_in_the_order_given(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], order: list[int]
+):
+    """The context that matters most first: it takes minutes each."""
+    compiled: list[int] = []
+
+    def step(_: object, ids: list[int], context: int, *__: object) -> NotRun:
+        compiled.append(context)
+        return NotRun("no compiler")
+
+    def expected(self: comparison.TorchComparison, *_: object) -> NotRun:
+        self._torch_model = "model"
+        return NotRun("no memory")
+
+    monkeypatch.setattr(torch_model, "torch_problem", lambda: None)
+    monkeypatch.setattr(comparison.TorchComparison, "expected", expected)
+    monkeypatch.setattr(baselines, "torch_compile_step", step)
+    monkeypatch.setattr(baselines, "matmuls_alone", lambda *_: NotRun("no GPU"))
+    monkeypatch.setattr(baselines, "release", lambda: None)
+    out = tmp_path / "bench.json"
+    contexts = ["--context", "24", "8", "16", "--repeat", "2", "--launches", "0", "--json", out]
+    assert bench_run(tiny_model, *contexts, *args) == 0
+    assert compiled == order
+    (model,) = json.loads(out.read_text())["models"]
+    found = {c["context"]: c["torch_compile"]["not_run"] for c in model["contexts"]}
+    assert found == {c: "no compiler" if c in order else "not asked for" for c in (8, 16, 24)}
 
 
 @pytest.mark.usefixtures("no_gpu_needed")

@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         nargs="+",
         default=argparse.SUPPRESS,
-        help="contexts at which torch.compile is run, which takes up to minutes (default: those of --context)",
+        help="contexts at which torch.compile is run, in this order, up to minutes each (default: those of --context)",
     )
     baselines.add_argument(
         "--compile-mode",
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     # Everything that can be refused is refused before the long work begins.
     pass_options(args)
     contexts = tuple(sorted(set(args.context)))
-    compiled_contexts: Sequence[int] = getattr(args, "compile_context", contexts)
+    compiled_contexts = tuple(dict.fromkeys(getattr(args, "compile_context", args.context)))
     _check_compile_contexts(contexts, compiled_contexts)
     _check_target(args)
     models = [open_model(args, name, contexts) for name in args.models]
@@ -157,7 +157,7 @@ def _measure(
     model: BenchModel,
     device: Device,
     contexts: tuple[int, ...],
-    compiled_contexts: Sequence[int],
+    compiled_contexts: tuple[int, ...],
 ) -> ModelResult:
     from ...runtime.compile import FAR
     from ..bench.engine import load_engine
@@ -174,7 +174,7 @@ def _measure(
             lambda: load_engine(model, device.target, choice, far_from, progress),
             device.used_bytes,
             lambda: _comparison(args, model, compiled_contexts, progress),
-            Settings(contexts, args.repeat, args.launches),
+            Settings(contexts, args.repeat, args.launches, compiled_contexts),
             str(choice),
             progress,
         )
