@@ -45,7 +45,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     temporary: str | None = None
     try:
-        if _is_special(path):
+        if is_special(path):
             with path.open("wb") as file:
                 file.write(content)
             return
@@ -64,7 +64,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """Whether `path` is something else than a regular file, or a way to an open one (/dev/stdout)."""
     try:
         regular = stat.S_ISREG(path.stat().st_mode)

@@ -69,6 +69,12 @@ def check_division(chunk: int | None, far_from: int | None, most: int | None = N
         raise UsageError(f"far-from: expected position 1 or later, found {far_from}")
 
 
+def check_chunk_fits(chunk: int, max_seq: int) -> None:
+    """Raises UsageError if a step of so many tokens has no room in a KV cache of `max_seq` positions."""
+    if chunk > max_seq:
+        raise UsageError(f"chunk: {chunk} tokens at once have no room in a KV cache of max_seq = {max_seq} positions")
+
+
 class Session:
     """Feeds tokens to an executable, keeps the position, and chooses the next tokens.
 

@@ -14,7 +14,7 @@ from ..frontends.import_model import ImportedModel, import_model
 from ..runtime.backend import Backend, Progress, no_progress
 from ..runtime.compile import FAR
 from ..runtime.sampling import Sampling
-from ..runtime.session import Session, check_division, check_steps_per_launch
+from ..runtime.session import Session, check_chunk_fits, check_division, check_steps_per_launch
 
 if TYPE_CHECKING:
     from ..frontends.tokenizer import Tokenizer
@@ -162,6 +162,7 @@ def open_session(
         model = import_model(model, weight_dtype=dtype, kv_dtype=dtype)
     if model.checkpoint is None:
         raise UsageError(f"{model.name}: was imported from a configuration alone and has no weights to run")
+    check_chunk_fits(chunk, model.max_seq)
     if not isinstance(target, Target):
         target = choose_target(backend, target)
     choice = choose_options(model, target, sms=sms, options=options)

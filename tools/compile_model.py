@@ -19,7 +19,7 @@ from ..runtime.artifacts import Artifact, Content, check_writable, read_artifact
 from ..runtime.backend import Progress, no_progress
 from ..runtime.cache import CompileCache, compiler_fingerprint
 from ..runtime.compile import FAR, module_text
-from ..runtime.session import check_division
+from ..runtime.session import check_chunk_fits, check_division
 from .compiled_folder import WEIGHTS, SessionShape, graph_digest, importance_digest, weight_stamps
 from .tuned import Choice, choose_options
 
@@ -45,9 +45,10 @@ def session_shape(
 ) -> SessionShape:
     """The kernels of a session with `model`. far_from: None for the position measured on an H100; none from max_seq on.
 
-    Raises UsageError: less than one token, more than a GPU's kernel can take, or position 0.
+    Raises UsageError: less than one token, more than a GPU's kernel or the KV cache can take, or position 0.
     """
     check_division(chunk, far_from, MOST_TOKENS)
+    check_chunk_fits(chunk, model.max_seq)
     position = FAR if far_from is None else far_from
     return SessionShape(token_loop, chunk, position if position < model.max_seq else None)
 

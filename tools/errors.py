@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import os
 import sys
@@ -28,6 +29,23 @@ DEBUG_VARIABLE = "AMK_DEBUG"
 
 class OneLineParser(argparse.ArgumentParser):
     """A parser of arguments whose errors are of one line, as all others are."""
+
+    # argparse has overloads for types of namespaces of one's own
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As in argparse; but what a subcommand does not know is its own error, not that of the whole program."""
+        known, others = super().parse_known_args(args, namespace)
+        if others:
+            options = [text for text in others if text.startswith("--")]
+            close = (
+                difflib.get_close_matches(options[0].partition("=")[0], self._option_string_actions, 1)
+                if options
+                else []
+            )
+            hint = f"; did you mean {close[0]}?" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(others)}{hint}")
+        return known, others
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see `{self.prog} --help`")

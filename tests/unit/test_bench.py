@@ -631,8 +631,9 @@ def test_wrong_logits_are_status_1(
 def test_no_gpu(tool):
     run = tool("amk", "bench", "smollm2-135m", env={"CUDA_VISIBLE_DEVICES": "-1"})
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.startswith("amk: error: ")
+    assert run.stderr.startswith("amk: error: no GPU to measure on: ")
     assert run.stderr.count("\n") == 1
+    assert "reference backend" not in run.stderr, "which measures nothing"
 
 
 @pytest.mark.parametrize(
@@ -645,6 +646,8 @@ def test_no_gpu(tool):
         (["smollm2-135m", "--target", "reference"], "target 'reference' is not a GPU"),
         (["smollm2-135m", "--target", "sm_1"], "unknown target 'sm_1'"),
         (["smollm2-135m", "--set", "speed=11"], "--set: no pass option 'speed'"),
+        (["smollm2-135m", "--json", "no-such-folder/out.json"], "--json no-such-folder/out.json: there is no folder"),
+        (["smollm2-135m", "--json", "/"], "--json /: is a folder; expected the name of a file"),
         (["smollm2-135m", "--repeat", "0"], "--repeat: expected an integer of at least 1"),
     ],
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import ProgressBar, StageLines
-from .options import add_import_options, add_pass_options, add_target, natural, pass_options, positive
+from .options import add_import_options, add_pass_options, add_target, check_folder, natural, pass_options, positive
 
 if TYPE_CHECKING:
     from ...runtime.backend import Progress
@@ -103,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
     pass_options(args)
     contexts = tuple(sorted(set(args.context)))
     compiled_contexts = tuple(dict.fromkeys(getattr(args, "compile_context", args.context)))
+    if "json" in args:
+        check_folder("--json", args.json)
     _check_compile_contexts(contexts, compiled_contexts)
     _check_target(args)
     models = [open_model(args, name, contexts) for name in args.models]
