@@ -9,6 +9,10 @@ class AmkError(Exception):
     """Base of all errors caused by input, environment or use rather than by a defect in AMK."""
 
 
+class AmkWarning(UserWarning):
+    """Something that a user may want to mend, but which keeps nothing from being done. The tools print it as one line."""
+
+
 class UsageError(AmkError):
     """A wrong flag, argument or call of the public API."""
 

@@ -245,10 +245,7 @@ class QuantizedTensor:
         for name, array in (("scale", self.scales), ("minimum", self.minimums)):
             if array is not None:
                 _check_floats(name, array, self.format.scale_dtype, fail)
-        largest = np.abs(self.scales, dtype=np.float64) * self.format.farthest
-        if self.minimums is not None:
-            largest += np.abs(self.minimums)
-        if (too_large := largest > np.finfo(np.float32).max).any():
+        if (too_large := _is_too_large(self.format, self.scales, self.minimums)).any():
             at = _first(too_large)
             fail(f"scale {at}: {self.scales[tuple(at)]:g} makes values that float32 cannot hold")
         lowest, highest = self.format.code_range
@@ -311,8 +308,9 @@ def quantize(
     to find: search and importance change nothing.
 
     Raises:
-        UsageError: not a matrix, empty, with a NaN or infinity, with a scale that the scale type cannot hold, or with
-            an importance of another shape or that is negative or not finite.
+        UsageError: not a matrix, empty, with a NaN or infinity, with a scale that the scale type cannot hold, with values so
+            large that codes could mean an infinity, or with an importance of another shape or that is negative or not
+            finite.
     """
     values = np.asarray(array, np.float32)
     if values.ndim != 2 or not values.size:
@@ -344,7 +342,8 @@ def quantize(
                 scale, zero, minimum = _improve(
                     part, scale, zero, minimum, format, None if weights is None else weights[columns]
                 )
-            code = _encode(part, scale, zero, minimum, format)
+            with np.errstate(over="ignore"):  # of values that are refused below
+                code = _encode(part, scale, zero, minimum, format)
             codes[start : start + count, columns] = code.reshape(-1, columns.stop - columns.start)[
                 : min(count, shape[0] - start)
             ]
@@ -362,7 +361,25 @@ def quantize(
     else:
         for start in starts:
             quantize_rows(start)
+    if (too_large := _is_too_large(format, scales, minimums)).any():
+        block, group = _first(too_large)
+        columns = format.group or shape[1]
+        part = np.abs(values[block * step : (block + 1) * step, group * columns : (group + 1) * columns])
+        row, column = divmod(int(part.argmax()), part.shape[1])
+        at = [block * step + row, group * columns + column]
+        raise UsageError(
+            f"quantize to {format}: element {at} is {values[tuple(at)]:g}: float32 cannot hold all values that codes with a "
+            "scale for it would mean"
+        )
     return QuantizedTensor(format, shape, codes, scales, zeros, minimums)
+
+
+def _is_too_large(format: QuantizedFormat, scales: Floats, minimums: Floats | None) -> NDArray[np.bool_]:
+    """Where a code may mean a value that float32 cannot hold, like the scales."""
+    largest = np.abs(scales, dtype=np.float64) * format.farthest
+    if minimums is not None:
+        largest += np.abs(minimums)
+    return largest > np.finfo(np.float32).max
 
 
 def _check_importance(importance: NDArray[Any], columns: int, format: QuantizedFormat) -> Floats:
@@ -412,6 +429,7 @@ def _improve(
             found_minimum = _as_scale_type(np.subtract(minimum, offset * exact, dtype=np.float32), format.scale_dtype)
         found_zero = offset if format.zero_points else zero
         usable = np.isfinite(found_scale) & np.isfinite(found_minimum) & (found_scale != 0) & ~is_zero
+        usable &= ~_is_too_large(format, found_scale, found_minimum)
         new_scale = np.where(usable, found_scale, scale)
         new_zero = np.where(usable, found_zero, zero)
         new_minimum = np.where(usable, found_minimum, minimum)

@@ -1,8 +1,9 @@
 """The cost of a step of several tokens, beside that of one: with logits of all rows, and without outputs.
 
-    python benchmarks/chunk_cost.py llama-3.2-1b llama-3.1-8b --tokens 8 --context 128
+    python benchmarks/chunk_cost.py llama-3.2-1b llama-3.1-8b --tokens 8 --context 128 --set in-flight=4
 
 Each MODEL is a shape of `amk bench` with random weights. The rows of a step are compared with single tokens, bit by bit.
+--set chooses pass options of all kernels: a session uses those of the ring for single tokens only.
 """
 
 from __future__ import annotations
@@ -10,40 +11,43 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import environment
+import kernel_options
 import numpy as np
 from random_weights import packed_pieces
 
 from amk.backends.cuda.backend import detect_target
-from amk.backends.cuda.compile import compile_kernel
+from amk.backends.cuda.compile import compile_kernel, compile_together
 from amk.backends.cuda.driver import LoadedKernel
 from amk.backends.cuda.emit import ENTRY
 from amk.frontends.import_model import import_config
-from amk.passes.graph_to_queue import GraphToQueuePass
-from amk.passes.verify_schedule import VerifiedKernel, verify
-from amk.runtime.compile import find_kernel, new_context
+from amk.passes.verify_schedule import VerifiedKernel
+from amk.runtime.compile import plan
 from amk.tools.bench.shapes import SHAPES
 
 
-def lowered(name: str, tokens: int, outputs: bool, max_seq: int) -> VerifiedKernel:
-    target = detect_target()
+def lowered(name: str, tokens: int, outputs: bool, max_seq: int, options: Mapping[str, Any]) -> VerifiedKernel:
     model = import_config(SHAPES[name], name=name, weight_dtype="bf16", kv_dtype="bf16", max_seq=max_seq, tokens=tokens)
-    module = model.module.clone()
-    GraphToQueuePass(target=target.name, sms=target.num_sms, outputs=outputs).apply(new_context(), module)
-    return verify(find_kernel(module))
+    return plan(model.module, detect_target(), options=options, outputs=outputs)
 
 
-def measure(name: str, tokens: int, contexts: list[int], repeats: int, checked: int) -> dict[str, Any]:
+def measure(
+    name: str, tokens: int, contexts: list[int], repeats: int, checked: int, options: Mapping[str, Any]
+) -> dict[str, Any]:
     """Microseconds of a step of each kind, by context."""
     result: dict[str, Any] = {"model": name, "tokens": tokens, "steps_us": {}}
     rows: dict[int, Any] = {}
-    for count, outputs in ((1, True), (tokens, True), (tokens, False)):
-        start = time.perf_counter()
-        compiled = compile_kernel(lowered(name, count, outputs, max(*contexts, 128) + 64))
+    kinds = ((1, True), (tokens, True), (tokens, False))
+    start = time.perf_counter()
+    plans = [lowered(name, count, outputs, max(*contexts, 128) + 64, options) for count, outputs in kinds]
+    kernels = compile_together([partial(compile_kernel, kernel) for kernel in plans])
+    print(f"{name:16} {len(kernels)} kernels compiled in {time.perf_counter() - start:.1f} s", flush=True)
+    for (count, outputs), compiled in zip(kinds, kernels, strict=True):
         loaded = LoadedKernel(compiled.plan, compiled.image, packed_pieces(compiled.plan), ENTRY)
-        ready_s = time.perf_counter() - start
         if outputs:
             prompt = np.random.default_rng(0).integers(0, 1000, checked).astype(np.int32)
             rows[count] = np.concatenate(
@@ -59,7 +63,7 @@ def measure(name: str, tokens: int, contexts: list[int], repeats: int, checked: 
         print(
             f"{name:16} {kind:24} "
             + ", ".join(f"at {c}: {t:8.1f} us" for c, t in times.items())
-            + f" ({compiled.resources.registers} registers, {compiled.plan.ring.stages} stages, ready in {ready_s:.1f} s)",
+            + f" ({compiled.resources.registers} registers, {compiled.plan.ring.stages} stages)",
             flush=True,
         )
     difference = np.abs(rows[tokens] - rows[1])
@@ -76,12 +80,12 @@ def main() -> None:
     parser.add_argument("--context", type=int, nargs="+", default=[128])
     parser.add_argument("--repeat", type=int, default=30)
     parser.add_argument("--checked", type=int, default=64, help="positions whose logits are compared")
+    kernel_options.add_set(parser)
     parser.add_argument("--json", metavar="FILE")
-    options = parser.parse_args()
-    results: list[dict[str, Any]] = []
-    for name in options.models:
-        results.append(measure(name, options.tokens, options.context, options.repeat, options.checked))
-    environment.write(options.json, "chunk_cost", {"models": results})
+    args = parser.parse_args()
+    options = kernel_options.chosen(parser, args)
+    results = [measure(name, args.tokens, args.context, args.repeat, args.checked, options) for name in args.models]
+    environment.write(args.json, "chunk_cost", {"options": options, "models": results})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.errors import TargetError
 from ..amk_ir.targets import get_target
+from ..dialects.task import AttentionOp, MatmulOp
 from .drop_outputs import DropOutputsPass
+from .family_bodies import programs
 from .graph_to_task import AttentionOutput, GraphToTaskPass
 from .insert_sync import Handoff
 from .pipeline import run_passes
@@ -31,9 +33,10 @@ class GraphToQueuePass(ModulePass):
     weights, head, embedding: as `format`, `head` and `embedding` of quantize-weights; `none` leaves them as they are.
 
     With tasks=0, targets that run on virtual SMs (`reference`) get one task an SM and family, because each task costs
-    their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows. fuse-attention: `auto` (on
-    GPUs) and `always` fuse attention-output of graph-to-task, or split it if attention is divided into parts; `never` leaves
-    it whole. outputs=false: drop-outputs, all of them, between the two.
+    their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows. fuse-attention: `auto` (on GPUs) fuses
+    attention-output of graph-to-task, or splits it if attention is divided into parts; models whose tasks would have too many
+    rows, or cut the groups of quantised weights, stay as they are (split-attention-output). `always` refuses these, `never`
+    fuses nothing. outputs=false: drop-outputs, all of them, between the two.
     """
 
     name = "graph-to-queue"
@@ -67,13 +70,16 @@ class GraphToQueuePass(ModulePass):
         attention_output: AttentionOutput = "whole"
         if self.fuse_attention == "always" or (self.fuse_attention == "auto" and target.is_cuda):
             attention_output = "fused" if self.parts == 1 else "split"
-        quantize = (QuantizeWeightsPass(self.weights, self.head, self.embedding),) if chosen else ()
+        if chosen:
+            run_passes(ctx, op, (QuantizeWeightsPass(self.weights, self.head, self.embedding),))
+        tiles = GraphToTaskPass(self.rows, tasks, self.columns, self.widest, 0 if tasks else sms, attention_output)
+        run_passes(ctx, op, (tiles,))
+        if self.fuse_attention == "always" and attention_output == "fused":
+            _check_fused(op)
         run_passes(
             ctx,
             op,
             (
-                *quantize,
-                GraphToTaskPass(self.rows, tasks, self.columns, self.widest, 0 if tasks else sms, attention_output),
                 *(() if self.outputs else (DropOutputsPass(),)),
                 TaskToQueuePass(
                     self.target,
@@ -87,3 +93,14 @@ class GraphToQueuePass(ModulePass):
                 ),
             ),
         )
+
+
+def _check_fused(module: ModuleOp) -> None:
+    """Raises PassFailedException if no task of a program of one token attends and multiplies."""
+    for program in programs(module):
+        bodies = [{type(op) for op in family.body.block.ops} for family in program.families.values()]
+        if program.tokens.value.data == 1 and not any({AttentionOp, MatmulOp} <= kinds for kinds in bodies):
+            raise PassFailedException(
+                "graph-to-queue: fuse-attention=always: no product can take the attention before it: its tasks would have too "
+                "many rows, or heads cut the groups of its quantised weights; with auto, it stays whole"
+            )

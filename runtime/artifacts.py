@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 from ..amk_ir.errors import ArtifactError
 from .backend import Progress, no_progress
-from .files import new_folder
+from .files import check_place, new_folder
 
 FORMAT = 2
 """Version of the manifest; another one is refused."""
@@ -62,6 +62,18 @@ def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+def check_writable(folder: Path) -> None:
+    """Raises, before long work, what `write_artifact` would raise for `folder` as it is now."""
+    if folder.exists() and not is_artifact(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(f"{folder}: exists and is not a compiled model; it is not overwritten: choose another name")
+    if folder.exists() and (others := sorted(p.name for p in folder.iterdir() if p.name not in (MANIFEST, *FILES))):
+        raise ArtifactError(
+            f"{folder}: has files that are not of a compiled model, such as {others[0]}; it is not overwritten: "
+            "choose another name"
+        )
+    check_place(folder)
+
+
 def write_artifact(
     folder: Path, facts: Mapping[str, Any], files: Mapping[str, Content], progress: Progress = no_progress
 ) -> Artifact:
@@ -72,13 +84,7 @@ def write_artifact(
         ArtifactError: `folder` exists and is something else, or has files that AMK does not write.
         StorageError: it cannot be written; what was there before is still there.
     """
-    if folder.exists() and not is_artifact(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtifactError(f"{folder}: exists and is not a compiled model; it is not overwritten: choose another name")
-    if folder.exists() and (others := sorted(p.name for p in folder.iterdir() if p.name not in (MANIFEST, *FILES))):
-        raise ArtifactError(
-            f"{folder}: has files that are not of a compiled model, such as {others[0]}; it is not overwritten: "
-            "choose another name"
-        )
+    check_writable(folder)
     with new_folder(folder) as temporary:
         entries: dict[str, dict[str, object]] = {}
         for done, (name, content) in enumerate(files.items()):

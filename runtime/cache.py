@@ -6,16 +6,21 @@ import errno
 import hashlib
 import json
 import os
+import threading
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from ..amk_ir.errors import StorageError
+from ..amk_ir.errors import AmkWarning, StorageError
 from .cache_size import STAMP, evict, mark_used, size_limit
 from .files import new_folder
 
 CACHE_VARIABLE = "AMK_CACHE_DIR"
 _CHECKSUMS = STAMP
+_unusable: set[Path] = set()
+"""Folders of caches that could not be written to, of which a warning has said so."""
+_lock = threading.Lock()
 
 
 def digest(content: bytes) -> str:
@@ -73,8 +78,10 @@ class CompileCache:
         return files
 
     def put(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Stores `files` under `key`, and evicts others if they are too many; raises StorageError, and then nothing is
-        stored."""
+        """Stores `files` under `key`, and evicts others if they are too many.
+
+        Where that is not possible nothing is stored, and an AmkWarning says so once: what was compiled is not lost for it.
+        """
         if self.limit == 0:
             return
         entry = self._entry(key)
@@ -86,9 +93,24 @@ class CompileCache:
                 (folder / _CHECKSUMS).write_text(json.dumps(checksums))
         except StorageError as e:
             # Another process stored the same at the same time: its entry is as good, or was evicted since.
-            if not isinstance(e.__cause__, OSError) or e.__cause__.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                raise StorageError(f"{e} ({CACHE_VARIABLE} says where the cache is)") from e
+            cause = e.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                _warn(self.folder, cause.strerror if isinstance(cause, OSError) and cause.strerror else str(e))
+                return
         evict(self.folder, self.limit, entry)
 
     def _entry(self, key: str) -> Path:
         return self.folder / key[:2] / key[2:]
+
+
+def _warn(folder: Path, reason: str) -> None:
+    with _lock:
+        is_known = folder in _unusable
+        _unusable.add(folder)
+    if not is_known:
+        warnings.warn(
+            f"{folder}: the compile cache cannot be written to ({reason}), so that what is compiled now is compiled again "
+            f"next time; {CACHE_VARIABLE} says where the cache is",
+            AmkWarning,
+            stacklevel=3,
+        )

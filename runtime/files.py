@@ -25,6 +25,18 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path}: cannot write: {error.strerror or error}; {what_to_do}")
 
 
+def check_place(path: Path) -> None:
+    """Raises StorageError, before long work, if no file or folder `path` can be made: where it, or the first of its folders
+    that is missing, would be made is no folder, or one that may not be written to."""
+    parent = Path(os.path.realpath(path)).parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not parent.is_dir():
+        raise storage_error(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise storage_error(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that others see the old content or the new, never a part; raises StorageError.
 
@@ -33,7 +45,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     temporary: str | None = None
     try:
-        if _is_special(path):
+        if is_special(path):
             with path.open("wb") as file:
                 file.write(content)
             return
@@ -52,7 +64,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """Whether `path` is something else than a regular file, or a way to an open one (/dev/stdout)."""
     try:
         regular = stat.S_ISREG(path.stat().st_mode)

@@ -55,15 +55,24 @@ def check_steps_per_launch(steps: int, sampling: Sampling | None = None) -> None
         )
 
 
-def check_division(chunk: int | None, far_from: int | None) -> None:
+def check_division(chunk: int | None, far_from: int | None, most: int | None = None) -> None:
     """Whether so many tokens of a prompt can be run at once, and another kernel take over at such a position.
 
-    Raises UsageError: less than one token, or position 0. None: whatever the kernels are for.
+    most: tokens that a step can take, None for any number. Raises UsageError: less than one token or more than `most`, or
+    position 0. None: whatever the kernels are for.
     """
     if chunk is not None and chunk < 1:
         raise UsageError(f"chunk: expected 1 token or more, found {chunk}")
+    if chunk is not None and most is not None and chunk > most:
+        raise UsageError(f"chunk: a kernel for GPUs takes at most {most} tokens at once, found --chunk {chunk}")
     if far_from is not None and far_from < 1:
         raise UsageError(f"far-from: expected position 1 or later, found {far_from}")
+
+
+def check_chunk_fits(chunk: int, max_seq: int) -> None:
+    """Raises UsageError if a step of so many tokens has no room in a KV cache of `max_seq` positions."""
+    if chunk > max_seq:
+        raise UsageError(f"chunk: {chunk} tokens at once have no room in a KV cache of max_seq = {max_seq} positions")
 
 
 class Session:

@@ -18,7 +18,7 @@ from ..amk_ir.errors import StorageError, UsageError
 from ..dialects.graph import WeightOp
 from ..frontends.import_model import ImportedModel
 from .cache import CACHE_VARIABLE, cache_folder, compiler_fingerprint, digest
-from .files import storage_error, write_atomically
+from .files import check_place, storage_error, write_atomically
 from .footprint import model_of
 
 if TYPE_CHECKING:
@@ -87,6 +87,13 @@ class TunedStore:
             record = _read(path)
             if record is not None and record.target == target:
                 yield record
+
+    def check(self) -> None:
+        """Raises StorageError, before long work, if `put` could not store anything."""
+        try:
+            check_place(self.folder / "record.json")
+        except StorageError as e:
+            raise StorageError(f"{e} ({CACHE_VARIABLE} says where the cache is)") from e
 
     def put(self, record: TunedRecord) -> Path:
         """Stores `record` in place of an older one; returns its path. Raises StorageError."""

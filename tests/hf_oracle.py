@@ -12,6 +12,7 @@ import transformers
 
 from amk.amk_ir.dtypes import f32_from_bf16
 from amk.frontends.import_model import ImportedModel
+from amk.tools.bench.baselines import cache_argument
 
 
 def transformers_model(imported: ImportedModel, *, round_to_bf16: bool = False) -> Any:
@@ -52,7 +53,7 @@ def greedy(model: Any, prompt: Sequence[int], count: int) -> Continuation:
     ids, margins, inputs = [], [], torch.tensor([list(prompt)])
     device = next(model.parameters()).device
     for _ in range(count):
-        logits = model(inputs.to(device), past_key_values=cache, use_cache=True).logits[0, -1]
+        logits = model(inputs.to(device), use_cache=True, **{cache_argument(model): cache}).logits[0, -1]
         best = torch.topk(logits, 2)
         ids.append(int(best.indices[0]))
         margins.append(float(best.values[0] - best.values[1]))

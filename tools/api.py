@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from ..amk_ir.dtypes import FloatType
 from ..amk_ir.errors import TargetError, UsageError
 from ..amk_ir.targets import Target, get_target
+from ..backends.cuda.limits import MOST_TOKENS
 from ..frontends.import_model import ImportedModel, import_model
 from ..runtime.backend import Backend, Progress, no_progress
 from ..runtime.compile import FAR
 from ..runtime.sampling import Sampling
-from ..runtime.session import Session, check_division, check_steps_per_launch
+from ..runtime.session import Session, check_chunk_fits, check_division, check_steps_per_launch
 
 if TYPE_CHECKING:
     from ..frontends.tokenizer import Tokenizer
@@ -120,7 +121,7 @@ def open_compiled(
     token by token. far_from: another position for the kernel for long contexts than the one chosen then.
     """
     check_steps_per_launch(steps_per_launch)
-    check_division(chunk, far_from)
+    check_division(chunk, far_from, MOST_TOKENS)
     from .compiled import load_compiled
 
     executable, artifact = load_compiled(Path(directory), progress, model, steps_per_launch > 1, chunk, far_from)
@@ -155,12 +156,13 @@ def open_session(
     from .tuned import choose_options
 
     check_steps_per_launch(steps_per_launch)
-    check_division(chunk, far_from)
+    check_division(chunk, far_from, MOST_TOKENS if backend == "cuda" else None)
     if not isinstance(model, ImportedModel):
         dtype = default_dtype(backend)
         model = import_model(model, weight_dtype=dtype, kv_dtype=dtype)
     if model.checkpoint is None:
         raise UsageError(f"{model.name}: was imported from a configuration alone and has no weights to run")
+    check_chunk_fits(chunk, model.max_seq)
     if not isinstance(target, Target):
         target = choose_target(backend, target)
     choice = choose_options(model, target, sms=sms, options=options)

@@ -19,7 +19,7 @@ class CachedCompiler:
         self._count = threading.Lock()
 
     def __call__(self, source: str, target: Target, kernel: str) -> Cubin:
-        """The cubin of `source`; CompileError as `compile_cubin`, StorageError if it cannot be stored."""
+        """The cubin of `source`; CompileError as `compile_cubin`."""
         key = self.cache.key("cubin", source, target.name, kernel, str(nvrtc_version()))
         files = self.cache.get(key)
         if files is not None:

@@ -12,13 +12,14 @@ import numpy as np
 
 from ..amk_ir.errors import ArtifactError
 from ..amk_ir.targets import Target
+from ..backends.cuda.limits import MOST_TOKENS
 from ..backends.cuda.nvrtc import nvrtc_version
 from ..frontends.import_model import ImportedModel
-from ..runtime.artifacts import Artifact, Content, read_artifact, write_artifact
+from ..runtime.artifacts import Artifact, Content, check_writable, read_artifact, write_artifact
 from ..runtime.backend import Progress, no_progress
 from ..runtime.cache import CompileCache, compiler_fingerprint
 from ..runtime.compile import FAR, module_text
-from ..runtime.session import check_division
+from ..runtime.session import check_chunk_fits, check_division
 from .compiled_folder import WEIGHTS, SessionShape, graph_digest, importance_digest, weight_stamps
 from .tuned import Choice, choose_options
 
@@ -44,9 +45,10 @@ def session_shape(
 ) -> SessionShape:
     """The kernels of a session with `model`. far_from: None for the position measured on an H100; none from max_seq on.
 
-    Raises UsageError: less than one token, or position 0.
+    Raises UsageError: less than one token, more than a GPU's kernel or the KV cache can take, or position 0.
     """
-    check_division(chunk, far_from)
+    check_division(chunk, far_from, MOST_TOKENS)
+    check_chunk_fits(chunk, model.max_seq)
     position = FAR if far_from is None else far_from
     return SessionShape(token_loop, chunk, position if position < model.max_seq else None)
 
@@ -68,8 +70,10 @@ def compile_model(
     this is checked and left as it is; a damaged one is replaced.
 
     Raises:
-        CompileError, ScheduleError, StorageError, ArtifactError, CheckpointError: see the modules below.
+        ArtifactError, StorageError: nothing can be written into `folder`; before anything else is done.
+        CompileError, ScheduleError, CheckpointError: see the modules below.
     """
+    check_writable(folder)
     shape = shape or session_shape(model)
     choice = choose_options(model, target, sms=sms, options=options)
     found = _find_or_build(choice, model, target, shape, progress)

@@ -1,4 +1,4 @@
-"""How a command line tool ends: quiet interrupts, one-line errors, exit codes.
+"""How a command line tool ends: quiet interrupts, one-line errors and warnings, exit codes.
 
 | status | meaning                                                                     |
 |--------|-----------------------------------------------------------------------------|
@@ -11,13 +11,16 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from ..amk_ir.errors import AmkError, UsageError
+from ..amk_ir.errors import AmkError, AmkWarning, UsageError
+from .progress import print_above
 from .streams import prepare_streams
 
 DEBUG_VARIABLE = "AMK_DEBUG"
@@ -27,6 +30,23 @@ DEBUG_VARIABLE = "AMK_DEBUG"
 class OneLineParser(argparse.ArgumentParser):
     """A parser of arguments whose errors are of one line, as all others are."""
 
+    # argparse has overloads for types of namespaces of one's own
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As in argparse; but what a subcommand does not know is its own error, not that of the whole program."""
+        known, others = super().parse_known_args(args, namespace)
+        if others:
+            options = [text for text in others if text.startswith("--")]
+            close = (
+                difflib.get_close_matches(options[0].partition("=")[0], self._option_string_actions, 1)
+                if options
+                else []
+            )
+            hint = f"; did you mean {close[0]}?" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(others)}{hint}")
+        return known, others
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see `{self.prog} --help`")
 
@@ -34,11 +54,14 @@ class OneLineParser(argparse.ArgumentParser):
 def run_tool(name: str, body: Callable[[], int | None], *more: type[BaseException]) -> int:
     """Runs `body` and turns what it raises into a message on stderr and an exit status.
 
-    `more` are further exceptions that are the user's to mend. A body's own status (None: 0) is returned.
+    `more` are further exceptions that are the user's to mend. A body's own status (None: 0) is returned. An AmkWarning is
+    printed to stderr as one line.
     """
     try:
         prepare_streams()
-        status = body() or 0
+        with warnings.catch_warnings():
+            _show_warnings(name)
+            status = body() or 0
         sys.stdout.flush()  # or a closed pipe shows up only when Python exits
         return status
     except BrokenPipeError:
@@ -62,6 +85,19 @@ def run_tool(name: str, body: Callable[[], int | None], *more: type[BaseExceptio
             file=sys.stderr,
         )
         return 1
+
+
+def _show_warnings(name: str) -> None:
+    """Prints an AmkWarning as the tools print errors; others as Python does."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, AmkWarning):
+            print_above(f"{name}: {' '.join(str(message).split())}")
+        else:
+            others(message, category, *where)
+
+    warnings.showwarning = show
 
 
 def _drop_output() -> None:

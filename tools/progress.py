@@ -5,6 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import Any
+
+
+def print_above(line: str) -> None:
+    """Prints `line` to stderr, above a bar that may be there."""
+    tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)  # not imported: no bar
+    if tqdm is None:
+        print(line, file=sys.stderr)
+    else:
+        tqdm.write(line, file=sys.stderr)
 
 
 class ProgressBar:

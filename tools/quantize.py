@@ -35,12 +35,26 @@ def with_importance(model: ImportedModel, file: Path) -> ImportedModel:
 
     Raises:
         UsageError: a model without a checkpoint.
-        CheckpointError: see `ImportanceCheckpoint`; or a matrix of the layers has no vector.
+        CheckpointError: see `ImportanceCheckpoint`; or a matrix of the layers has no vector, or a table that is only looked
+            up has one: then the file is of another model.
     """
     if model.checkpoint is None:
         raise UsageError(f"{model.name}: has no checkpoint, so that no input of its matrices is of importance")
     checkpoint = ImportanceCheckpoint(model.checkpoint, file)
-    names = sorted(Matrices.of(model_of(model.module)).linear)
+    op = model_of(model.module)
+    weights = {w.sym_name.data: w.source for w in op.body.block.ops if isinstance(w, WeightOp)}
+    for symbol, (kind, _) in matrices(op).items():
+        source = weights[symbol]
+        if (
+            kind == "embedding"
+            and isinstance(source, CheckpointAttr)
+            and checkpoint.importance(source.data) is not None
+        ):
+            raise CheckpointError(
+                f"{file}: has a vector for '{source.data}', which {model.name} only looks up, as it has a head of its own: was "
+                "it calibrated with a model whose embedding is also its head?"
+            )
+    names = sorted(Matrices.of(op).linear)
     if missing := [name for name in names if checkpoint.importance(name) is None]:
         raise CheckpointError(
             f"{file}: has no vector for '{missing[0]}', one of {len(missing)} matrices of {model.name} that it leaves out: was "

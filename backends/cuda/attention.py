@@ -13,6 +13,7 @@ from ...dialects.task import AttentionMergeOp, AttentionOp, AttentionPartOp, Fam
 from .caches import GROUP, CacheLayout
 from .context import EmitContext, attentions_of
 from .coordinates import Coordinates, linear_text
+from .limits import MOST_TOKENS
 from .placement import PlacedTasks
 from .quantized_text import finish_activations
 from .source import SourceWriter
@@ -57,8 +58,8 @@ class AttentionPlan:
             raise CompileError(
                 f"family @{name}: head_dim {dim} is more than the {MOST_DIM} that attention is written for"
             )
-        if tokens > 8:
-            raise CompileError(f"family @{name}: attention of at most 8 rows, found {tokens}")
+        if tokens > MOST_TOKENS:
+            raise CompileError(f"family @{name}: attention of at most {MOST_TOKENS} rows, found {tokens}")
         keys, values = (context.buffers[stream.region.buffer] for stream in cache_streams(op))
         if keys.element != values.element or keys.cache is None or values.cache is None:
             raise CompileError(f"family @{name}: keys and values must be stored alike")

@@ -24,6 +24,7 @@ from .argmax import ARGMAX_OPS, argmaxes_of, write_argmax
 from .attention import write_attended, write_attention, write_merge
 from .context import EmitContext, attentions_of, weight_streams
 from .coordinates import INDEX_PREFIX, Coordinates, Segment, sum_text
+from .limits import MOST_TOKENS
 from .placement import PlacedTasks
 from .quantized_fragments import QuantizedLayout
 from .quantized_text import finish_activations, multiply_text
@@ -352,8 +353,10 @@ class _Matmul:
     def of(context: EmitContext, run: PlacedTasks, is_shared: bool) -> _Matmul:
         stream = context.streams[run.name]
         layout, tokens = stream.layout, context.tokens
-        if tokens > 8:
-            raise CompileError(f"the CUDA backend multiplies at most 8 tokens a step, the kernel has {tokens}")
+        if tokens > MOST_TOKENS:
+            raise CompileError(
+                f"the CUDA backend multiplies at most {MOST_TOKENS} tokens a step, the kernel has {tokens}"
+            )
         if layout.groups > MAX_GROUPS:
             raise CompileError(
                 f"family @{run.name}: a task has {layout.rows} weight rows, at most {MAX_GROUPS * 8} fit the registers"

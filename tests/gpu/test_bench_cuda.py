@@ -27,6 +27,18 @@ def test_bench(tool, target: Target, tiny_model: Path, tmp_path: Path):
         assert model["matmuls_alone"]["median_us"] > 1
 
 
+@pytest.mark.usefixtures("target")
+@pytest.mark.parametrize(("weights", "op"), [("int8", "int8: "), ("int4:g64", "int4: _weight_int4pack_mm")])
+def test_products_with_quantised_weights(tool, tmp_path: Path, weights: str, op: str):
+    out = tmp_path / "bench.json"
+    args = ["--repeat", "5", "--launches", "0", "--weights", weights, "--baselines", "matmuls", "weight-only"]
+    tool("amk", "bench", "smollm2-135m", "--context", "16", *args, "--compile-mode", "default", "--json", out)
+    (model,) = json.loads(out.read_text())["models"]
+    if model["contexts"][0]["correctness"]["against"].startswith("torch"):
+        assert op in model["weight_only"]["what"]
+        assert 1 < model["weight_only"]["median_us"] < 1e5
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("target")
 def test_tune(tool, tiny_model: Path, tmp_path: Path):

@@ -12,7 +12,7 @@ import torch
 from hf_oracle import transformers_model
 from tiny_models import LLAMA3_ROPE, Variant, make_llama
 
-from amk.tools.bench import baselines
+from amk.tools.bench import baselines, weight_only
 from amk.tools.bench.comparison import Expected, ReferenceComparison, TorchComparison
 from amk.tools.bench.correctness import divergence
 from amk.tools.bench.measure import check_logits, token_ids, wanted_positions
@@ -110,8 +110,8 @@ def without_a_graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     real_compile = partial(torch.compile)
     monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr(baselines, "_capture", capture)
-    monkeypatch.setattr(baselines, "_time", time)
+    monkeypatch.setattr(baselines, "capture", capture)
+    monkeypatch.setattr(baselines, "time_replays", time)
     yield
     torch.compiler.reset()
 
@@ -144,7 +144,124 @@ def test_a_baseline_that_fails_says_why(model: BenchModel, monkeypatch: pytest.M
     assert found == NotRun("RuntimeError: no compiler")
 
 
+def test_the_name_of_the_cache():
+    class Old:
+        def forward(self, input_ids: Any, past_key_values: Any = None, **_: Any) -> None: ...
+
+    class New:
+        def forward(self, input_ids: Any, cache: Any = None, **_: Any) -> None: ...
+
+    assert [baselines.cache_argument(model()) for model in (Old, New)] == ["past_key_values", "cache"]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines where torch sees no GPU")
 def test_without_a_gpu(model: BenchModel):
     assert torch_problem() == "torch sees no GPU"
     assert isinstance(baselines.matmuls_alone(model.model.config, 1), NotRun)
+
+
+class Counted:
+    """In the place of CUDA graphs and events: how many times were asked for; a way of int8 that is slower by its number."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.runs = 0
+        monkeypatch.setattr(baselines, "capture", self.capture)
+        monkeypatch.setattr(baselines, "time_replays", self.time)
+
+    def capture(self, run: Callable[[], Any], _: Callable[[], None]) -> tuple[Callable[[], Any], Any]:
+        run()
+        self.runs += 1
+        return run, None
+
+    def time(self, replay: Callable[[], Any], repeats: int, _: Callable[[], None]) -> Times:
+        replay()
+        return Times((float(self.runs),) * repeats)
+
+
+def quantized(tmp_path: Path, **options: str) -> BenchModel:
+    folder = make_llama(tmp_path / "quantized", Variant(hidden=64, intermediate=96))
+    return open_model(argparse.Namespace(**{"kv": "bf16", **options}), str(folder), [CONTEXT])
+
+
+def products_with_torch(model: BenchModel, device: str = "cuda", *names: str) -> Baseline | NotRun | None:
+    comparison = TorchComparison(model, repeats=3, mode="default", baselines=names, compiled_contexts=(), device=device)
+    try:
+        return comparison.weight_only()
+    finally:
+        comparison.close()
+
+
+@pytest.mark.parametrize(
+    ("weights", "head", "parts"),
+    [
+        ("int4", "int4", ["int4: _weight_int4pack_mm, CUDA graph"]),
+        ("int4:g32", "none", ["int4: _weight_int4pack_mm, CUDA graph"]),
+        ("int4", "int8", ["int4: _weight_int4pack_mm, int8: _weight_int8pack_mm (torch.compile", "took 2.0 us)"]),
+        (
+            "int8",
+            "none",
+            ["int8: _weight_int8pack_mm (torch.compile mode default of linear(x, codes.to(bf16)) * scales"],
+        ),
+    ],
+)
+@pytest.mark.usefixtures("without_a_graph")
+def test_products_with_quantised_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, head: str, parts: list[str]
+):
+    """Shapes and types are those that torch's own ops take: on a GPU without memory, whose tensors have no values."""
+    from torch._subclasses import FakeTensorMode
+
+    Counted(monkeypatch)
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)
+    model = quantized(tmp_path, weights=weights, head=head)
+    with FakeTensorMode():
+        found = products_with_torch(model, "cuda", "weight-only")
+    assert isinstance(found, Baseline), found
+    assert found.times == Times((1.0,) * 3), "the faster way"
+    for part in parts:
+        assert part in found.what
+    assert found.prepared_s is not None and found.relative_error is None
+
+
+@pytest.mark.usefixtures("without_a_graph")
+def test_one_way_of_int8_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Counted(monkeypatch)
+    model = quantized(tmp_path, weights="int8")
+
+    def fail(*_: object) -> None:
+        raise NotImplementedError("Could not run 'aten::_weight_int8pack_mm'\nand more")
+
+    monkeypatch.setattr(torch.ops.aten, "_weight_int8pack_mm", fail, raising=False)
+    found = products_with_torch(model, "cpu", "weight-only")
+    assert isinstance(found, Baseline), found
+    assert "int8: torch.compile mode default of linear(x, codes.to(bf16)) * scales (_weight_int8pack_mm failed: " in (
+        found.what
+    )
+    monkeypatch.setattr(torch.nn.functional, "linear", fail)
+    found = products_with_torch(model, "cpu", "weight-only")
+    assert isinstance(found, NotRun) and "Could not run" in found.reason
+
+
+def test_both_ways_of_int8_are_one_product():
+    x = torch.randn(1, 64, dtype=torch.bfloat16)
+    codes, scales = torch.randint(-128, 128, (32, 64), dtype=torch.int8), torch.rand(32, dtype=torch.bfloat16)
+    ways = weight_only.int8_ways("default")
+    first, second = (way(x, codes, scales).float() for way in (ways.pop("_weight_int8pack_mm"), eager(ways)))
+    assert (first - second).abs().max() <= 2e-2 * first.abs().max()
+
+
+def eager(ways: dict[str, Any]) -> Any:
+    (compiled,) = ways.values()
+    return compiled._torchdynamo_orig_callable
+
+
+def test_products_that_are_not_run(tmp_path: Path, model: BenchModel):
+    assert products_with_torch(model, "cpu", "weight-only") is None, "of bf16 weights"
+    found = quantized(tmp_path, weights="int4", head="int8")
+    assert products_with_torch(found, "cpu", "matmuls") == NotRun("not asked for")
+    for options, reason in (
+        ({"weights": "int4:g16"}, "ValueError: _weight_int4pack_mm multiplies whole groups of 32"),
+        ({"weights": "fp8", "head": "int8"}, "ValueError: torch has no product of fp8_e4m3 weights"),
+    ):
+        result = products_with_torch(quantized(tmp_path / str(options), **options), "cpu", "weight-only")
+        assert isinstance(result, NotRun) and result.reason.startswith(reason), result

@@ -184,11 +184,37 @@ def test_bytes(text: str, bits: float):
         (np.array([[1, np.nan]]), "int4:g32", r"quantize to int4:g32: element \[0, 1\] is not finite"),
         (np.array([[1, np.inf]]), "fp8", r"element \[0, 1\] is not finite"),
         (np.array([[3e38, 1]]), "int8:f16", "f16 cannot hold the scale"),
+        (
+            np.array([[1, 2], [1, 3.4e38]]),
+            "int8",
+            r"int8: element \[1, 1\] is 3.4e\+38: float32 cannot hold all values",
+        ),
+        (np.array([[1, 2, 1, 3.2e38, -3.3e38]]), "int4:g3", r"element \[0, 4\] is -3.3e\+38: float32 cannot"),
+        (np.array([[3e38, -3e38, 1]]), "int8:zp", r"element \[0, 0\] is 3e\+38: float32 cannot"),
+        (np.array([[1, 1, 1], [2, 3e38, -3e38]]), "int4:g3:min", r"element \[1, 1\] is 3e\+38: float32 cannot"),
+        (np.full((5, 5), 3.4e38), "int8:b2x2", r"element \[0, 0\] is 3.4e\+38: float32 cannot"),
     ],
 )
 def test_what_cannot_be_quantized(matrix: Any, text: str, message: str):
     with pytest.raises(UsageError, match=message):
         quantize(matrix, parse_format(text))
+
+
+@pytest.mark.parametrize("text", ["int8", "int4:g8", "int8:g8:zp", "int4:g8:zp", "int4:g8:min", "fp8", "int4:g8:bf16"])
+@pytest.mark.parametrize("largest", [1e38, 1.7e38, 3.1e38, 3.2e38, 3.38e38, 3.395e38, 3.4e38])
+@pytest.mark.parametrize("signs", [(1, 1), (-1, -1), (1, -1)])
+def test_the_largest_values(text: str, largest: float, signs: tuple[int, int]):
+    """Whatever is not refused means finite values, also where a search moves the scale."""
+    values = np.random.default_rng(0).uniform(-1, 1, (4, 24)).astype(np.float32) * np.float32(largest)
+    values[:, 3], values[:, 14] = (np.float32(sign * largest) for sign in signs)
+    for search in (False, True):
+        try:
+            found = quantize(values, parse_format(text), search=search)
+        except UsageError:
+            assert largest > (1.6e38 if "zp" in text or "min" in text else 3.1e38)
+            continue
+        found.validate("here")
+        assert np.isfinite(found.dequantize()).all()
 
 
 def spoiled(text: str, **changes: Any) -> QuantizedTensor:

@@ -13,6 +13,7 @@ from bench_fakes import FakeDevice, FakeEngine
 
 from amk.amk_ir.dtypes import bf16_from_f32, f32_from_bf16
 from amk.amk_ir.errors import CheckpointError, DeviceError, StuckWaitError, UsageError
+from amk.amk_ir.quantization import parse_format
 from amk.amk_ir.targets import get_target
 from amk.backends.reference.backend import ReferenceBackend
 from amk.frontends.import_model import import_config
@@ -20,7 +21,7 @@ from amk.frontends.registry import find_recipe
 from amk.runtime.compile import plan
 from amk.runtime.tuned import tuned_shape
 from amk.tools.amk import parser
-from amk.tools.bench import comparison, device, engine, torch_model
+from amk.tools.bench import baselines, comparison, device, engine, torch_model
 from amk.tools.bench.baselines import matmul_shapes
 from amk.tools.bench.comparison import Expected, ReferenceComparison
 from amk.tools.bench.correctness import REFERENCE_LIMIT, Check, Divergence, divergence
@@ -41,6 +42,7 @@ from amk.tools.bench.results import (
     to_json,
 )
 from amk.tools.bench.shapes import SHAPES
+from amk.tools.bench.weight_only import Product, has_weight_only, int4_layout, products
 from amk.tools.commands import bench
 
 # Random weights.
@@ -185,8 +187,8 @@ def test_positions():
 class FakeComparison:
     """Expects the logits of a `FakeEngine` without an offset; torch's bf16 is off by 0.01."""
 
-    def __init__(self, engine: FakeEngine | None = None):
-        self.engine, self.closed = engine, False
+    def __init__(self, engine: FakeEngine | None = None, weight_only: Baseline | NotRun | None = None):
+        self.engine, self.closed, self.alone = engine, False, weight_only
 
     def expected(self, ids: list[int], positions: list[int]) -> Expected | NotRun:
         assert self.engine is None or self.engine.closed, "both do not fit at once"
@@ -202,6 +204,9 @@ class FakeComparison:
 
     def matmuls(self) -> Baseline | NotRun:
         return Baseline("cuBLAS", Times((500.0,)))
+
+    def weight_only(self) -> Baseline | NotRun | None:
+        return self.alone
 
     def close(self) -> None:
         self.closed = True
@@ -348,6 +353,76 @@ def test_matmul_shapes():
     assert (len(shapes), shapes[-1]) == (4 * 16 + 1, (128256, 2048))
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_products_are_those_of_the_other_baseline(name: str):
+    model = open_model(namespace(), name, [16]).model
+    assert [(p.rows, p.columns) for p in products(model.module)] == matmul_shapes(model.config)
+    assert {p.storage for p in products(model.module)} == {"bf16"}
+    assert not has_weight_only(model.module)
+
+
+def test_products_of_quantised_weights():
+    model = open_model(namespace(weights="int4:g64", head="int8", keep=["down_proj"]), "llama-3.2-1b", [16]).model
+    found = products(model.module)
+    assert [p.storage for p in found] == ["int4", "int4", "int4", "bf16"] * 16 + ["int8"]
+    assert [(p.rows, p.columns) for p in found] == matmul_shapes(model.config)
+    assert has_weight_only(model.module)
+    mixed = open_model(namespace(weights="int8", keep=["k_proj"]), "llama-3.2-1b", [16]).model
+    assert [(p.rows, p.storage) for p in products(mixed.module)][:3] == [(2048, "int8"), (512, "bf16"), (512, "int8")]
+    assert not has_weight_only(open_model(namespace(weights="fp8"), "llama-3.2-1b", [16]).model.module)
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "expected"),
+    [
+        (2048, "int4", (128, 8)),
+        (2048, "int4:g32:zp", (32, 8)),
+        (576, "int4", (64, 4)),
+        (1536, "int4:g256", (256, 8)),
+        (576, "int4:g128", "whole groups of 32, 64, 128, 256 inputs, not rows of 576 in groups of 128"),
+        (2048, "int4:g16", "not rows of 2048 in groups of 16"),
+        (100, "int4", "not rows of 100 in groups of 32"),
+    ],
+)
+def test_the_layout_of_int4(columns: int, text: str, expected: tuple[int, int] | str):
+    product = Product(64, columns, parse_format(text))
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            int4_layout(product)
+    else:
+        assert int4_layout(product) == expected
+
+
+def test_weight_only_is_measured_and_reported(shape: BenchModel):
+    """Of quantised weights; of others there is nothing to say."""
+    alone = Baseline("torch 2.13.0, int4: _weight_int4pack_mm, CUDA graph", Times((60.0, 50.0, 55.0)), None, 1.5)
+
+    def measured(weight_only: Baseline | NotRun | None) -> tuple[str, Any]:
+        compared = FakeComparison(weight_only=weight_only)
+        found = measure(shape, FakeEngine, FakeDevice().used_bytes, lambda: compared, SETTINGS, "defaults")
+        report = Report("H100", "sm_90a", 132, 3e12, [found])
+        content = json.loads(json.dumps(to_json(report, {}, {}), allow_nan=False))
+        return " ".join(" ".join(report_lines(report)).split()), content["models"][0]["weight_only"]
+
+    text, content = measured(alone)
+    assert (
+        "the products with torch's int8 or int4 weights: 55.0 us, 0.55 times at context 16, 0.55 times at context 40 what "
+        "we take; torch 2.13.0, int4: _weight_int4pack_mm, CUDA graph"
+    ) in text
+    assert (content["median_us"], content["what"], content["prepared_s"]) == (55.0, alone.what, 1.5)
+    text, content = measured(NotRun("no room"))
+    assert "not run: the products with torch's int8 or int4 weights: no room" in text
+    assert content == {"not_run": "no room"}
+    text, content = measured(None)
+    assert "int8" not in text and content is None
+
+
+def test_weight_only_without_torch(shape: BenchModel):
+    assert ReferenceComparison(shape, "no torch").weight_only() is None
+    quantized = open_model(namespace(weights="int8"), "smollm2-135m", [16])
+    assert ReferenceComparison(quantized, "no torch").weight_only() == NotRun("no torch")
+
+
 def test_times():
     times = Times((4.0, 1.0, 3.0, 2.0, 5.0))
     assert (times.median, times.least, times.quartiles) == (3.0, 1.0, (2.0, 4.0))
@@ -483,6 +558,68 @@ def test_a_model_that_fails_does_not_take_the_others_along(
 
 
 @pytest.mark.usefixtures("no_gpu_needed")
+def test_the_json_is_written_after_each_model(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever becomes of a later one, a defect included."""
+    out = tmp_path / "bench.json"
+    seen: list[list[str]] = []
+
+    def load(model: BenchModel, *_: object) -> FakeEngine:
+        seen.append(sorted(m["model"] for m in json.loads(out.read_text())["models"]) if out.exists() else [])
+        if len(seen) == 1:
+            raise DeviceError("out of device memory")
+        if len(seen) == 3:
+            raise RuntimeError("a defect")
+        return reference_engine(model)
+
+    monkeypatch.setattr(engine, "load_engine", load)
+    args = ["--context", "8", "--repeat", "2", "--launches", "0", "--json", out]
+    with pytest.raises(RuntimeError, match="a defect"):
+        bench_run("smollm2-135m", tiny_model, "llama-3.2-1b", *args)
+    assert seen == [[], ["smollm2-135m"], sorted(["smollm2-135m", str(tiny_model)])]
+    failed, measured = json.loads(out.read_text())["models"]
+    assert failed == {"model": "smollm2-135m", "error": "out of device memory"}
+    assert measured["ok"] is True
+
+
+@pytest.mark.usefixtures("no_gpu_needed")
+@pytest.mark.parametrize(
+    ("args", "order"),
+    [
+        ((), [24, 8, 16]),
+        (("--compile-context", "16", "24", "16"), [16, 24]),
+        (("--baselines", "matmuls"), []),
+        (("--no-baselines",), []),
+    ],
+)
+def test_torch_compile_is_run_in_the_order_given(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], order: list[int]
+):
+    """The context that matters most first: it takes minutes each."""
+    compiled: list[int] = []
+
+    def step(_: object, ids: list[int], context: int, *__: object) -> NotRun:
+        compiled.append(context)
+        return NotRun("no compiler")
+
+    def expected(self: comparison.TorchComparison, *_: object) -> NotRun:
+        self._torch_model = "model"
+        return NotRun("no memory")
+
+    monkeypatch.setattr(torch_model, "torch_problem", lambda: None)
+    monkeypatch.setattr(comparison.TorchComparison, "expected", expected)
+    monkeypatch.setattr(baselines, "torch_compile_step", step)
+    monkeypatch.setattr(baselines, "matmuls_alone", lambda *_: NotRun("no GPU"))
+    monkeypatch.setattr(baselines, "release", lambda: None)
+    out = tmp_path / "bench.json"
+    contexts = ["--context", "24", "8", "16", "--repeat", "2", "--launches", "0", "--json", out]
+    assert bench_run(tiny_model, *contexts, *args) == 0
+    assert compiled == order
+    (model,) = json.loads(out.read_text())["models"]
+    found = {c["context"]: c["torch_compile"]["not_run"] for c in model["contexts"]}
+    assert found == {c: "no compiler" if c in order else "not asked for" for c in (8, 16, 24)}
+
+
+@pytest.mark.usefixtures("no_gpu_needed")
 def test_wrong_logits_are_status_1(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -494,8 +631,9 @@ def test_wrong_logits_are_status_1(
 def test_no_gpu(tool):
     run = tool("amk", "bench", "smollm2-135m", env={"CUDA_VISIBLE_DEVICES": "-1"})
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.startswith("amk: error: ")
+    assert run.stderr.startswith("amk: error: no GPU to measure on: ")
     assert run.stderr.count("\n") == 1
+    assert "reference backend" not in run.stderr, "which measures nothing"
 
 
 @pytest.mark.parametrize(
@@ -508,6 +646,8 @@ def test_no_gpu(tool):
         (["smollm2-135m", "--target", "reference"], "target 'reference' is not a GPU"),
         (["smollm2-135m", "--target", "sm_1"], "unknown target 'sm_1'"),
         (["smollm2-135m", "--set", "speed=11"], "--set: no pass option 'speed'"),
+        (["smollm2-135m", "--json", "no-such-folder/out.json"], "--json no-such-folder/out.json: there is no folder"),
+        (["smollm2-135m", "--json", "/"], "--json /: is a folder; expected the name of a file"),
         (["smollm2-135m", "--repeat", "0"], "--repeat: expected an integer of at least 1"),
     ],
 )

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import psutil
@@ -43,6 +44,31 @@ def test_starts_fast(tool):
     start = cpu_seconds()
     assert tool("amk", "--version").stdout.startswith("amk 0.")
     assert cpu_seconds() - start < 1.0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["compile", "m", "-o", "x", "--taget", "a"],
+            "arguments: --taget a; did you mean --target?; see `amk compile --help`",
+        ),
+        (["bench", "m", "--basline=x"], "arguments: --basline=x; did you mean --baselines?; see `amk bench --help`"),
+        (["generate", "m", "--prompt", "x", "--qqq"], "unrecognized arguments: --qqq; see `amk generate --help`"),
+        (["info", "m", "n"], "unrecognized arguments: n; see `amk info --help`"),
+    ],
+)
+def test_unknown_options_are_those_of_the_command(tool_here, args: list[str], message: str):
+    run = tool_here("amk", *args)
+    assert run.returncode == 2
+    one_line(run.stderr, message)
+
+
+@pytest.mark.parametrize("command", [["generate", "--prompt", "x"], ["info"], ["import"], ["eval"]])
+def test_a_shape_is_no_model(tool_here, command: list[str]):
+    run = tool_here("amk", command[0], "smollm2-135m", *command[1:])
+    assert run.returncode == 2
+    one_line(run.stderr, "smollm2-135m: is a shape, which has no weights: `amk bench`")
 
 
 @pytest.mark.parametrize("args", [[], ["no-such-command"], ["info"], ["generate", "m"], ["compile", "m"]])
@@ -101,7 +127,7 @@ def test_import_dtypes(tool, tiny_model: Path):
 def test_import_without_a_place(tool, tiny_model: Path, tmp_path: Path):
     run = tool("amk", "import", tiny_model, "-o", tmp_path / "no" / "such" / "model.mlir")
     assert run.returncode == 2
-    one_line(run.stderr, "model.mlir: cannot write: No such file or directory")
+    one_line(run.stderr, "model.mlir: there is no folder ")
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "x"])
@@ -228,6 +254,24 @@ def test_what_the_machine_lacks(capsys: pytest.CaptureFixture[str], error: Excep
     one_line(capsys.readouterr().err, message)
 
 
+def test_warnings_are_of_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Those of AMK: others are left to Python."""
+    from amk.amk_ir.errors import AmkWarning
+    from amk.tools.errors import run_tool
+
+    others: list[str] = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: others.append(str(message)))
+
+    def warn() -> None:
+        warnings.simplefilter("default")
+        warnings.warn(AmkWarning("there is\nno cache"), stacklevel=1)
+        warnings.warn(UserWarning("of another"), stacklevel=1)
+
+    assert run_tool("amk", warn) == 0
+    assert capsys.readouterr().err == "amk: there is no cache\n"
+    assert others == ["of another"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "utf-8:surrogateescape"])
 def test_a_prompt_that_is_not_text(tiny_model: Path, encoding: str):
     amk = Path(sys.executable).with_name("amk")
@@ -318,7 +362,7 @@ def test_generate_samples(tool, tiny_model: Path):
             )
         ),
         (["--prompt", "x", "--chunk", "0"], ["--chunk", "at least 1"]),
-        (["--prompt", "x", "--chunk", "100000"], ["tokens: a step takes 1 to max_seq", "found 100000"]),
+        (["--prompt", "x", "--chunk", "100000"], ["chunk: 100000 tokens at once have no room", "max_seq = 64"]),
         (["--prompt", "x", "--steps-per-launch", "0"], ["--steps-per-launch", "at least 1"]),
         (
             ["--prompt", "x", "--steps-per-launch", "4", "--temperature", "1"],

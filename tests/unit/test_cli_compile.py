@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from amk.amk_ir.errors import ArtifactError
+from amk.tools import api, compile_model
+from amk.tools.commands import compile as compile_command
+
 FILES = {"manifest.json", "plan.mlir", "kernel.cu", "kernel.cubin", "kernel.log", "weights.bin"}
 
 
@@ -84,6 +88,14 @@ def test_too_many_sms(tool, tiny_model: Path, tmp_path: Path):
     assert not names(tmp_path)
 
 
+@pytest.mark.parametrize("command", [("compile", "-o", "out"), ("generate", "--backend", "cuda", "--prompt", "x")])
+def test_too_many_tokens_at_once(tool_here, command: tuple[str, ...]):
+    """Said before the model is looked for."""
+    run = tool_here("amk", command[0], "no-such-model", "--chunk", "9", *command[1:])
+    assert run.returncode == 2
+    one_line(run.stderr, "chunk: a kernel for GPUs takes at most 8 tokens at once, found --chunk 9")
+
+
 def test_other_folders_are_not_overwritten(tool, tiny_model: Path, tmp_path: Path):
     copy = tmp_path / "model"
     shutil.copytree(tiny_model, copy)
@@ -94,15 +106,52 @@ def test_other_folders_are_not_overwritten(tool, tiny_model: Path, tmp_path: Pat
     assert names(copy) == before
 
 
-def test_no_place_for_the_cache(tool, tiny_model: Path, tmp_path: Path):
-    """A file where the cache folder should be."""
+@pytest.mark.parametrize(
+    ("place", "part"),
+    [
+        ("model", "exists and is not a compiled model; it is not overwritten: choose another name"),
+        ("file", "exists and is not a compiled model; it is not overwritten: choose another name"),
+        ("file/out", "file/out: cannot write: Not a directory"),
+        ("file/deep/out", "file/deep/out: cannot write: Not a directory"),
+    ],
+)
+def test_where_nothing_can_be_written_nothing_is_compiled(
+    tool_here, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, part: str
+):
+    """Not even the model is looked at."""
+
+    def imported(*_: object) -> None:
+        raise AssertionError("the model was imported")
+
     (tmp_path / "file").touch()
-    run = tool(
-        "amk", "compile", tiny_model, "-o", tmp_path / "out", env={"AMK_CACHE_DIR": str(tmp_path / "file" / "x")}
-    )
-    assert run.returncode == 2
-    one_line(run.stderr, "cannot write", "AMK_CACHE_DIR")
-    assert names(tmp_path) == {"file"}
+    copy_of(tiny_model, tmp_path / "model")
+    monkeypatch.setattr(compile_command, "_import", imported)
+    run = tool_here("amk", "compile", tiny_model, "-o", tmp_path / place)
+    assert (run.returncode, run.stdout) == (2, "")
+    one_line(run.stderr, part)
+    assert names(tmp_path) == {"file", "model"}
+
+
+def test_nothing_is_compiled_for_a_folder_that_is_not_overwritten(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Nor by the Python API."""
+    monkeypatch.setattr(compile_model, "_find_or_build", None)
+    (tmp_path / "precious").touch()
+    with pytest.raises(ArtifactError, match="exists and is not a compiled model"):
+        api.compile(tiny_model, "sm_90a", tmp_path)
+
+
+def test_no_place_for_the_cache(tool, tiny_model: Path, tmp_path: Path):
+    """A file where the cache folder should be: one line says so, and what was compiled is there."""
+    (tmp_path / "file").touch()
+    cache = str(tmp_path / "file" / "x")
+    run = tool("amk", "compile", tiny_model, "-o", tmp_path / "out", env={"AMK_CACHE_DIR": cache})
+    assert run.returncode == 0
+    assert run.stderr.startswith(f"amk: {cache}: the compile cache cannot be written to (Not a directory)")
+    assert run.stderr.count("\n") == 1
+    assert names(tmp_path) == {"file", "out"}
+    assert names(tmp_path / "out") == FILES
 
 
 def test_no_nvrtc(tool, tiny_model: Path, tmp_path: Path):
@@ -134,7 +183,6 @@ def copy_of(model: Path, to: Path) -> Path:
 
 def test_only_the_model_that_was_compiled_is_run(tiny_model: Path, tmp_path: Path):
     """The graph and the content of the weights decide, not names, places and times of files."""
-    from amk.amk_ir.errors import ArtifactError
     from amk.frontends.import_model import ImportedModel, import_model
     from amk.runtime.artifacts import read_artifact
     from amk.tools.api import compile

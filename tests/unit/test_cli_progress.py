@@ -62,6 +62,14 @@ def test_an_error_comes_on_a_line_of_its_own():
     assert "amk: error: full" in lines
 
 
+def test_a_warning_comes_above_the_bar():
+    end = "from amk.tools.progress import print_above; print_above('amk: no cache'); time.sleep(0.2)"
+    lines = on_terminal(80, 0.12, end).replace("\n", "\r").split("\r")
+    assert "amk: no cache" in lines
+    assert any("packing" in line for line in lines[lines.index("amk: no cache") :]), "the bar is drawn again"
+    assert not lines[-1].strip()
+
+
 def test_no_terminal():
     run = subprocess.run(
         [sys.executable, "-c", WORK.format(delay=0.08, end="")], capture_output=True, cwd="/", check=True

@@ -198,6 +198,8 @@ def test_what_the_folder_has_no_kernel_for(artifact: Artifact, model: ImportedMo
         amk.open_compiled(plain.folder, chunk=4)
     with pytest.raises(ArtifactError, match="without a kernel for long contexts; compile it with --far-from 9"):
         amk.open_compiled(plain.folder, far_from=9)
+    with pytest.raises(UsageError, match="at most 8 tokens at once, found --chunk 9"):
+        amk.compile(model, "sm_90a", tmp_path / "out", chunk=9)
     for wrong in ({"chunk": 0}, {"far_from": 0}):
         with pytest.raises(UsageError, match="expected .* found 0"):
             amk.open_compiled(plain.folder, **wrong)

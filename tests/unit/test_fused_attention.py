@@ -9,6 +9,7 @@ import pytest
 from cuda_emulator import EmulatedKernel
 from cuda_models import CONFIGS, RandomWeights, llama_config, lower, verified
 from xdsl.parser import Parser
+from xdsl.utils.exceptions import PassFailedException
 
 from amk.amk_ir.errors import CompileError
 from amk.backends.cuda.emit import emit_kernel
@@ -69,13 +70,25 @@ def test_divided_attention_and_several_tokens(options: dict[str, Any]) -> None:
     assert np.abs(logits - expected).max() <= 2e-6 * np.abs(expected).max()
 
 
-def test_groups_of_quantised_weights_stay_whole() -> None:
+@pytest.mark.parametrize(("format", "is_fused"), [("int8", True), ("int4:g32", True), ("int4:g64", False)])
+def test_groups_of_quantised_weights_stay_whole(format: str, is_fused: bool) -> None:
     """A KV head has 32 columns."""
-    for format, is_fused in (("int8", True), ("int4:g32", True), ("int4:g64", False)):
-        kernel = verified(CONFIGS["gqa"], sms=4, fuse_attention="always", weights=format)
-        assert fused_families(kernel) == ["linear_o"] * is_fused
-        names = kernel.kernel.families["linear_o"].domain.names
-        assert names == (("layer", "kv_head", "tile") if is_fused else ("layer", "tile"))
+    kernel = verified(CONFIGS["gqa"], sms=4, weights=format)
+    assert fused_families(kernel) == ["linear_o"] * is_fused
+    names = kernel.kernel.families["linear_o"].domain.names
+    assert names == (("layer", "kv_head", "tile") if is_fused else ("layer", "tile"))
+
+
+def test_always_is_refused_where_it_cannot_be() -> None:
+    """Not silently: whoever measures `fuse-attention=always` is to know what they measure."""
+    message = "fuse-attention=always: no product can take the attention before it"
+    with pytest.raises(PassFailedException, match=message):
+        lower(CONFIGS["gqa"], sms=4, weights="int4:g64", fuse_attention="always")
+    config = llama_config(256, 64, 1, 4, 2, 16, 64, max_seq=64)  # tasks would have more than 64 rows
+    with pytest.raises(PassFailedException, match=message):
+        lower(config, sms=4, fuse_attention="always")
+    fused, plain = (verified(config, sms=4, fuse_attention=chosen) for chosen in ("auto", "never"))
+    assert fused.digest == plain.digest
 
 
 def test_sums_stay_apart_for_several_tokens() -> None:

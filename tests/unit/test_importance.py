@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,31 @@ def test_a_file_that_leaves_matrices_out(model: ImportedModel, measured: Path, t
     message = "shallow.importance: has no vector for 'model.layers.1.mlp.down_proj.weight', one of 7 matrices of tiny"
     with pytest.raises(CheckpointError, match=message):
         with_importance(model, file)
+
+
+def test_a_file_of_a_tied_model(model: ImportedModel, measured: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Its vector for the embedding is of what the head multiplies; where there is another head, nothing multiplies it."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path / "untied"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"lm_head.weight": weights["model.embed_tokens.weight"] + 1}, folder / "model.safetensors")
+    untied = import_model(folder)
+    message = (
+        "tiny.importance: has a vector for 'model.embed_tokens.weight', which untied only looks up, as it has a head of its "
+        "own: was it calibrated with a model whose embedding is also its head"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        with_importance(untied, measured)
+    own = tmp_path / "untied.importance"
+    own.write_bytes(importance_file(measure_importance(untied, WINDOWS), {}))
+    informed = with_importance(untied, own).checkpoint
+    assert informed is not None and informed.importance("lm_head.weight") is not None
+    with pytest.raises(CheckpointError, match=r"lm_head.weight.*has no matrix of this name"):
+        with_importance(model, own)
 
 
 def test_a_shape_has_none(tiny_model: Path, measured: Path) -> None:

@@ -2,12 +2,13 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from amk.amk_ir.errors import ArtifactError, StorageError
-from amk.runtime.artifacts import MANIFEST, Artifact, read_artifact, write_artifact
+from amk.runtime.artifacts import MANIFEST, Artifact, check_writable, read_artifact, write_artifact
 
 FACTS = {"model": "tiny", "target": "sm_90a"}
 
@@ -39,6 +40,21 @@ def test_other_folders_are_not_replaced(tmp_path: Path):
         with pytest.raises(ArtifactError, match="not a compiled model; it is not overwritten"):
             write_artifact(path, FACTS, {})
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_place_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    check_writable(tmp_path / "some" / "deep" / "place")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file" / "x")
+    for name in ("file/x", "file/deep/place", "link"):
+        with pytest.raises(StorageError, match=f"{name}: cannot write: Not a directory"):
+            check_writable(tmp_path / name)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(
+        StorageError, match="new: cannot write: Permission denied; choose a place that you may write to"
+    ):
+        check_writable(tmp_path / "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "link"}
 
 
 def test_a_damaged_one_is_replaced(artifact: Artifact):

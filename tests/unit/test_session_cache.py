@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from amk.amk_ir.errors import StorageError
+from amk.amk_ir.errors import AmkWarning, StorageError
 from amk.runtime import files
 from amk.runtime.cache import CompileCache, cache_folder
 
@@ -56,9 +56,19 @@ def test_a_damaged_entry_is_none(cache: CompileCache, name: str, damage: bytes |
 
 def test_a_full_disk_leaves_nothing(cache: CompileCache, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(StorageError, match="No space left on device; free some space"):
+    with pytest.warns(AmkWarning, match=r"cache: the compile cache cannot be written to \(No space left on device\)"):
         cache.put(cache.key("model"), FILES)
     assert not everything(cache.folder)
+    assert cache.get(cache.key("model")) is None
+
+
+def test_an_unusable_cache_is_said_once(tmp_path: Path):
+    (tmp_path / "file").touch()
+    cache = CompileCache(tmp_path / "file" / "cache")
+    with pytest.warns(AmkWarning, match=r"\(Not a directory\).*AMK_CACHE_DIR says where the cache is$"):
+        cache.put(cache.key("model"), FILES)
+    for number in range(3):  # a second warning would be an error here
+        CompileCache(cache.folder).put(cache.key(str(number)), FILES)
 
 
 def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -148,7 +148,10 @@ def test_refused(args: list[str], message: str, capsys: pytest.CaptureFixture[st
 
 def test_unwritable(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert amk("trace", "--from", raw, "-o", tmp_path / "none" / "a.html") == 2
-    assert "a.html: cannot write: No such file or directory" in capsys.readouterr().err
+    assert "a.html: there is no folder" in capsys.readouterr().err
+    for option in ("-o", "--json", "--perfetto"):  # before anything is traced
+        assert amk("trace", "smollm2-135m", option, tmp_path / "none" / "a.json") == 2
+        assert f"{option} {tmp_path}/none/a.json: there is no folder {tmp_path}/none" in capsys.readouterr().err
 
 
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

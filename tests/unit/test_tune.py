@@ -378,6 +378,7 @@ def test_no_gpu(tool):
     [
         (["no-such-model"], "no-such-model: no such file"),
         (["smollm2-135m", "--context", "9000"], "--context 9000: smollm2-135m serves 8192 positions"),
+        (["smollm2-135m", "--json", "no-such-folder/out.json"], "--json no-such-folder/out.json: there is no folder"),
         (["smollm2-135m", "--budget", "0"], "--budget: expected an integer of at least 1"),
     ],
 )
@@ -385,3 +386,11 @@ def test_refused(tool, args: list[str], message: str):
     run = tool("amk", "tune", *args)
     assert run.returncode == 2
     assert message in run.stderr
+
+
+def test_no_place_for_what_is_found(tool, tmp_path: Path):
+    """Said before the search, not after minutes of it."""
+    (tmp_path / "file").touch()
+    run = tool("amk", "tune", "no-such-model", env={"AMK_CACHE_DIR": str(tmp_path / "file" / "cache")})
+    assert run.returncode == 2
+    assert "cannot write: Not a directory" in run.stderr and "AMK_CACHE_DIR says where" in run.stderr

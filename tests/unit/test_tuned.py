@@ -88,6 +88,10 @@ def test_a_damaged_record_is_none(model: ImportedModel, store: TunedStore, damag
 def test_no_place_for_it(model: ImportedModel, tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"cannot write.*AMK_CACHE_DIR"):
+        TunedStore(tmp_path / "file" / "tuned").check()
+    TunedStore(tmp_path / "new" / "tuned").check()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(StorageError, match=r"cannot write.*AMK_CACHE_DIR"):
         TunedStore(tmp_path / "file" / "tuned").put(record(model))
 
 

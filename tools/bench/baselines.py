@@ -5,6 +5,7 @@ Both are captured in a CUDA graph and timed as AMK's launches are, by an event b
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -33,7 +34,7 @@ def torch_compile_step(
     try:
         return _torch_compile_step(model, ids, context, expected, repeats, mode)
     except Exception as e:  # whatever a compiler may raise: the rest of the run is worth having without it
-        return NotRun(_first_line(e))
+        return NotRun(first_line(e))
 
 
 def _torch_compile_step(
@@ -43,13 +44,15 @@ def _torch_compile_step(
     transformers: Any = import_module("transformers")
     device = next(model.parameters()).device
     cache = transformers.StaticCache(config=model.config, max_cache_len=context + 1)
+    cache_name = cache_argument(model)
 
     def step(token: Any, position: Any, cache: Any) -> tuple[Any, Any]:
-        logits = model(token, position_ids=position, past_key_values=cache, use_cache=True).logits[:, -1]
+        logits = model(token, position_ids=position, use_cache=True, **{cache_name: cache}).logits[:, -1]
         return logits, logits.argmax(-1)
 
     with torch.no_grad():
-        model(torch.tensor([ids[:context]], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        first = torch.tensor([ids[:context]], device=device)
+        model(first, use_cache=True, logits_to_keep=1, **{cache_name: cache})
         lengths = [layer.cumulative_length for layer in cache.layers]
 
         def rewind() -> None:
@@ -63,9 +66,9 @@ def _torch_compile_step(
         )
         compiled = torch.compile(step, fullgraph=True, dynamic=False, mode=mode)
         start = time.perf_counter()
-        replay, outputs = _capture(lambda: compiled(*arguments), rewind)
+        replay, outputs = capture(lambda: compiled(*arguments), rewind)
         prepared = time.perf_counter() - start
-        times = _time(replay, repeats, rewind)
+        times = time_replays(replay, repeats, rewind)
         error = None
         if expected is not None:
             logits = outputs[0].float().cpu().numpy()
@@ -74,12 +77,18 @@ def _torch_compile_step(
     return Baseline(what, times, error, prepared)
 
 
+def cache_argument(model: Any) -> str:
+    """What transformers calls the KV cache in the arguments of `model`: the older name is a warning from 5.24 on, which breaks
+    the graph of torch.compile."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
 def matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline | NotRun:
     """The matrix products of a step and nothing else: no norm, no attention, no residual. Random bf16 weights."""
     try:
         return _matmuls_alone(config, repeats)
     except Exception as e:  # such as no memory: as above
-        return NotRun(_first_line(e))
+        return NotRun(first_line(e))
 
 
 def _matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline:
@@ -93,8 +102,8 @@ def _matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline:
             torch.nn.functional.linear(inputs[weight.shape[1]], weight)
 
     with torch.no_grad():
-        replay, _ = _capture(run, lambda: None)
-        return Baseline(f"torch {torch.__version__}, cuBLAS, CUDA graph", _time(replay, repeats, lambda: None))
+        replay, _ = capture(run, lambda: None)
+        return Baseline(f"torch {torch.__version__}, cuBLAS, CUDA graph", time_replays(replay, repeats, lambda: None))
 
 
 def matmul_shapes(c: DecoderConfig) -> list[tuple[int, int]]:
@@ -109,7 +118,7 @@ def matmul_shapes(c: DecoderConfig) -> list[tuple[int, int]]:
     return [*per_layer * c.layers, (c.vocab, c.hidden)]
 
 
-def _capture(run: Callable[[], Any], before: Callable[[], None]) -> tuple[Callable[[], None], Any]:
+def capture(run: Callable[[], Any], before: Callable[[], None]) -> tuple[Callable[[], None], Any]:
     """`run` as a CUDA graph: what replays it, and its outputs. `before` prepares each call."""
     torch: Any = import_module("torch")
     stream = torch.cuda.Stream()
@@ -127,7 +136,8 @@ def _capture(run: Callable[[], Any], before: Callable[[], None]) -> tuple[Callab
     return graph.replay, outputs
 
 
-def _time(replay: Callable[[], None], repeats: int, before: Callable[[], None]) -> Times:
+def time_replays(replay: Callable[[], None], repeats: int, before: Callable[[], None]) -> Times:
+    """Microseconds of each of `repeats` calls of `replay`, by an event before and one after, after some that are not counted."""
     torch: Any = import_module("torch")
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     times: list[float] = []
@@ -154,6 +164,7 @@ def release() -> None:
     torch.cuda.empty_cache()  # nothing happens without a GPU
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An error as the reason of a baseline that was not run."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

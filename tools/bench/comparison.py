@@ -48,6 +48,10 @@ class Comparison(Protocol):
         """The matrix products alone."""
         ...
 
+    def weight_only(self) -> Baseline | NotRun | None:
+        """The matrix products alone with torch's int8 or int4 weights; None for a model that has no such weights."""
+        ...
+
     def close(self) -> None:
         """Frees what it holds."""
         ...
@@ -89,7 +93,7 @@ class TorchComparison:
             self._torch_model = to_bf16(model)
             half = prefill_logits(self._torch_model, list(ids), wanted)
             self.progress("torch in bf16", 2, 2)
-        except RuntimeError as e:  # no memory, mostly
+        except Exception as e:  # no memory, mostly; whatever it is, what was measured is worth having without it
             return NotRun(f"torch: {str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__}")
         self._logits = dict(zip(wanted, right, strict=True))
         return Expected("torch float32", self._logits, dict(zip(wanted, half, strict=True)))
@@ -115,6 +119,22 @@ class TorchComparison:
         self._torch_model = None
         release()
         return matmuls_alone(self.model.model.config, self.repeats)
+
+    def weight_only(self) -> Baseline | NotRun | None:
+        from .baselines import release
+        from .weight_only import has_weight_only, weight_only_alone
+
+        module = self.model.model.module
+        if not has_weight_only(module):
+            return None
+        if "weight-only" not in self.baselines:
+            return NotRun("not asked for")
+        self._torch_model = None
+        release()
+        self.progress("torch's int8 and int4 products", 0, 1)
+        result = weight_only_alone(module, self.repeats, self.mode, self.device)
+        self.progress("torch's int8 and int4 products", 1, 1)
+        return result
 
     def close(self) -> None:
         from .baselines import release
@@ -154,6 +174,11 @@ class ReferenceComparison:
 
     def matmuls(self) -> Baseline | NotRun:
         return NotRun(self.reason)
+
+    def weight_only(self) -> Baseline | NotRun | None:
+        from .weight_only import has_weight_only
+
+        return NotRun(self.reason) if has_weight_only(self.model.model.module) else None
 
     def close(self) -> None:
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Protocol
 
+from ...amk_ir.errors import DeviceError
 from ...amk_ir.targets import Target
 from ...backends.cuda.driver import check, device_info
 from .read_peak import read_peak
@@ -33,7 +34,11 @@ class CudaDevice:
 
     def __init__(self) -> None:
         """Raises DeviceError: no GPU, no driver, or an architecture that AMK does not know."""
-        info = device_info()
+        try:
+            info = device_info()
+        except DeviceError as e:
+            reason = str(e).removesuffix(": use the reference backend")
+            raise DeviceError(f"no GPU to measure on: {reason}") from e
         self.name, self.target = info.name, info.target
         self._driver: Any = import_module("cuda.bindings.driver")
         device = check(self._driver.cuDeviceGet(info.ordinal), "opening the GPU")

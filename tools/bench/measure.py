@@ -31,11 +31,13 @@ _LAUNCHES_AT_A_TIME = 1000
 @dataclass(frozen=True)
 class Settings:
     """contexts: positions of the timed steps, ascending. repeats: timed steps at each. launches: more steps, after which
-    no more memory may be in use than before them."""
+    no more memory may be in use than before them. compiled: those of `contexts` at which torch.compile is asked for first, in
+    this order."""
 
     contexts: tuple[int, ...]
     repeats: int
     launches: int
+    compiled: tuple[int, ...] = ()
 
 
 def token_ids(vocab: int, count: int) -> list[int]:
@@ -96,8 +98,10 @@ def measure(
     comparison = compare()
     try:
         expected = comparison.expected(ids, sorted(logits))
-        compiled = {context: comparison.torch_compile(ids, context) for context in settings.contexts}
+        order = dict.fromkeys((*settings.compiled, *settings.contexts))
+        compiled = {context: comparison.torch_compile(ids, context) for context in order}
         matmuls: Baseline | NotRun = comparison.matmuls()
+        weight_only: Baseline | NotRun | None = comparison.weight_only()
     finally:
         comparison.close()
     contexts = tuple(
@@ -125,6 +129,7 @@ def measure(
         launches,
         contexts,
         matmuls,
+        weight_only,
     )
 
 

@@ -14,6 +14,7 @@ _HEAD = (
     f"{'':>8}{'median':>9}{'min':>9}{'q1':>9}{'q3':>9}{'% read':>8}{'torch.':>9}{'matmuls':>9}",
     f"{'context':>8}{'us':>9}{'us':>9}{'us':>9}{'us':>9}{'peak':>8}{'compile':>9}{'alone':>9}{'logits':>9}",
 )
+_WEIGHT_ONLY = "the products with torch's int8 or int4 weights"
 _REASON = 200
 """Characters of a reason that are shown; --json has all of it."""
 
@@ -75,12 +76,16 @@ def _notes(result: ModelResult, read_peak: float) -> Iterator[str]:
             yield _speed("torch.compile", context.torch_compile, [context])
     if isinstance(result.matmuls, Baseline):
         yield _speed("the matrix products alone", result.matmuls, result.contexts)
+    if isinstance(result.weight_only, Baseline):
+        yield f"{_speed(_WEIGHT_ONLY, result.weight_only, result.contexts)}; {result.weight_only.what}"
     missing: dict[str, list[str]] = {}
     for context in result.contexts:
         if isinstance(context.torch_compile, NotRun):
             missing.setdefault(context.torch_compile.reason, []).append(f"torch.compile at {_at(context)}")
     if isinstance(result.matmuls, NotRun):
         missing.setdefault(result.matmuls.reason, []).append("the matrix products alone")
+    if isinstance(result.weight_only, NotRun):
+        missing.setdefault(result.weight_only.reason, []).append(_WEIGHT_ONLY)
     for reason, names in missing.items():
         yield f"not run: {', '.join(names)}: {reason[:_REASON]}"
     memory, first = result.memory, result.contexts[0]

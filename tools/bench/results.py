@@ -121,7 +121,8 @@ class Launches:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """All about one model. options: text of the pass options."""
+    """All about one model. options: text of the pass options. weight_only: the products with torch's int8 or int4 weights,
+    None for a model without such weights."""
 
     name: str
     is_random: bool
@@ -135,6 +136,7 @@ class ModelResult:
     launches: Launches
     contexts: tuple[ContextResult, ...]
     matmuls: Baseline | NotRun
+    weight_only: Baseline | NotRun | None = None
 
     @property
     def ok(self) -> bool:
@@ -201,6 +203,7 @@ def _model(result: ModelResult | Failure, read_peak: float) -> dict[str, Any]:
         "memory": dataclasses.asdict(result.memory) | {"ratio": result.memory.ratio},
         "launches": dataclasses.asdict(result.launches),
         "matmuls_alone": result.matmuls.to_json(),
+        "weight_only": None if result.weight_only is None else result.weight_only.to_json(),
         "contexts": [_context(c, read_peak) for c in result.contexts],
     }
 

@@ -1,5 +1,6 @@
 """Measure the time of a step on the GPU at hand, beside its correctness, the share of the measured read peak, and what
-torch.compile and the matrix products alone need, in the same run. docs/bench.md explains the table and the JSON.
+torch.compile and the matrix products alone need (for int8 and int4 weights also torch's own), in the same run.
+docs/bench.md explains the table and the JSON.
 
 MODEL is what the other commands take, or the name of a shape, which gets random weights.
 
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import ProgressBar, StageLines
-from .options import add_import_options, add_pass_options, add_target, natural, pass_options, positive
+from .options import add_import_options, add_pass_options, add_target, check_folder, natural, pass_options, positive
 
 if TYPE_CHECKING:
     from ...runtime.backend import Progress
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 NAME = "bench"
 HELP = "measure the time of a step, with its correctness and baselines"
 
-_BASELINES = ("torch-compile", "matmuls")
+_BASELINES = ("torch-compile", "matmuls", "weight-only")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=_BASELINES,
         default=list(_BASELINES),
-        help=f"those to run, of {' and '.join(_BASELINES)} (default: both)",
+        help=f"those to run, of {', '.join(_BASELINES)} (default: all; the last one is of int8 and int4 weights)",
     )
     baselines.add_argument("--no-baselines", action="store_true", help="run none; logits are still compared")
     baselines.add_argument(
@@ -80,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         nargs="+",
         default=argparse.SUPPRESS,
-        help="contexts at which torch.compile is run, which takes up to minutes (default: those of --context)",
+        help="contexts at which torch.compile is run, in this order, up to minutes each (default: those of --context)",
     )
     baselines.add_argument(
         "--compile-mode",
@@ -101,7 +102,9 @@ def run(args: argparse.Namespace) -> int:
     # Everything that can be refused is refused before the long work begins.
     pass_options(args)
     contexts = tuple(sorted(set(args.context)))
-    compiled_contexts: Sequence[int] = getattr(args, "compile_context", contexts)
+    compiled_contexts = tuple(dict.fromkeys(getattr(args, "compile_context", args.context)))
+    if "json" in args:
+        check_folder("--json", args.json)
     _check_compile_contexts(contexts, compiled_contexts)
     _check_target(args)
     models = [open_model(args, name, contexts) for name in args.models]
@@ -156,7 +159,7 @@ def _measure(
     model: BenchModel,
     device: Device,
     contexts: tuple[int, ...],
-    compiled_contexts: Sequence[int],
+    compiled_contexts: tuple[int, ...],
 ) -> ModelResult:
     from ...runtime.compile import FAR
     from ..bench.engine import load_engine
@@ -173,7 +176,7 @@ def _measure(
             lambda: load_engine(model, device.target, choice, far_from, progress),
             device.used_bytes,
             lambda: _comparison(args, model, compiled_contexts, progress),
-            Settings(contexts, args.repeat, args.launches),
+            Settings(contexts, args.repeat, args.launches, compiled_contexts),
             str(choice),
             progress,
         )

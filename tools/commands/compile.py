@@ -58,8 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from ...backends.cuda.limits import MOST_TOKENS
+    from ...runtime.artifacts import check_writable
+    from ...runtime.session import check_division
     from ..api import choose_target, compile
 
+    # Everything that can be refused is refused before the long work begins.
+    check_writable(args.output)
+    check_division(args.chunk, None, MOST_TOKENS)
     target = choose_target("cuda", args.target)
     options = pass_options(args)
     model = _import(args)

@@ -91,12 +91,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     hide_torch()
     from ...amk_ir.errors import UsageError
+    from ...backends.cuda.limits import MOST_TOKENS
     from ...runtime.sampling import Sampling
-    from ...runtime.session import check_request, check_steps_per_launch
+    from ...runtime.session import check_division, check_request, check_steps_per_launch
     from ..api import choose_target, default_dtype, encode_prompt, open_compiled, open_session
 
     # Everything that can be refused is refused before the long work begins.
     compiled: Path | None = getattr(args, "compiled", None)
+    check_division(getattr(args, "chunk", None), None, MOST_TOKENS if args.backend == "cuda" else None)
     if compiled is not None:
         if args.backend != "cuda":
             raise UsageError("--compiled goes with --backend cuda")

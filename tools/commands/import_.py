@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..streams import write_utf8
-from .options import add_model, import_named
+from .options import add_model, check_folder, import_named
 
 NAME = "import"
 HELP = "write a model in the graph dialect (.mlir)"
@@ -22,6 +22,8 @@ def run(args: argparse.Namespace) -> None:
     from ...runtime.compile import module_text
     from ...runtime.files import write_atomically
 
+    if args.output is not None:
+        check_folder("--output", args.output)
     text = module_text(import_named(args).module)
     if args.output is None:
         write_utf8()

@@ -196,11 +196,18 @@ def _weight_choice(args: argparse.Namespace) -> WeightChoice:
 
 
 def check_folder(option: str, path: Path) -> None:
-    """Raises UsageError, before long work, if the file `path` that `option` names would be in no folder, or is one."""
+    """Raises, before long work, if the file `path` that `option` names cannot be written.
+
+    UsageError: it would be in no folder, or is one. StorageError: in one that may not be written to.
+    """
+    from ...runtime.files import check_place, is_special
+
     if path.is_dir():
         raise UsageError(f"{option} {path}: is a folder; expected the name of a file")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+    if not is_special(path):
+        check_place(path)
 
 
 def read_text(path: Path) -> str:
@@ -217,11 +224,18 @@ def read_text(path: Path) -> str:
 
 
 def _check_name(model: str) -> None:
-    """Refuses what Python would take for the working directory, and folders without a model."""
+    """Refuses what Python would take for the working directory, shapes, and folders without a model."""
+    from ..bench.shapes import SHAPES
+
     expected = "a folder with config.json, a GGUF file, smollm2-135m-instruct or a hub id"
     if not model.strip():
         raise UsageError(f"MODEL is empty; expected {expected}")
     folder = Path(model)
+    if not folder.exists() and model in SHAPES:
+        raise UsageError(
+            f"{model}: is a shape, which has no weights: `amk bench`, `amk tune`, `amk trace` and `amk compile --no-weights` take "
+            f"one; expected {expected}"
+        )
     if folder.is_dir() and not (folder / "config.json").exists():
         found = len(list(folder.glob("*.gguf")))
         if found != 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..progress import ProgressBar
-from .options import add_import_options, add_pass_options, natural, pass_options, positive
+from .options import add_import_options, add_pass_options, check_folder, natural, pass_options, positive
 
 if TYPE_CHECKING:
     from ..trace.raw import RawTrace
@@ -124,6 +124,10 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(
                 f"-o {path}: expected a name that ends in {', '.join(_SUFFIXES)}; or use --html or --perfetto"
             )
+        check_folder("-o", path)
+    for name in ("html", "perfetto", "json"):
+        if name in args:
+            check_folder(f"--{name}", getattr(args, name))
     if "source" in args:
         if args.model is not None:
             raise UsageError(f"--from {args.source}: goes without MODEL, found {args.model}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..progress import ProgressBar
-from .options import add_import_options, positive
+from .options import add_import_options, check_folder, positive
 
 if TYPE_CHECKING:
     from ...frontends.import_model import ImportedModel
@@ -68,12 +68,16 @@ def run(args: argparse.Namespace) -> None:
     from ..tune.space import axes
     from ..tune.workshop import CudaWorkshop
 
+    # Everything that can be refused is refused before the long work begins.
+    store = TunedStore()
+    store.check()
+    if "json" in args:
+        check_folder("--json", args.json)
     contexts = tuple(sorted(set(args.context)))
     only: list[str] | None = getattr(args, "options", None)
     model = open_model(args, args.model, contexts)
     device = CudaDevice()
     varied = axes(device.target, only)
-    store = TunedStore()
     print(f"{device.name}, {device.target.name}: {model.name}, at most {args.budget} s", file=sys.stderr)
     with ProgressBar() as progress:
         search = Search(
