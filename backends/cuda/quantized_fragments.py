@@ -172,9 +172,9 @@ class QuantizedLayout:
         tasks, rows = data.codes.shape[0], self.groups * GROUP_ROWS
         codes = np.zeros((tasks, rows, self.padded_k), np.uint8)
         np.add(data.codes.view(np.uint8), np.uint8(self.stored_zero), out=codes[:, : self.rows, : self.k])
-        blocks = codes.reshape(tasks, self.groups, 8, self.blocks, self.block_k // STEP_K, 4, 8)
-        blocks = blocks.transpose(0, 3, 1, 2, 5, 4, 6)  # task, block, group, row, quarter, step, column
-        words = self._words(np.ascontiguousarray(blocks)).reshape(tasks, self.blocks, -1)
+        eights = codes.view(np.uint64).reshape(tasks, self.groups, 8, self.blocks, self.block_k // STEP_K, 4)
+        eights = np.ascontiguousarray(eights.transpose(0, 3, 1, 2, 5, 4))  # task, block, group, row, quarter, step
+        words = self._words(eights.view(np.uint32)).reshape(tasks, self.blocks, -1)
 
         columns = -(-self.padded_k // self.group) if self.group else 1
         scales = self._by_column(self._as_scales(data.scales), columns)
@@ -192,20 +192,21 @@ class QuantizedLayout:
                 pieces.append(scales[:, of_chunk].reshape(tasks, -1))
         return np.concatenate(pieces, axis=1)
 
-    def _words(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """[..., 8 columns] stored codes as the bytes of their words."""
+    def _words(self, codes: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        """Stored codes, a byte each and four to a word, as the bytes of the device's words."""
+        # neighbours two bytes apart: the two bytes in the middle are exchanged
+        pairs = codes & 0xFF0000FF | (codes & 0xFF00) << 8 | codes >> 8 & 0xFF00
         match self.format.storage:
             case "int8":
-                return _with_pairs(codes.view(np.uint32))
+                words = pairs
             case "fp8_e4m3":
-                pairs = _with_pairs(codes.view(np.uint32)).view(np.uint32)
                 first, second = pairs & 0x00FF00FF, pairs >> 8 & 0x00FF00FF
                 words = (first & 0x00800080) << 8 | (first & 0x007F007F) << 4
                 words |= (second & 0x00800080) << 4 | (second & 0x00700070) << 8 | second & 0x000F000F
-                return words.view(np.uint8)
             case "int4":
-                halves = [codes[..., 0::2], codes[..., 1::2]]
-                return np.concatenate([h[..., 0::2] | h[..., 1::2] << np.uint8(4) for h in halves], axis=-1)
+                pairs |= pairs >> 4  # of each half, the lower byte has two codes
+                words = pairs[..., 0::2] & 0x00FF00FF | (pairs[..., 1::2] & 0x00FF00FF) << 8
+        return words.view(np.uint8)
 
     def _stored_beside(self, beside: NDArray[np.float32]) -> NDArray[Any]:
         """Minimums, or what the device adds to codes for zero points: exact in bf16."""
@@ -231,8 +232,3 @@ class QuantizedLayout:
         padded = np.zeros((tasks, columns, self.groups * GROUP_ROWS), array.dtype)
         padded[:, : array.shape[2], : self.rows] = array.transpose(0, 2, 1)
         return padded.view(np.uint8).reshape(tasks, columns, -1)
-
-
-def _with_pairs(words: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """Bytes of words with the two in the middle exchanged: neighbours are then two bytes apart."""
-    return (words & 0xFF0000FF | (words & 0xFF00) << 8 | words >> 8 & 0xFF00).view(np.uint8)
