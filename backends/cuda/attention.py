@@ -22,7 +22,7 @@ from .values import CONSUMERS, VECTOR, ElementLoop, Given, ValueWriter
 
 MOST_DIM = 256
 """Elements of a head."""
-TURN_QUERIES = 32
+TURN_QUERIES = 16
 """Queries whose sums a warp's registers hold."""
 
 
