@@ -84,7 +84,7 @@ struct Attention {
     static_assert(CHUNK <= TEAMS && TAIL <= TEAMS, "at most one group of a stage for each team");
     // Whether whoever wants a result merges the sums of the teams: where they are those of all queries.
     static constexpr bool IS_SINGLE = KV_HEADS * TURNS * BATCHES == 1;
-    static constexpr int SLOTS = QUERIES < 8 ? QUERIES : 8;  // queries that are merged at a time
+    static constexpr int SLOTS = QUERIES < 8 ? (QUERIES + 1) / 2 * 2 : 8;  // for queries that are merged at a time
 
     // The work area, in bytes. Sums: [query][team][element]; what a warp writes together shares no banks.
     static constexpr int QUERY_STRIDE = activation_stride(KEY_BLOCKS), SUM_STRIDE = TEAMS * VALUE_BLOCKS * 16 + 4;
@@ -327,18 +327,17 @@ struct Attention {
         float* const maxima = reinterpret_cast<float*>(work + MAXIMA_AT);
         float* const totals = reinterpret_cast<float*>(work + TOTALS_AT);
         if (block == 0 && quad == 0 && slot < SLOTS) maxima[slot * TEAMS + team] = sums.most[b];
+        if (quad * 2 >= SLOTS) return;
+        float* const to = reinterpret_cast<float*>(work + SUMS_AT) + quad * 2 * SUM_STRIDE +
+                          (team * VALUE_BLOCKS + block) * 16 + lane / 4;
 #pragma unroll
         for (int odd = 0; odd < 2; ++odd) {
-            const int query = quad * 2 + odd;
-            if (query < SLOTS) {
-                float* const to = reinterpret_cast<float*>(work + SUMS_AT) + query * SUM_STRIDE +
-                                  (team * VALUE_BLOCKS + block) * 16 + lane / 4;
-                if (block == 0 && lane < 4) totals[query * TEAMS + team] = sums.total[b][odd];
+            if (block == 0 && lane < 4) totals[(quad * 2 + odd) * TEAMS + team] = sums.total[b][odd];
 #pragma unroll
-                for (int n = 0; n < BLOCKS; ++n) {
-                    if (!has_block(block, n)) continue;
-                    to[n * 16] = sums.product[b][n][odd], to[n * 16 + 8] = sums.product[b][n][odd + 2];
-                }
+            for (int n = 0; n < BLOCKS; ++n) {
+                if (!has_block(block, n)) continue;
+                to[odd * SUM_STRIDE + n * 16] = sums.product[b][n][odd];
+                to[odd * SUM_STRIDE + n * 16 + 8] = sums.product[b][n][odd + 2];
             }
         }
     }
