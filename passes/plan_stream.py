@@ -94,7 +94,7 @@ def attention_bytes(kernel: queue.KernelOp) -> int:
                     most,
                     4 * rows * (row + 4)
                     + kv_heads * tail * 16 * 2 * row * 4
-                    + 4 * min(8, rows // kv_heads) * (teams * (row + 2) + 4)
+                    + 4 * min(8, rows // kv_heads + 1) * (teams * (row + 2) + 4)
                     + 4 * rows * (2 * half + 2),
                 )
             elif isinstance(op, task.AttentionMergeOp):

@@ -22,7 +22,7 @@ from .values import CONSUMERS, VECTOR, ElementLoop, Given, ValueWriter, write_fi
 
 MOST_DIM = 256
 """Elements of a head."""
-TURN_QUERIES = 32
+TURN_QUERIES = 16
 """Queries whose sums a warp's registers hold."""
 
 
@@ -116,7 +116,7 @@ class AttentionPlan:
         queries = rows // self.kv_heads
         tail = 2 if self.tokens > 1 else 1
         element = 2 if self.element == "u16" else 4
-        teams, slots = _teams(self.dim), min(queries, 8)
+        teams, slots = _teams(self.dim), -(-min(queries, 8) // 2) * 2
         is_single = self.kv_heads == 1 and queries <= 8
         return (
             4 * rows * activation_stride(self.key_blocks)

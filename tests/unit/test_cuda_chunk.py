@@ -18,6 +18,8 @@ from amk.backends.cuda.backend import CudaBackend
 from amk.backends.cuda.emit import emit_kernel
 from amk.backends.cuda.pack import packed_weights
 from amk.backends.reference.backend import ReferenceBackend
+from amk.passes import tile_tasks
+from amk.passes.tile_tasks import TileTasksPass
 from amk.passes.verify_schedule import VerifiedKernel
 
 emulated_only = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -55,18 +57,23 @@ def test_rows_have_the_bits_of_single_tokens(name: str, tokens: int, handoff: st
 
 @emulated_only
 @pytest.mark.parametrize("options", [{}, {"parts": 2, "block": 32}], ids=["whole", "parts"])
-def test_rows_behind_a_long_history_have_the_bits_of_single_tokens(options: dict[str, Any], tmp_path: Path) -> None:
-    """Across the end of a group of positions; with parts, 48 queries share a KV head, more than are held at a time."""
-    config = llama_config(32, 32, 1, 12, 1, 16, 300, max_seq=160)
+@pytest.mark.parametrize("together", [False, True], ids=["a task a head", "one task"])
+def test_rows_behind_a_long_history_have_the_bits_of_single_tokens(
+    together: bool, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Across the end of a group of positions. In one task, the 24 queries of a KV head are more than fit the registers."""
+    if together:
+        monkeypatch.setattr(tile_tasks, "_QUERIES", 24)
+        monkeypatch.setattr(TileTasksPass, "_attention_tile", lambda *_: ((), ()))
+    config = llama_config(32, 32, 1, 12, 2, 16, 300, max_seq=160)
     single, several = (emulate(config, n, tmp_path / str(n), **options) for n in (1, 4))
+    text = (tmp_path / "4" / "kernel.cpp").read_text()
+    assert ("Attention<16, 12, 2, 4, " in text) == together
     generator = np.random.default_rng(2)
-    for kernel in (single, several):
-        for cache in ("b_k_cache", "b_v_cache"):
-            stored = kernel.arrays[cache].view(np.uint16)
-            if kernel is single:
-                stored[:] = bf16_from_f32(generator.standard_normal(stored.shape, np.float32))
-            else:
-                stored[:] = single.arrays[cache].view(np.uint16)
+    for cache in ("b_k_cache", "b_v_cache"):
+        stored = single.arrays[cache].view(np.uint16)
+        stored[:] = bf16_from_f32(generator.standard_normal(stored.shape, np.float32))
+        several.arrays[cache][:] = single.arrays[cache]
     first = 142
     found = several.step(ids(TOKENS[:4]), first)
     for row, token in enumerate(TOKENS[:4]):

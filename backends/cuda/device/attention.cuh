@@ -84,7 +84,7 @@ struct Attention {
     static_assert(CHUNK <= TEAMS && TAIL <= TEAMS, "at most one group of a stage for each team");
     // Whether whoever wants a result merges the sums of the teams: where they are those of all queries.
     static constexpr bool IS_SINGLE = KV_HEADS * TURNS * BATCHES == 1;
-    static constexpr int SLOTS = QUERIES < 8 ? QUERIES : 8;  // queries that are merged at a time
+    static constexpr int SLOTS = QUERIES < 8 ? (QUERIES + 1) / 2 * 2 : 8;  // for queries that are merged at a time
 
     // The work area, in bytes. Sums: [query][team][element]; what a warp writes together shares no banks.
     static constexpr int QUERY_STRIDE = activation_stride(KEY_BLOCKS), SUM_STRIDE = TEAMS * VALUE_BLOCKS * 16 + 4;
@@ -215,38 +215,11 @@ struct Attention {
         return ROWS == 1 ? kv * SHARED_BY + n : n / SHARED_BY * HEADS + kv * SHARED_BY + n % SHARED_BY;
     }
 
-    // The exponents of the query that begins at `from` for positions 2 * (l % 4), + 1, + 8 and + 9 of a group, added to those
-    // that are there.
-    __device__ static __forceinline__ void score(float (&exponent)[4], const KV* keys, Activations queries, int from,
-                                                 int lane) {
-        float sum[2][2][4] = {{{exponent[0], exponent[1]}}, {{exponent[2], exponent[3]}}};
-#pragma unroll
-        for (int block = 0; block < KEY_BLOCKS; ++block) {
-            const uint4 first = queries.four(from + block * 32), second = queries.four(from + block * 32 + 4);
-#pragma unroll
-            for (int tile = 0; tile < 2; ++tile) {
-                Eight<KV> key;
-                key.load(keys + (tile * KEY_BLOCKS + block) * 256 + lane * 8);
-                uint4 pairs[SPLIT];
-                key.pairs(pairs);
-#pragma unroll
-                for (int s = 0; s < SPLIT; ++s) {
-                    mma(sum[tile][0], first, pairs[s].x, pairs[s].y);
-                    mma(sum[tile][1], second, pairs[s].z, pairs[s].w);
-                }
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const float(&tile)[2][4] = sum[i / 2];
-            exponent[i] = (tile[0][i % 2] + tile[0][i % 2 + 2]) + (tile[1][i % 2] + tile[1][i % 2 + 2]);
-        }
-    }
+    // Of a lane's query of each batch, for positions 2 * (l % 4), + 1, + 8 and + 9 of a group.
+    using Exponents = float[BATCHES][4];
 
-    // What scores are added to: NEVER where a lane's query does not see the position. Row 0 sees those up to `last` of the
-    // group.
-    using Hidden = float[BATCHES][4];
-    __device__ static __forceinline__ void hide(Hidden& hidden, const Sums& sums, int last, int quad) {
+    // What scores are added to: NEVER where the query does not see the position. Row 0 sees those up to `last` of the group.
+    __device__ static __forceinline__ void hide(Exponents& hidden, const Sums& sums, int last, int quad) {
 #pragma unroll
         for (int b = 0; b < BATCHES; ++b) {
 #pragma unroll
@@ -255,15 +228,44 @@ struct Attention {
         }
     }
 
+    __device__ static __forceinline__ void score(Exponents& exponent, const Exponents& hidden, const Sums& sums,
+                                                 const KV* keys, Activations queries, int lane) {
+#pragma unroll
+        for (int b = 0; b < BATCHES; ++b) {
+            float sum[2][2][4] = {{{hidden[b][0], hidden[b][1]}}, {{hidden[b][2], hidden[b][3]}}};
+#pragma unroll
+            for (int block = 0; block < KEY_BLOCKS; ++block) {
+                const int from = sums.from[b] + block * 32;
+                const uint4 first = queries.four(from), second = queries.four(from + 4);
+#pragma unroll
+                for (int tile = 0; tile < 2; ++tile) {
+                    Eight<KV> key;
+                    key.load(keys + (tile * KEY_BLOCKS + block) * 256 + lane * 8);
+                    uint4 pairs[SPLIT];
+                    key.pairs(pairs);
+#pragma unroll
+                    for (int s = 0; s < SPLIT; ++s) {
+                        mma(sum[tile][0], first, pairs[s].x, pairs[s].y);
+                        mma(sum[tile][1], second, pairs[s].z, pairs[s].w);
+                    }
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const float(&tile)[2][4] = sum[i / 2];
+                exponent[b][i] = (tile[0][i % 2] + tile[0][i % 2 + 2]) + (tile[1][i % 2] + tile[1][i % 2 + 2]);
+            }
+        }
+    }
+
     // The weights of a group of positions, as the n side wants them: hi, then lo. Scales the sums to the greatest exponent,
     // if they are not empty.
-    __device__ static __forceinline__ void weigh(uint4 (&weights)[BATCHES], Sums& sums, bool is_empty, const KV* keys,
-                                                 Activations queries, const Hidden& hidden, int lane) {
+    __device__ static __forceinline__ void weigh(uint4 (&weights)[BATCHES], Sums& sums, bool is_empty, Exponents& exponents,
+                                                 int lane) {
         const int quad = lane % 4;
 #pragma unroll
         for (int b = 0; b < BATCHES; ++b) {
-            float exponent[4] = {hidden[b][0], hidden[b][1], hidden[b][2], hidden[b][3]};
-            score(exponent, keys, queries, sums.from[b], lane);
+            float(&exponent)[4] = exponents[b];
             float most = fmaxf(fmaxf(exponent[0], exponent[1]), fmaxf(exponent[2], exponent[3]));
             most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
             most = fmaxf(fmaxf(most, sums.most[b]), __shfl_xor_sync(~0u, most, 2));
@@ -285,17 +287,20 @@ struct Attention {
         sum[0] *= even, sum[1] *= odd, sum[2] *= even, sum[3] *= odd;
     }
 
-    // Adds the values of a group of positions, of blocks from number `block` on, times their weights.
-    __device__ static __forceinline__ void add_values(Sums& sums, const KV* values, const uint4 (&weights)[BATCHES],
-                                                      int block, int lane) {
-        uint4 pairs[BLOCKS][SPLIT];
+    // Adds the values of a group of positions, of blocks from number `block` on, times the weights of their exponents.
+    __device__ static __forceinline__ void add_values(Sums& sums, bool is_empty, Exponents& exponents,
+                                                      const KV* values, int block, int lane) {
+        Eight<KV> value[BLOCKS];
 #pragma unroll
         for (int n = 0; n < BLOCKS; ++n) {
-            Eight<KV> value;
-            value.clear();
-            if (has_block(block, n)) value.load(values + (block + n) * 256 + lane * 8);
-            value.pairs(pairs[n]);
+            value[n].clear();
+            if (has_block(block, n)) value[n].load(values + (block + n) * 256 + lane * 8);
         }
+        uint4 weights[BATCHES];
+        weigh(weights, sums, is_empty, exponents, lane);
+        uint4 pairs[BLOCKS][SPLIT];
+#pragma unroll
+        for (int n = 0; n < BLOCKS; ++n) value[n].pairs(pairs[n]);
 #pragma unroll
         for (int b = 0; b < BATCHES; ++b) {
             const uint4 ones = make_uint4(ONES, ONES, ONES, ONES), w = weights[b];
@@ -322,18 +327,17 @@ struct Attention {
         float* const maxima = reinterpret_cast<float*>(work + MAXIMA_AT);
         float* const totals = reinterpret_cast<float*>(work + TOTALS_AT);
         if (block == 0 && quad == 0 && slot < SLOTS) maxima[slot * TEAMS + team] = sums.most[b];
+        if (quad * 2 >= SLOTS) return;
+        float* const to = reinterpret_cast<float*>(work + SUMS_AT) + quad * 2 * SUM_STRIDE +
+                          (team * VALUE_BLOCKS + block) * 16 + lane / 4;
 #pragma unroll
         for (int odd = 0; odd < 2; ++odd) {
-            const int query = quad * 2 + odd;
-            if (query < SLOTS) {
-                float* const to = reinterpret_cast<float*>(work + SUMS_AT) + query * SUM_STRIDE +
-                                  (team * VALUE_BLOCKS + block) * 16 + lane / 4;
-                if (block == 0 && lane < 4) totals[query * TEAMS + team] = sums.total[b][odd];
+            if (block == 0 && lane < 4) totals[(quad * 2 + odd) * TEAMS + team] = sums.total[b][odd];
 #pragma unroll
-                for (int n = 0; n < BLOCKS; ++n) {
-                    if (!has_block(block, n)) continue;
-                    to[n * 16] = sums.product[b][n][odd], to[n * 16 + 8] = sums.product[b][n][odd + 2];
-                }
+            for (int n = 0; n < BLOCKS; ++n) {
+                if (!has_block(block, n)) continue;
+                to[odd * SUM_STRIDE + n * 16] = sums.product[b][n][odd];
+                to[odd * SUM_STRIDE + n * 16 + 8] = sums.product[b][n][odd + 2];
             }
         }
     }
@@ -385,8 +389,7 @@ struct Attention {
 #pragma unroll 1
         for (int turn = 0; turn < KV_HEADS * TURNS; ++turn) {
             Sums sums(turn, lane);
-            uint4 weights[BATCHES];
-            Hidden hidden = {};
+            Exponents exponents, hidden = {};
             int number = team;  // of the team's next group of the part
             // a stage of keys and one of values, and last the tail, as if it were one
 #pragma unroll 1
@@ -395,22 +398,20 @@ struct Attention {
                 const int end = is_tail ? all : CHUNK == TEAMS || first + CHUNK > own ? own : first + CHUNK;
                 const bool mine = number < end;
                 const int group = is_tail ? Own::group(number, part) - open : number - first;
-                const KV* keys = tail_keys(work, turn / TURNS);
+                const KV *keys = tail_keys(work, turn / TURNS), *values = tail_values(work, turn / TURNS);
                 if (is_tail) {
                     if (!mine) break;
                     hide(hidden, sums, pos % GROUP - group * GROUP, lane % 4);
                 } else {
                     keys = acquire(reader, watch, operation);
                 }
-                if (mine)
-                    weigh(weights, sums, number < TEAMS, keys + group * Layout::KEY_GROUP, queries(work), hidden, lane);
-                const KV* values = tail_values(work, turn / TURNS);
+                if (mine) score(exponents, hidden, sums, keys + group * Layout::KEY_GROUP, queries(work), lane);
                 if (!is_tail) {
                     reader.release();
                     values = acquire(reader, watch, operation);
                 }
                 if (mine) {
-                    add_values(sums, values + group * Layout::VALUE_GROUP, weights, block, lane);
+                    add_values(sums, number < TEAMS, exponents, values + group * Layout::VALUE_GROUP, block, lane);
                     number += TEAMS;
                 }
                 if (is_tail) break;
