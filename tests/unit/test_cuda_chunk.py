@@ -19,6 +19,7 @@ from amk.backends.cuda.emit import emit_kernel
 from amk.backends.cuda.pack import packed_weights
 from amk.backends.reference.backend import ReferenceBackend
 from amk.passes import tile_tasks
+from amk.passes.graph_to_queue import FuseAttention
 from amk.passes.tile_tasks import TileTasksPass
 from amk.passes.verify_schedule import VerifiedKernel
 
@@ -27,6 +28,9 @@ TOKENS = [5, 17, 99, 3, 250, 1, 42, 8, 7, 11, 13, 200, 5, 5, 60, 61]
 
 
 def emulate(config: dict[str, Any], tokens: int, folder: Path, **options: Any) -> EmulatedKernel:
+    """Attention stays a task of its own unless `options` say otherwise: what a task hands to another one as tagged words loses
+    its lowest bit, and several tokens never attend in the product that follows."""
+    options = {"fuse_attention": "never", **options}
     kernel = verified(config, sms=3, tokens=tokens, **options).kernel
     folder.mkdir()
     emitted = emit_kernel(kernel)
@@ -53,6 +57,18 @@ def test_rows_have_the_bits_of_single_tokens(name: str, tokens: int, handoff: st
             assert found["next_token"][row] == expected["next_token"][0]
     for cache in ("b_k_cache", "b_v_cache"):
         assert np.array_equal(several.arrays[cache], single.arrays[cache])
+
+
+@emulated_only
+@pytest.mark.parametrize(("handoff", "tolerance"), [("auto", 1e-5), ("counter", 0.0)])
+def test_rows_of_fused_attention_are_those_of_single_tokens(handoff: str, tolerance: float, tmp_path: Path) -> None:
+    """The single token attends in the product that follows; several do not, but divide it in the same way."""
+    chosen = {"handoff": handoff, "fuse_attention": "auto"}
+    single, several = (emulate(CONFIGS["gqa"], n, tmp_path / str(n), **chosen) for n in (1, 4))
+    found = several.step(ids(TOKENS[:4]), 0)
+    for row, token in enumerate(TOKENS[:4]):
+        expected = single.step(ids([token]), row)["logits"][0]
+        assert np.abs(found["logits"][row] - expected).max() <= tolerance * np.abs(expected).max()
 
 
 @emulated_only
@@ -141,10 +157,12 @@ def test_known_segments() -> None:
     assert plan_segments(1, 448, 32, 1, 4, 232448) is None
 
 
-def pair(config: dict[str, Any], sms: int = 3, **options: Any) -> tuple[VerifiedKernel, VerifiedKernel]:
-    """A kernel of one token a step, and one of eight without outputs."""
-    single = verified(config, sms=sms)
-    return single, verified(config, **{"sms": sms, "tokens": 8, "outputs": False, **options})
+def pair(
+    config: dict[str, Any], sms: int = 3, fuse_attention: FuseAttention = "auto", **options: Any
+) -> tuple[VerifiedKernel, VerifiedKernel]:
+    """A kernel of one token a step, and one of eight without outputs, for which there are `options`."""
+    both = {"sms": sms, "fuse_attention": fuse_attention}
+    return verified(config, **both), verified(config, **{**both, "tokens": 8, "outputs": False, **options})
 
 
 @emulated_only
@@ -152,7 +170,7 @@ def pair(config: dict[str, Any], sms: int = 3, **options: Any) -> tuple[Verified
 def test_a_prompt_fills_the_cache_of_the_other_kernel(name: str, tmp_path: Path) -> None:
     """Whole chunks, a padded one, and the last token alone: the bits of token by token. Tied, the embedding is read where
     the other kernel streams its head from."""
-    single, several = (k.kernel for k in pair(CONFIGS[name]))
+    single, several = (k.kernel for k in pair(CONFIGS[name], fuse_attention="never"))
     weights = RandomWeights(single)
     for folder in ("one", "two", "three"):
         (tmp_path / folder).mkdir()
