@@ -15,6 +15,7 @@
 // as mma takes them, and all sizes are constants.
 #pragma once
 #include "convert.cuh"
+#include "reduce.cuh"
 #include "ring.cuh"
 
 // Elements from one row of split activations to the next: two rows that are read together never share banks.
@@ -225,10 +226,7 @@ __device__ __forceinline__ void matvec(Reader& reader, Activations x, float* par
 // The product for one token and row: the warps' partial sums, always added in the same order.
 template <int GROUPS, int ROWS>
 __device__ __forceinline__ float product(const float* partial, int token, int row) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int w = 0; w < CONSUMER_WARPS; ++w) sum += partial[(w * ROWS + token) * GROUPS * 8 + row];
-    return sum;
+    return sum_over_warps(partial + token * GROUPS * 8 + row, ROWS * GROUPS * 8);
 }
 
 __device__ __forceinline__ Activations activations(void* memory) { return {static_cast<u16*>(memory)}; }

@@ -9,6 +9,16 @@ __device__ __forceinline__ float warp_sum(float value) {
     return value;
 }
 
+// The sum of what each consumer warp has put `stride` elements behind that of the one before, in pairs: a chain would take
+// more than twice as long.
+__device__ __forceinline__ float sum_over_warps(const float* first, int stride) {
+    static_assert(CONSUMER_WARPS == 8, "three rounds of pairs");
+    float pair[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) pair[i] = first[2 * i * stride] + first[(2 * i + 1) * stride];
+    return (pair[0] + pair[1]) + (pair[2] + pair[3]);
+}
+
 // Sums of N values over all consumers, known to all of them. `scratch` holds N * CONSUMER_WARPS floats.
 // Ends after a barrier that follows the writes; the next use of `scratch` must be behind another barrier.
 template <int N>
@@ -21,12 +31,7 @@ __device__ __forceinline__ void consumer_sum(float (&values)[N], float* scratch)
     }
     consumer_barrier();
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-        float sum = 0.0f;
-#pragma unroll
-        for (int w = 0; w < CONSUMER_WARPS; ++w) sum += scratch[i * CONSUMER_WARPS + w];
-        values[i] = sum;
-    }
+    for (int i = 0; i < N; ++i) values[i] = sum_over_warps(scratch + i * CONSUMER_WARPS, 1);
 }
 
 // This consumer's part of the sum of squares of row `row`. The caller's barrier makes it known to NormScales.
@@ -49,9 +54,7 @@ struct NormScales {
     __device__ __forceinline__ NormScales(const float* scratch, float width, float eps) {
 #pragma unroll
         for (int row = 0; row < ROWS; ++row) {
-            float sum = 0.0f;
-#pragma unroll
-            for (int w = 0; w < CONSUMER_WARPS; ++w) sum += scratch[row * CONSUMER_WARPS + w];
+            const float sum = sum_over_warps(scratch + row * CONSUMER_WARPS, 1);
             scale[row] = inverse_root(sum * (1.0f / width) + eps);
         }
     }
