@@ -61,7 +61,8 @@ def e4m3_from_f32(values: NDArray[Any]) -> NDArray[np.uint8]:
         code += _HALF_AND_BIAS
         code >>= np.uint32(20)
         is_small = magnitude < np.float32(_SMALLEST_NORMAL)
-        magnitude += _SMALL_ROUNDER
+        with np.errstate(invalid="ignore"):  # NumPy warns of signalling NaN
+            magnitude += _SMALL_ROUNDER
         np.subtract(bits, _SMALL_ROUNDER.view(np.uint32), out=code, where=is_small)
         codes = code.astype(np.uint8)
         codes[np.isnan(part)] = E4M3_NAN

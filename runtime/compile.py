@@ -36,8 +36,14 @@ def new_context() -> Context:
     return context
 
 
-FAR = 256
-"""Position from which attention is better divided among more SMs than there are KV heads (measured on an H100)."""
+_FAR_ELEMENTS = 1 << 15
+"""Of the earlier keys of a head that one task reads in about the time that dividing its attention among SMs takes."""
+
+
+def far_position(head_dim: int) -> int:
+    """Position from which attention is better divided among more SMs than there are KV heads: the larger a head is, the
+    sooner. 512 for heads of 64 elements, 256 for 128; as measured on an H200."""
+    return _FAR_ELEMENTS // head_dim
 
 
 def plan(

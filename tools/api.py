@@ -12,7 +12,7 @@ from ..amk_ir.targets import Target, get_target
 from ..backends.cuda.limits import MOST_TOKENS
 from ..frontends.import_model import ImportedModel, import_model
 from ..runtime.backend import Backend, Progress, no_progress
-from ..runtime.compile import FAR
+from ..runtime.compile import far_position
 from ..runtime.sampling import Sampling
 from ..runtime.session import Session, check_chunk_fits, check_division, check_steps_per_launch
 
@@ -167,7 +167,7 @@ def open_session(
         target = choose_target(backend, target)
     choice = choose_options(model, target, sms=sms, options=options)
     if far_from is None:
-        far_from = FAR if target.is_cuda else model.max_seq
+        far_from = far_position(model.config.head_dim) if target.is_cuda else model.max_seq
     with choice.blamed():
         kernel = choice.plan(model, target)
         several = choice.plan_chunk(model, target, chunk) if chunk > 1 else None

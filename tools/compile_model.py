@@ -18,7 +18,7 @@ from ..frontends.import_model import ImportedModel
 from ..runtime.artifacts import Artifact, Content, check_writable, read_artifact, write_artifact
 from ..runtime.backend import Progress, no_progress
 from ..runtime.cache import CompileCache, compiler_fingerprint
-from ..runtime.compile import FAR, module_text
+from ..runtime.compile import far_position, module_text
 from ..runtime.session import check_chunk_fits, check_division
 from .compiled_folder import WEIGHTS, SessionShape, graph_digest, importance_digest, weight_stamps
 from .tuned import Choice, choose_options
@@ -43,13 +43,13 @@ class CompileResult:
 def session_shape(
     model: ImportedModel, *, token_loop: bool = False, chunk: int = 1, far_from: int | None = None
 ) -> SessionShape:
-    """The kernels of a session with `model`. far_from: None for the position measured on an H100; none from max_seq on.
+    """The kernels of a session with `model`. far_from: None for that of `far_position`; none from max_seq on.
 
     Raises UsageError: less than one token, more than a GPU's kernel or the KV cache can take, or position 0.
     """
     check_division(chunk, far_from, MOST_TOKENS)
     check_chunk_fits(chunk, model.max_seq)
-    position = FAR if far_from is None else far_from
+    position = far_position(model.config.head_dim) if far_from is None else far_from
     return SessionShape(token_loop, chunk, position if position < model.max_seq else None)
 
 

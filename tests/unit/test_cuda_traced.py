@@ -79,7 +79,7 @@ def test_timestamps(detail: TraceDetail, tmp_path: Path) -> None:
         else:
             assert not np.isin(numbers, (STAGE_READY, STAGE_DONE)).any()
     assert {"queries", "attention"} <= seen
-    assert {"queue.fetch @linear_q", "queue.fetch @attention_mixed"} <= fetched
+    assert {"queue.fetch @linear_q", "queue.fetch @linear_o"} <= fetched
 
 
 @needs_emulator
@@ -163,7 +163,7 @@ def test_points_are_told_apart() -> None:
     points = emit_kernel(lower(llama_config()), trace="stages").plan.trace_points
     assert len(set(points)) == len(points) < 1 << POINT_BITS
     work = {p.operation for p in points if p.kind is PointKind.WORK and p.text == "results"}
-    for family in ("linear_q", "attention_mixed", "linear_down", "linear_logits", "argmax_next"):
+    for family in ("linear_q", "linear_o", "linear_down", "linear_logits", "argmax_next"):
         assert sum(f"@{family}[" in operation for operation in work) == 1
     assert any(p.kind is PointKind.COUNTER and "queue.wait @" in p.operation for p in points)
     assert any(p.kind is PointKind.WORDS and p.text.startswith("the read of @") for p in points)
@@ -180,7 +180,7 @@ def test_timeline_of_a_step(detail: TraceDetail, tmp_path: Path) -> None:
     assert sum(summary.shares.values()) == pytest.approx(1)
     runs = {operation.name: operation.runs for operation in summary.operations}
     layers = CONFIGS["gqa"]["num_hidden_layers"]
-    assert runs["attention_mixed"] * SMS >= layers
+    assert runs["linear_o"] * SMS >= layers
     assert runs["argmax_next"] == pytest.approx(1 / SMS)
     assert all(count > 0 for name, count in runs.items() if name != "other")
     for sm in timeline.sms:

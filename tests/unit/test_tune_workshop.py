@@ -70,7 +70,7 @@ def test_candidates_are_lowered_and_verified(model: BenchModel):
 
 def test_long_contexts_are_of_another_kernel(model: BenchModel, monkeypatch: pytest.MonkeyPatch):
     """As a session has it: then both decide whether two candidates are the same."""
-    monkeypatch.setattr(workshop, "FAR", 16)
+    monkeypatch.setattr(workshop, "far_position", lambda _: 16)
     near, both = CudaWorkshop(model, TARGET, 15), CudaWorkshop(model, TARGET, 16)
     assert near.plan(Candidate()) == both.plan(Candidate()).split()[0]
     assert len(set(both.plan(Candidate()).split())) == 2

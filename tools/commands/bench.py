@@ -161,13 +161,13 @@ def _measure(
     contexts: tuple[int, ...],
     compiled_contexts: tuple[int, ...],
 ) -> ModelResult:
-    from ...runtime.compile import FAR
+    from ...runtime.compile import far_position
     from ..bench.engine import load_engine
     from ..bench.measure import Settings, measure
     from ..tuned import choose_options
 
     choice = choose_options(model.model, device.target, sms=getattr(args, "sms", None), options=pass_options(args))
-    far_from: int | None = getattr(args, "far_from", FAR)
+    far_from: int | None = getattr(args, "far_from", far_position(model.model.config.head_dim))
     if far_from is not None and far_from > contexts[-1]:
         far_from = None  # it would not be used
     with StageLines(model.name) as progress:

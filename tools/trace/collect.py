@@ -18,7 +18,7 @@ from ...backends.cuda.tracing import MAX_EVENTS, BlockTrace, TracedKernel
 from ...frontends.import_model import ImportedModel
 from ...passes.verify_schedule import VerifiedKernel
 from ...runtime.backend import Progress, no_progress
-from ...runtime.compile import FAR
+from ...runtime.compile import far_position
 from ..bench.models import BenchModel
 from ..cached_compiler import CachedCompiler
 from ..tuned import Choice
@@ -88,9 +88,9 @@ def collect(
 
 
 def plan_step(model: ImportedModel, target: Target, choice: Choice, context: int) -> VerifiedKernel:
-    """The kernel that runs the step after `context` positions: from FAR on that which divides attention among all SMs,
+    """The kernel that runs the step after `context` positions: from `far_position` on that which divides attention among all SMs,
     unless `choice` says how to divide it."""
-    if context >= FAR and "parts" not in choice.options:
+    if context >= far_position(model.config.head_dim) and "parts" not in choice.options:
         return choice.plan_far(model, target)
     return choice.plan(model, target)
 

@@ -16,7 +16,7 @@ from ...backends.cuda.pack import packed_weights
 from ...backends.cuda.plan import KernelPlan
 from ...passes.verify_schedule import VerifiedKernel
 from ...runtime.backend import Progress, no_progress
-from ...runtime.compile import FAR
+from ...runtime.compile import far_position
 from ..bench.engine import CudaEngine, Engine
 from ..bench.models import BenchModel
 from ..cached_compiler import CachedCompiler
@@ -30,6 +30,7 @@ class CudaWorkshop:
 
     def __init__(self, model: BenchModel, target: Target, last: int, progress: Progress = no_progress):
         self.model, self.target, self.last, self.progress = model, target, last, progress
+        self._far_from = far_position(model.model.config.head_dim)
         self._planned: dict[str, tuple[VerifiedKernel, VerifiedKernel | None]] = {}
         self._backend = CudaBackend(compiler=CachedCompiler())
         self._weights = PackedWeights(model)
@@ -37,7 +38,7 @@ class CudaWorkshop:
     def plan(self, candidate: Candidate) -> str:
         choice = Choice(candidate.options, candidate.sms)
         kernel = choice.plan(self.model.model, self.target)
-        far = choice.plan_far(self.model.model, self.target) if self.last >= FAR else None
+        far = choice.plan_far(self.model.model, self.target) if self.last >= self._far_from else None
         self._planned[str(candidate)] = kernel, far
         return kernel.digest if far is None else f"{kernel.digest} {far.digest}"
 
@@ -50,7 +51,7 @@ class CudaWorkshop:
         try:
             if far is not None and compiled_far is not None:
                 executable.far_kernel = self._backend.load_beside(executable, far, compiled_far)
-                executable.far_from = FAR
+                executable.far_from = self._far_from
             return CudaEngine(executable, kernel.digest)
         except BaseException:
             executable.close()
