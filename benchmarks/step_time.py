@@ -27,7 +27,8 @@ from amk.tools.bench.shapes import SHAPES
 
 RESULTS = Path(__file__).parent / "results"
 FITTED = ("smollm2-135m", "llama-3.2-1b")
-"""The shapes whose steps of one token decide the parameters, with the step of several tokens without outputs."""
+FITTED_AT = (128, 1024)
+"""The shapes and contexts whose steps of one token decide the parameters, with the step of several tokens without outputs."""
 START = StepParameters(
     sm_bytes_per_us=0,
     phase_us=1.2,
@@ -35,6 +36,8 @@ START = StepParameters(
     multiply_bytes_per_us=6e4,
     attend_bytes_per_us=6e4,
 )
+OTHER_GPU = "bench_h100.json"
+"""A recorded run on another GPU of the same target, with an older device code: its read peak counts here, not its steps."""
 FREE = ("phase_us", "word_ns", "multiply_bytes_per_us", "attend_bytes_per_us")
 
 
@@ -63,7 +66,7 @@ def read_points() -> list[Point]:
     points: list[Point] = []
     target = get_target("sm_90a")
     peak = 0.0
-    for file in ("bench_h100.json", "bench_h100_8b.json"):
+    for file in ("bench_h200.json", "bench_h200_8b.json"):
         record = json.loads((RESULTS / file).read_text())
         rate = record["read_peak_bytes_per_s"] / record["num_sms"] / 1e6
         peak = peak or rate
@@ -80,14 +83,14 @@ def read_points() -> list[Point]:
                         True,
                         step["context"],
                         step["median_us"],
-                        entry["model"] in FITTED,
+                        entry["model"] in FITTED and step["context"] in FITTED_AT,
                         rate,
                         ring_bytes_of(kernel.kernel),
                         near.digest == entry["kernel"]["schedule"],
                         step_phases(kernel.kernel, step["context"]),
                     )
                 )
-    record = json.loads((RESULTS / "chunk_cost.json").read_text())["results"]
+    record = json.loads((RESULTS / "chunk_cost_h200.json").read_text())["results"]
     for entry in record["models"]:
         for kind, times in entry["steps_us"].items():
             tokens, outputs = int(kind.split()[0]), "no outputs" not in kind
@@ -140,6 +143,8 @@ def evaluate() -> dict[str, Any]:
     """Parameters and predictions: what the JSON holds."""
     points = read_points()
     parameters = fit([p for p in points if p.fitted])
+    other = json.loads((RESULTS / OTHER_GPU).read_text())
+    other_rate = other["read_peak_bytes_per_s"] / other["num_sms"] / 1e6
     rows: list[dict[str, Any]] = []
     for point in points:
         time = point.predicted(parameters)
@@ -163,6 +168,7 @@ def evaluate() -> dict[str, Any]:
                 "hidden_us": time.hidden_us,
                 "predicted_us": time.total_us,
                 "measured_us": point.measured_us,
+                "other_gpu_us": replace(point, sm_bytes_per_us=other_rate).predicted(parameters).total_us,
                 "error": time.total_us / point.measured_us - 1,
             }
         )
@@ -172,6 +178,7 @@ def evaluate() -> dict[str, Any]:
         "fitted_to": [f"{p.model}, {p.tokens} tokens, at {p.context}" for p in points if p.fitted],
         "parameters": found,
         "sm_bytes_per_us": points[0].sm_bytes_per_us,
+        "other_gpu": {"gpu": other["gpu"], "sm_bytes_per_us": other_rate},
         "rows": rows,
     }
 
@@ -188,8 +195,9 @@ def tables(results: Mapping[str, Any]) -> str:
         f"| `attend_bytes_per_us` | {found['attend_bytes_per_us'] / 1e3:.1f} KB/µs | keys and values that are in the ring |",
         f"| `sm_bytes_per_us` | {results['sm_bytes_per_us'] / 1e3:.1f} KB/µs | measured, not fitted: read peak / SMs |",
         "",
-        "| step | at | phases | bytes at the peak | busiest SM | hand-offs | work | hidden | predicted | measured | error |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| step | at | phases | bytes at the peak | busiest SM | hand-offs | work | hidden | predicted | measured | error "
+        f"| on {results['other_gpu']['gpu']} |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results["rows"]:
         what = row["model"]
@@ -203,7 +211,8 @@ def tables(results: Mapping[str, Any]) -> str:
         lines.append(
             f"| {what} | {row['context']:,} | {row['phases']} | {row['floor_us']:,.0f} | {row['read_us']:,.0f} "
             f"| {row['handoff_us']:,.0f} | {row['work_us']:,.0f} | {row['hidden_us']:,.0f} | {row['predicted_us']:,.0f} "
-            f"| {row['measured_us']:,.0f} | {error + ' (fitted)' if row['fitted'] else '**' + error + '**'} |"
+            f"| {row['measured_us']:,.0f} | {error + ' (fitted)' if row['fitted'] else '**' + error + '**'} "
+            f"| {row['other_gpu_us']:,.0f} |"
         )
     return "\n".join(lines)
 

@@ -183,7 +183,7 @@ def test_the_result_is_of_the_recorded_steps():
     measured = {(r["model"], r["context"]): r["measured_us"] for r in rows if r["same_schedule"] is not None}
     assert measured == {
         (model["model"], step["context"]): step["median_us"]
-        for file in ("bench_h100.json", "bench_h100_8b.json")
+        for file in ("bench_h200.json", "bench_h200_8b.json")
         for model in recorded(file)["models"]
         for step in model["contexts"]
     }
