@@ -12,6 +12,7 @@ from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.access import Access, Dim
+from ..amk_ir.attention_turn import turn
 from ..amk_ir.attrs import BufferKind, DomainAttr
 from ..amk_ir.linear import Linear
 from ..dialects import task
@@ -29,19 +30,19 @@ _VECTOR = 4
 class SplitAttentionPass(ModulePass):
     """Splits families that store an attention: `parts` tasks for each of theirs, then tasks that merge the results.
 
-    Positions are dealt to the parts in blocks of `block`, so that at any position all parts see about as many. With 0
-    parts, there are as many as give each of `sms` SMs at most one task. One part changes nothing. A task merges a head, or
+    Positions are dealt to the parts in blocks of `block`, so that at any position all parts see about as many; 0: as many
+    as the warps of an SM attend to at a time. With 0 parts, there are as many as give each of `sms` SMs at most one task. One part changes nothing. A task merges a head, or
     a slice of one if `sms` SMs have one each.
     """
 
     name = "split-attention"
 
     parts: int = 0
-    block: int = 64
+    block: int = 0
     sms: int = 0
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for option, value, least in (("parts", self.parts, 0), ("block", self.block, 1), ("sms", self.sms, 0)):
+        for option, value, least in (("parts", self.parts, 0), ("block", self.block, 0), ("sms", self.sms, 0)):
             if value < least:
                 raise PassFailedException(f"split-attention: {option} must be at least {least}, found {value}")
         for program in programs(op):
@@ -100,7 +101,7 @@ class SplitAttentionPass(ModulePass):
             scale=attention.scale.value.data,
             part=Linear.of(PART),
             parts=parts,
-            block=self.block,
+            block=self.block or turn(2 * half),
         )
         partial.sums.name_hint, partial.stats.name_hint = "sums", "stats"
         for op in (store, attention):

@@ -8,9 +8,10 @@ from math import log, prod
 
 from xdsl.ir import SSAValue
 
+from ...amk_ir.attention_turn import GROUP, teams
 from ...amk_ir.errors import CompileError
 from ...dialects.task import AttentionMergeOp, AttentionOp, AttentionPartOp, FamilyOp, StreamOp, op_of, shape_of
-from .caches import GROUP, CacheLayout
+from .caches import CacheLayout
 from .context import EmitContext, attentions_of
 from .coordinates import Coordinates, linear_text
 from .limits import MOST_TOKENS
@@ -64,7 +65,7 @@ class AttentionPlan:
         if keys.element != values.element or keys.cache is None or values.cache is None:
             raise CompileError(f"family @{name}: keys and values must be stored alike")
         group_bytes = GROUP * keys.cache.row * keys.element_bytes
-        chunk = min(_teams(dim), context.ring.stage_bytes // group_bytes)
+        chunk = min(teams(dim), context.ring.stage_bytes // group_bytes)
         if chunk < 1:
             raise CompileError(
                 f"family @{name}: {GROUP} keys take {group_bytes} bytes, a ring stage has {context.ring.stage_bytes}; use "
@@ -116,12 +117,12 @@ class AttentionPlan:
         queries = rows // self.kv_heads
         tail = 2 if self.tokens > 1 else 1
         element = 2 if self.element == "u16" else 4
-        teams, slots = _teams(self.dim), -(-min(queries, 8) // 2) * 2
+        slots = -(-min(queries, 8) // 2) * 2
         is_single = self.kv_heads == 1 and queries <= 8
         return (
             4 * rows * activation_stride(self.key_blocks)
             + self.kv_heads * tail * GROUP * (self.keys.row + self.values.row) * element
-            + 4 * slots * (teams * (self.values.row + 2) + 4)
+            + 4 * slots * (teams(self.dim) * (self.values.row + 2) + 4)
             + (0 if is_single else 4 * rows * (self.dim + 2))
         )
 
@@ -143,11 +144,6 @@ class AttentionPlan:
         if self.part is None:
             return "0"
         return linear_text(self.part.part.data.substitute(run.bound), run.task.own)
-
-
-def _teams(dim: int) -> int:
-    """How many groups of positions are attended to at a time; as in device/attention.cuh."""
-    return 8 if dim <= 64 else 4 if dim <= 128 else 2
 
 
 def activation_stride(k_blocks: int) -> int:

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-GROUP = 16
-"""Positions that lie together; as in device/cache.cuh."""
+from ...amk_ir.attention_turn import GROUP
 
 
 @dataclass(frozen=True)

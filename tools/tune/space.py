@@ -17,7 +17,7 @@ _VALUES: Mapping[str, tuple[Any, ...]] = {
     "in_flight": (2, 3, 4, 5),
     "fuse_attention": ("auto", "never"),
     "parts": (1, 0, 2, 4, 8, 16),
-    "block": (64, 32, 128),
+    "block": (0, 32, 64, 128, 256),
     "widest": (8, 16, 32, 64),
     "rows": (8, 16, 32),
     "bytes": (8192, 12288, 16384, 24576, 32768),

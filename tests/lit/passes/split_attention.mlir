@@ -63,7 +63,7 @@ task.program @layers max_seq 64 tokens 1 {
 // SMS-NEXT:   %k = task.stream @k[layer, 0 : pos, kv_head : 1, 0 : 2, 0 : 16] : tensor<?x1x2x16xbf16>
 // SMS-NEXT:   %v = task.stream @v[layer, 0 : pos, kv_head : 1, 0 : 2, 0 : 16] : tensor<?x1x2x16xbf16>
 // SMS-NEXT:   %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 16] : tensor<1x1x2x16xf32>
-// SMS-NEXT:   %sums, %stats = task.attention_part %q, %k, %v, %n, %n {scale = 2.500000e-01 : f64, part = #amk.linear<part>, parts = 8 : i64, block = 64 : i64} : (tensor<1x2x2x16xf32>, tensor<?x1x2x16xbf16>, tensor<1x1x2x16xf32>) -> tensor<1x2x2xf32>
+// SMS-NEXT:   %sums, %stats = task.attention_part %q, %k, %v, %n, %n {scale = 2.500000e-01 : f64, part = #amk.linear<part>, parts = 8 : i64, block = 128 : i64} : (tensor<1x2x2x16xf32>, tensor<?x1x2x16xbf16>, tensor<1x1x2x16xf32>) -> tensor<1x2x2xf32>
 // SMS-NEXT:   task.store %sums, @o_sums[layer, part, 0 : 1, kv_head*2 : 2, 0 : 2, 0 : 16] : tensor<1x2x2x16xf32>
 // SMS-NEXT:   task.store %stats, @o_stats[layer, part, 0 : 1, kv_head*2 : 2, 0 : 2] : tensor<1x2x2xf32>
 // SMS-NEXT: }
