@@ -36,6 +36,8 @@ START = StepParameters(
     multiply_bytes_per_us=6e4,
     attend_bytes_per_us=6e4,
 )
+RECORDED_FAR = {"parts": 0, "block": 64}
+"""Options of the kernels for long contexts when the steps were recorded."""
 OTHER_GPU = "bench_h100.json"
 """A recorded run on another GPU of the same target, with an older device code: its read peak counts here, not its steps."""
 FREE = ("phase_us", "word_ns", "multiply_bytes_per_us", "attend_bytes_per_us")
@@ -73,7 +75,7 @@ def read_points() -> list[Point]:
         for entry in record["models"]:
             model = _import(entry["model"], entry["max_seq"])
             near = plan(model.module, target)
-            far = plan(model.module, target, options={"parts": 0})
+            far = plan(model.module, target, options=RECORDED_FAR)
             for step in entry["contexts"]:
                 kernel = near if step["context"] < entry["kernel"]["far_from"] else far
                 points.append(

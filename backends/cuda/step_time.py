@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...amk_ir.access import Access
+from ...amk_ir.attention_turn import GROUP
 from ...amk_ir.attrs import BufferKind
 from ...amk_ir.errors import CompileError
 from ...amk_ir.linear import POSITION
 from ...dialects.queue import KernelOp, PhaseOp, ProgramOp, RunOp
 from ...dialects.schedule import place
 from ...dialects.task import AttentionOp, AttentionPartOp, FamilyOp, ForOp, LoadOp, StreamOp, op_of
-from .caches import GROUP, CacheLayout
+from .caches import CacheLayout
 from .context import EmitContext, attentions_of, cache_layouts
 from .emit import LOADS
 
