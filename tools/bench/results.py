@@ -7,8 +7,9 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
+from ...amk_ir.dtypes import FloatType
 from .correctness import Check
 from .engine import KernelFacts
 
@@ -139,6 +140,13 @@ class ModelResult:
     weight_only: Baseline | NotRun | None = None
 
     @property
+    def weights_from(self) -> str:
+        """Where the weights are from: for a shape with quantised matrices, nothing was quantised."""
+        if not self.is_random:
+            return "checkpoint"
+        return "random" if self.weight_dtype in get_args(FloatType) else "random codes and scales"
+
+    @property
     def ok(self) -> bool:
         """Whether logits are right and the same every time, and no memory was lost."""
         return all(c.ok for c in self.contexts) and self.launches.grown <= 0
@@ -192,7 +200,7 @@ def _model(result: ModelResult | Failure, read_peak: float) -> dict[str, Any]:
         return {"model": result.name, "error": result.error}
     return {
         "model": result.name,
-        "weights": "random" if result.is_random else "checkpoint",
+        "weights": result.weights_from,
         "weight_dtype": result.weight_dtype,
         "kv_dtype": result.kv_dtype,
         "max_seq": result.max_seq,
