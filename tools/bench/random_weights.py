@@ -102,10 +102,15 @@ def _code_span(format: QuantizedFormat) -> tuple[float, float]:
 
 
 def _window(pool: NDArray[Any], name: str, count: int) -> NDArray[Any]:
-    """`count` numbers of `pool`, which begins again at its end."""
-    start = zlib.crc32(name.encode()) % _POOL
+    """`count` numbers of `pool`, as a view, not to be written to, if there are as many; else it begins again at its end."""
+    place = zlib.crc32(name.encode())
+    if count <= _POOL:
+        start = place % (_POOL - count + 1)
+        view = pool[start : start + count]
+        view.flags.writeable = False
+        return view
     result = np.empty(count, pool.dtype)
-    at = 0
+    at, start = 0, place % _POOL
     while at < count:
         size = min(count - at, _POOL - start)
         result[at : at + size] = pool[start : start + size]
