@@ -578,9 +578,11 @@ def test_the_command(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert printed.out.startswith("NVIDIA H100 80GB HBM3, sm_90a, 132 SMs; read peak 3,000 GB/s")
     assert "pass options: rows=16" in " ".join(printed.out.split())
     stages = [line.rpartition(" s: ")[2] for line in printed.err.splitlines()]
-    assert stages == ["running the text", "launching", "loading weights", "reference backend"]
+    expected = ["running the text", "timing the steps", "launching"]
+    assert stages == [*expected, "looking for torch", "loading weights", "reference backend"]
     content = json.loads(out.read_text())
     assert content["ok"] is True
+    assert list(content["models"][0]["seconds"]) == stages
     assert content["arguments"]["repeat"] == 5
     assert [c["context"] for c in content["models"][0]["contexts"]] == [8, 12]
     assert content["environment"]["packages"]["numpy"] == np.__version__

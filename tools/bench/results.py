@@ -123,7 +123,7 @@ class Launches:
 @dataclass(frozen=True)
 class ModelResult:
     """All about one model. options: text of the pass options. weight_only: the products with torch's int8 or int4 weights,
-    None for a model without such weights."""
+    None for a model without such weights. seconds: that the stages of the measurement took, by what was told of them."""
 
     name: str
     is_random: bool
@@ -138,6 +138,7 @@ class ModelResult:
     contexts: tuple[ContextResult, ...]
     matmuls: Baseline | NotRun
     weight_only: Baseline | NotRun | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def weights_from(self) -> str:
@@ -213,6 +214,7 @@ def _model(result: ModelResult | Failure, read_peak: float) -> dict[str, Any]:
         "matmuls_alone": result.matmuls.to_json(),
         "weight_only": None if result.weight_only is None else result.weight_only.to_json(),
         "contexts": [_context(c, read_peak) for c in result.contexts],
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
     }
 
 
