@@ -259,6 +259,16 @@ def test_one_way_of_int8_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert isinstance(found, NotRun) and "Could not run" in found.reason
 
 
+@pytest.mark.usefixtures("without_a_graph")
+def test_a_way_of_int8_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Between two products: torch.compile cannot be stopped."""
+    Counted(monkeypatch)
+    model = quantized(tmp_path, weights="int8")
+    monkeypatch.setattr(weight_only, "PREPARE_LIMIT_S", -1.0)
+    found = products_with_torch(model, "cpu", "weight-only")
+    assert found == NotRun("TimeoutError: 0 of 5 products were ready after -1 s")
+
+
 def test_both_ways_of_int8_are_one_product():
     x = torch.randn(1, 64, dtype=torch.bfloat16)
     codes, scales = torch.randint(-128, 128, (32, 64), dtype=torch.int8), torch.rand(32, dtype=torch.bfloat16)
