@@ -280,7 +280,7 @@ class QuantizedTensor:
             part = array[blocks, columns, None]
             return part if step == 1 else np.repeat(part, step, axis=0)[: codes.shape[0]]
 
-        for columns, groups in _group_spans(self.format, self.shape[1]):
+        for columns, groups in group_spans(self.format, self.shape[1]):
             part = values[:, columns].reshape(codes.shape[0], groups.stop - groups.start, -1)
             if self.zeros is not None:
                 part -= per_element(self.zeros, groups)
@@ -332,7 +332,7 @@ def quantize(
 
     def quantize_rows(start: int) -> None:
         blocks = slice(start // step, ceil(min(start + count, shape[0]) / step))
-        for columns, groups in _group_spans(format, shape[1]):
+        for columns, groups in group_spans(format, shape[1]):
             part = values[start : start + count, columns]
             # [blocks, rows, groups, elements]; the rows that the last block lacks repeat its last, which changes nothing
             part = np.pad(part, ((0, -part.shape[0] % step), (0, 0)), "edge")
@@ -423,10 +423,10 @@ def _improve(
         step, offset = search_steps(steps, zero.reshape(-1), format.code_range, kind, counts)
         step, offset = step.reshape(scale.shape), offset.reshape(scale.shape)
         exact = np.multiply(step, scale, dtype=np.float32)
-        found_scale = _as_scale_type(exact, format.scale_dtype)
+        found_scale = as_scale_type(exact, format.scale_dtype)
         found_minimum = minimum
         if format.minimums:
-            found_minimum = _as_scale_type(np.subtract(minimum, offset * exact, dtype=np.float32), format.scale_dtype)
+            found_minimum = as_scale_type(np.subtract(minimum, offset * exact, dtype=np.float32), format.scale_dtype)
         found_zero = offset if format.zero_points else zero
         usable = np.isfinite(found_scale) & np.isfinite(found_minimum) & (found_scale != 0) & ~is_zero
         usable &= ~_is_too_large(format, found_scale, found_minimum)
@@ -510,7 +510,7 @@ def _encode(part: Floats, scale: Floats, zero: Floats, minimum: Floats, format: 
 
 def _round_scale(values: NDArray[Any], format: QuantizedFormat) -> Floats:
     with np.errstate(over="ignore"):  # an infinity is reported below
-        result = _as_scale_type(values.astype(np.float32), format.scale_dtype)
+        result = as_scale_type(values.astype(np.float32), format.scale_dtype)
     if not np.isfinite(result).all():
         raise UsageError(
             f"quantize to {format}: {format.scale_dtype} cannot hold the scale {np.abs(values).max():g}; "
@@ -519,7 +519,8 @@ def _round_scale(values: NDArray[Any], format: QuantizedFormat) -> Floats:
     return result
 
 
-def _as_scale_type(values: Floats, scale_dtype: ScaleType) -> Floats:
+def as_scale_type(values: Floats, scale_dtype: ScaleType) -> Floats:
+    """float32 `values` rounded to the nearest of `scale_dtype`, still as float32."""
     match scale_dtype:
         case "f32":
             return values
@@ -534,13 +535,13 @@ def _check_floats(name: str, array: Floats, scale_dtype: ScaleType, fail: Any) -
         at = _first(~finite)
         fail(f"{name} {at}: expected a finite number, found {array[tuple(at)]:g}")
     with np.errstate(over="ignore"):
-        inexact = _as_scale_type(array, scale_dtype) != array
+        inexact = as_scale_type(array, scale_dtype) != array
     if inexact.any():
         at = _first(inexact)
         fail(f"{name} {at}: {array[tuple(at)]:.9g} is not exact in {scale_dtype}")
 
 
-def _group_spans(format: QuantizedFormat, columns: int) -> list[tuple[slice, slice]]:
+def group_spans(format: QuantizedFormat, columns: int) -> list[tuple[slice, slice]]:
     """Columns and their groups: those of full length, then the last if it is shorter."""
     group = format.group or columns
     whole = columns // group

@@ -66,18 +66,30 @@ class ProgressBar:
 
 class StageLines:
     """A `runtime.backend.Progress` for work of minutes: bars on a terminal, and in a log a line for each stage that says
-    when it began, in seconds since the first one. name: what the lines begin with."""
+    when it began, in seconds since the first one. name: what the lines begin with.
+
+    seconds: of each stage until the next one began, or the work ended.
+    """
 
     def __init__(self, name: str) -> None:
         self._name, self._bar = name, ProgressBar()
-        self._start = time.monotonic()
+        self._start = self._began = time.monotonic()
         self._what: str | None = None
+        self.seconds: dict[str, float] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if what != self._what and not sys.stderr.isatty():
-            print(f"{self._name}: {time.monotonic() - self._start:.0f} s: {what}", file=sys.stderr)
-        self._what = what
+        if what != self._what:
+            self._end()
+            self._what = what
+            if not sys.stderr.isatty():
+                print(f"{self._name}: {self._began - self._start:.0f} s: {what}", file=sys.stderr)
         self._bar(what, done, total)
+
+    def _end(self) -> None:
+        now = time.monotonic()
+        if self._what is not None:
+            self.seconds[self._what] = self.seconds.get(self._what, 0) + now - self._began
+        self._what, self._began = None, now
 
     def __enter__(self) -> StageLines:
         return self
@@ -85,4 +97,5 @@ class StageLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
         self._bar.close()

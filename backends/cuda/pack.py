@@ -7,7 +7,11 @@ families, each in mma fragment order (fragments.py, quantized_fragments.py).
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any, Protocol, TypeAlias
@@ -26,8 +30,9 @@ from .quantized_fragments import QuantizedLayout
 from .quantized_pack import Arrays, constant_rows, quantized_arrays, rows_data, scale_access
 from .storage import BufferStorage, StreamStorage
 
-PIECE_BYTES = 1 << 26
-"""Tasks are packed in pieces of about this size."""
+PIECE_BYTES = 1 << 23
+"""Tasks are packed in pieces of about this size: so small that the memory of one is used again for the next."""
+_MAX_THREADS = 8
 
 
 class WeightProvider(Protocol):
@@ -80,10 +85,13 @@ def packed_weights(
     """
     buffers = {buffer.name: buffer for buffer in plan.weights}
     total, done = plan.weight_bytes, 0
+    progress("packing weights", 0, total)
     for storage in (*plan.constants, *plan.streams):
         size = 0
         pieces = (
-            _constant(storage, weights) if isinstance(storage, BufferStorage) else _stream(storage, buffers, weights)
+            _constant(storage, weights)
+            if isinstance(storage, BufferStorage)
+            else _in_threads(_stream(storage, buffers, weights))
         )
         for piece in pieces:
             data = piece.reshape(-1).view(np.uint8)
@@ -93,6 +101,22 @@ def packed_weights(
         if padding := aligned(size) - size:
             yield np.zeros(padding, np.uint8)
         done += aligned(size)
+
+
+def _in_threads(jobs: Iterator[Callable[[], NDArray[Any]]]) -> Iterator[NDArray[Any]]:
+    """What `jobs` return, in order; a few of them run at a time, while the next are prepared."""
+    threads = min(os.cpu_count() or 1, _MAX_THREADS)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        running: deque[Future[NDArray[Any]]] = deque()
+        for job in jobs:
+            running.append(pool.submit(job))
+            if len(running) > threads:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _arrays(buffer: BufferStorage, layer: int | None, weights: WeightProvider) -> Arrays:
@@ -111,8 +135,8 @@ def _constant(buffer: BufferStorage, weights: WeightProvider) -> Iterator[NDArra
 
 def _stream(
     stream: StreamStorage, buffers: dict[str, BufferStorage], weights: WeightProvider
-) -> Iterator[NDArray[Any]]:
-    """The packed tasks of a family in flat order, an outermost index at a time if that numbers the layers."""
+) -> Iterator[Callable[[], NDArray[Any]]]:
+    """What packs the tasks of a family, in flat order, an outermost index at a time if that numbers the layers."""
     by_layer = bool(stream.domain) and all(_is_layer_of(stream, part.access, buffers) for part in stream.parts)
     names = [name for name, _ in stream.domain]
     for outer in range(stream.domain[0][1]) if by_layer else (None,):
@@ -134,20 +158,31 @@ def _stream(
             tasks = np.arange(first, min(count, first + step))
             columns = np.unravel_index(tasks, extents) if extents else ()
             indices: dict[str, NDArray[Any]] = dict(zip(names, map(np.asarray, columns), strict=True))
-            tiles: dict[str, list[NDArray[Any]]] = {}
-            for part, entry in zip(stream.parts, entries, strict=True):
-                for key, values in entry.items():
-                    # a layer's entry stands for index 0 of the outermost dimension
-                    array = values[None] if by_layer else values
-                    access = part.access
-                    if key != "codes":
-                        access = scale_access(access, buffers[access.buffer], array.shape[-1])
-                    tiles.setdefault(key, []).append(gather_tiles(array, access, indices, len(tasks), part.rows))
-            stacked = {key: of[0] if len(of) == 1 else np.concatenate(of, axis=1) for key, of in tiles.items()}
-            if isinstance(stream.layout, QuantizedLayout):
-                yield stream.layout.pack(rows_data(stacked))
-            else:
-                yield stream.layout.pack(stacked["codes"])
+            yield partial(_pack_tasks, stream, buffers, entries, by_layer, indices, len(tasks))
+
+
+def _pack_tasks(
+    stream: StreamStorage,
+    buffers: dict[str, BufferStorage],
+    entries: list[Arrays],
+    by_layer: bool,
+    indices: dict[str, NDArray[Any]],
+    count: int,
+) -> NDArray[Any]:
+    """`count` tasks with the given `indices`. entries: of the parts of the stream; by_layer: of one layer each."""
+    tiles: dict[str, list[NDArray[Any]]] = {}
+    for part, entry in zip(stream.parts, entries, strict=True):
+        for key, values in entry.items():
+            # a layer's entry stands for index 0 of the outermost dimension
+            array = values[None] if by_layer else values
+            access = part.access
+            if key != "codes":
+                access = scale_access(access, buffers[access.buffer], array.shape[-1])
+            tiles.setdefault(key, []).append(gather_tiles(array, access, indices, count, part.rows))
+    stacked = {key: of[0] if len(of) == 1 else np.concatenate(of, axis=1) for key, of in tiles.items()}
+    if isinstance(stream.layout, QuantizedLayout):
+        return stream.layout.pack(rows_data(stacked))
+    return stream.layout.pack(stacked["codes"])
 
 
 def _is_layer_of(stream: StreamStorage, access: Access, buffers: dict[str, BufferStorage]) -> bool:

@@ -1,6 +1,7 @@
 """What `amk bench` builds of torch and transformers is the model that it measures; all of it on the CPU."""
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,14 @@ import torch
 from hf_oracle import transformers_model
 from tiny_models import LLAMA3_ROPE, Variant, make_llama
 
+from amk.amk_ir.quantization import parse_format, quantize
 from amk.tools.bench import baselines, weight_only
 from amk.tools.bench.comparison import Expected, ReferenceComparison, TorchComparison
 from amk.tools.bench.correctness import divergence
 from amk.tools.bench.measure import check_logits, token_ids, wanted_positions
 from amk.tools.bench.models import BenchModel, open_model
 from amk.tools.bench.results import Baseline, NotRun, Times
-from amk.tools.bench.torch_model import build_model, prefill_logits, to_bf16, torch_problem
+from amk.tools.bench.torch_model import build_model, dequantize_into, prefill_logits, to_bf16, torch_problem
 
 CONTEXT = 16
 IDS = token_ids(97, CONTEXT + 1)
@@ -82,6 +84,21 @@ def test_quantised_weights_are_those_of_the_kernel(tmp_path: Path, weights: str)
     unquantised = prefill_logits(build_model(plain, "cpu"), IDS, POSITIONS)
     assert found < 1e-2
     assert found < divergence(right, unquantised).relative_error
+
+
+@pytest.mark.parametrize(
+    "text", ["int8", "int8:g16:zp:f16", "int4:g16", "int4:g16:zp", "int4:g32:min", "fp8", "fp8:b3x32:bf16"]
+)
+@pytest.mark.parametrize("reordered", [False, True])
+def test_torch_dequantises_to_the_same_bits(text: str, reordered: bool):
+    """Groups that do not divide a row, blocks that do not divide the rows, and columns in another order."""
+    rng = np.random.default_rng(0)
+    tensor = quantize(rng.standard_normal((10, 40)).astype(np.float32), parse_format(text))
+    if reordered:
+        tensor = dataclasses.replace(tensor, permutation=rng.permutation(40).astype(np.int32))
+    parameter = torch.empty(10, 8, 5)
+    dequantize_into(parameter, tensor)
+    assert np.array_equal(parameter.numpy().reshape(10, 40), tensor.dequantize())
 
 
 @pytest.fixture
@@ -240,6 +257,16 @@ def test_one_way_of_int8_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.nn.functional, "linear", fail)
     found = products_with_torch(model, "cpu", "weight-only")
     assert isinstance(found, NotRun) and "Could not run" in found.reason
+
+
+@pytest.mark.usefixtures("without_a_graph")
+def test_a_way_of_int8_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Between two products: torch.compile cannot be stopped."""
+    Counted(monkeypatch)
+    model = quantized(tmp_path, weights="int8")
+    monkeypatch.setattr(weight_only, "PREPARE_LIMIT_S", -1.0)
+    found = products_with_torch(model, "cpu", "weight-only")
+    assert found == NotRun("TimeoutError: 0 of 5 products were ready after -1 s")
 
 
 def test_both_ways_of_int8_are_one_product():

@@ -13,7 +13,8 @@ from bench_fakes import FakeDevice, FakeEngine
 
 from amk.amk_ir.dtypes import bf16_from_f32, f32_from_bf16
 from amk.amk_ir.errors import CheckpointError, DeviceError, StuckWaitError, UsageError
-from amk.amk_ir.quantization import parse_format
+from amk.amk_ir.quantization import QuantizedFormat, parse_format
+from amk.amk_ir.quantized_type import QuantizedRows, QuantizedType
 from amk.amk_ir.targets import get_target
 from amk.backends.reference.backend import ReferenceBackend
 from amk.frontends.import_model import import_config
@@ -68,6 +69,49 @@ def test_random_weights_larger_than_what_is_drawn():
     assert not (large[:808] == large[8192 : 8192 + 808]).all(axis=1).any()
 
 
+FORMATS = [
+    "int8",
+    "int8:g32",
+    "int8:g16:zp:f16",
+    "int4",
+    "int4:g128",
+    "int4:g32:zp",
+    "int4:g32:min:f16",
+    "fp8",
+    "fp8:b128x128:bf16",
+]
+
+
+@pytest.mark.parametrize("text", FORMATS)
+def test_random_codes(text: str):
+    """They are valid, use their range, and mean weights like the others; what is loaded by name is what they mean."""
+    format = parse_format(text)
+    weights = RandomWeights(
+        {"w": (520, 8, 50), "other": (520, 400)}, dict.fromkeys(("w", "other"), quantized(format, 400))
+    )
+    found = weights.quantized("w")
+    assert found is not None
+    found.validate("w")
+    assert (found.format, found.shape) == (format, (520, 400))
+    if format.storage != "fp8_e4m3":
+        assert (found.codes.min(), found.codes.max()) == format.code_range
+    values = weights.load("w")
+    assert np.array_equal(values, found.dequantize().reshape(520, 8, 50))
+    assert np.array_equal(weights.load("w", "bf16"), bf16_from_f32(values))
+    assert values.std() == pytest.approx(DEVIATION, rel=0.3)
+    assert abs(values.mean()) < DEVIATION / 5
+    again, other = weights.quantized("w"), weights.quantized("other")
+    assert again is not None and other is not None
+    for part in ("codes", "scales"):
+        assert np.array_equal(getattr(found, part), getattr(again, part))
+        assert not np.array_equal(getattr(found, part), getattr(other, part))
+    assert ((found.scales < 0).any(), (found.scales > 0).any()) == (text in ("int4", "int4:g128"), True)
+
+
+def quantized(format: QuantizedFormat, columns: int) -> QuantizedType:
+    return QuantizedType(QuantizedRows(format, columns))
+
+
 def test_random_weights_of_an_unknown_name():
     with pytest.raises(CheckpointError, match="no tensor 'x' among the 1 of the shape"):
         RandomWeights({"w": (1,)}).load("x")
@@ -102,6 +146,10 @@ def test_a_quantised_shape():
     types = model.quantized_types()
     assert "model.layers.29.mlp.down_proj.weight" in types and "model.embed_tokens.weight" in types
     assert not any("norm" in name for name in types)
+    assert isinstance(model.weights, RandomWeights)
+    found = model.weights.quantized("model.layers.3.self_attn.o_proj.weight")
+    assert found is not None and found.shape == (576, 576), "nothing has to be quantised"
+    assert model.weights.quantized("model.norm.weight") is None
     plain = open_model(namespace(), "smollm2-135m", [16])
     assert (plain.weights_text, plain.quantized_types()) == ("bf16", {})
     assert tuned_shape(model.model) != tuned_shape(plain.model)
@@ -530,9 +578,11 @@ def test_the_command(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert printed.out.startswith("NVIDIA H100 80GB HBM3, sm_90a, 132 SMs; read peak 3,000 GB/s")
     assert "pass options: rows=16" in " ".join(printed.out.split())
     stages = [line.rpartition(" s: ")[2] for line in printed.err.splitlines()]
-    assert stages == ["running the text", "launching", "loading weights", "reference backend"]
+    expected = ["running the text", "timing the steps", "launching"]
+    assert stages == [*expected, "looking for torch", "loading weights", "reference backend"]
     content = json.loads(out.read_text())
     assert content["ok"] is True
+    assert list(content["models"][0]["seconds"]) == stages
     assert content["arguments"]["repeat"] == 5
     assert [c["context"] for c in content["models"][0]["contexts"]] == [8, 12]
     assert content["environment"]["packages"]["numpy"] == np.__version__

@@ -7,6 +7,7 @@ from cuda_models import CONFIGS, RandomWeights, lower
 from amk.amk_ir.access import Access, Dim
 from amk.amk_ir.errors import CheckpointError
 from amk.amk_ir.linear import Linear
+from amk.backends.cuda import pack
 from amk.backends.cuda.emit import emit_kernel
 from amk.backends.cuda.pack import gather_tiles, load_entry, packed_weights, unpack_stream
 
@@ -74,3 +75,16 @@ def test_progress_reaches_the_end() -> None:
     list(packed_weights(plan, RandomWeights(kernel), lambda _, done, total: told.append((done, total))))
     assert told == sorted(told)
     assert plan.weight_bytes - told[-1][0] < 256
+
+
+@pytest.mark.parametrize("name", ["gqa", "odd"])
+def test_pieces_of_any_size_are_the_same_bytes_in_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several are packed at a time."""
+    kernel = lower(CONFIGS[name])
+    plan, weights = emit_kernel(kernel).plan, RandomWeights(kernel)
+    whole = list(packed_weights(plan, weights))
+    monkeypatch.setattr(pack, "PIECE_BYTES", 1)
+    single = list(packed_weights(plan, weights))
+    assert len(single) > len(whole)
+    assert np.array_equal(np.concatenate(single), np.concatenate(whole))
+    assert next(packed_weights(plan, weights)).size, "the rest need not be packed"

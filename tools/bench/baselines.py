@@ -93,6 +93,7 @@ def matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline | NotRun:
 
 def _matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline:
     torch: Any = import_module("torch")
+    start = time.perf_counter()
     shapes = matmul_shapes(config)
     weights = [torch.randn(shape, device="cuda", dtype=torch.bfloat16) * 0.02 for shape in shapes]
     inputs = {k: torch.randn(1, k, device="cuda", dtype=torch.bfloat16) for _, k in set(shapes)}
@@ -103,7 +104,9 @@ def _matmuls_alone(config: DecoderConfig, repeats: int) -> Baseline:
 
     with torch.no_grad():
         replay, _ = capture(run, lambda: None)
-        return Baseline(f"torch {torch.__version__}, cuBLAS, CUDA graph", time_replays(replay, repeats, lambda: None))
+        prepared = time.perf_counter() - start
+        times = time_replays(replay, repeats, lambda: None)
+    return Baseline(f"torch {torch.__version__}, cuBLAS, CUDA graph", times, None, prepared)
 
 
 def matmul_shapes(c: DecoderConfig) -> list[tuple[int, int]]:

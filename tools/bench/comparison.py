@@ -118,7 +118,10 @@ class TorchComparison:
             return NotRun("not asked for")
         self._torch_model = None
         release()
-        return matmuls_alone(self.model.model.config, self.repeats)
+        self.progress("the matrix products alone", 0, 1)
+        result = matmuls_alone(self.model.model.config, self.repeats)
+        self.progress("the matrix products alone", 1, 1)
+        return result
 
     def weight_only(self) -> Baseline | NotRun | None:
         from .baselines import release

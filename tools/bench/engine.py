@@ -96,6 +96,7 @@ def load_engine(
 
     Raises CompileError, ScheduleError, DeviceError, CheckpointError: see `runtime.compile.plan` and `CudaBackend.load`.
     """
+    progress("lowering and compiling", 0, 1)
     with choice.blamed():
         kernel = choice.plan(model.model, target)
         far = None if far_from is None else (choice.plan_far(model.model, target), far_from)

@@ -91,6 +91,7 @@ def measure(
         memory = Memory(used_bytes() - before, weights, kv)
         ids = token_ids(model.model.config.vocab, max(settings.contexts) + 1)
         logits, repeatable = _run(engine, ids, settings.contexts, progress)
+        progress("timing the steps", 0, 1)
         times = {context: _time(engine, context, settings.repeats) for context in settings.contexts}
         launches = _launch(engine, settings, used_bytes, progress)
     finally:

@@ -45,14 +45,18 @@ class BenchModel:
 
     def quantized_types(self) -> dict[str, QuantizedType]:
         """The types of the matrices that are quantised, by their name in the checkpoint."""
-        types: dict[str, QuantizedType] = {}
-        for op in model_of(self.model.module).body.block.ops:
-            if isinstance(op, WeightOp) and isinstance(op.source, CheckpointAttr):
-                element = op.type.get_element_type()
-                if isinstance(element, QuantizedType):
-                    layers = range(op.layers.value.data) if op.layers is not None else (0,)
-                    types |= {op.source.data.replace("{layer}", str(layer)): element for layer in layers}
-        return types
+        return _quantized_types(self.model)
+
+
+def _quantized_types(model: ImportedModel) -> dict[str, QuantizedType]:
+    types: dict[str, QuantizedType] = {}
+    for op in model_of(model.module).body.block.ops:
+        if isinstance(op, WeightOp) and isinstance(op.source, CheckpointAttr):
+            element = op.type.get_element_type()
+            if isinstance(element, QuantizedType):
+                layers = range(op.layers.value.data) if op.layers is not None else (0,)
+                types |= {op.source.data.replace("{layer}", str(layer)): element for layer in layers}
+    return types
 
 
 def _dtype(args: argparse.Namespace, option: str) -> FloatType:
@@ -77,7 +81,8 @@ def open_model(args: argparse.Namespace, name: str, contexts: Sequence[int]) -> 
         )
         model = quantize_shape(args, model)
         recipe = find_recipe(shape["architectures"][0], name)
-        result = BenchModel(name, model, RandomWeights(weight_shapes(recipe, model.config)), is_random=True)
+        weights = RandomWeights(weight_shapes(recipe, model.config), _quantized_types(model))
+        result = BenchModel(name, model, weights, is_random=True)
     else:
         positions = import_named(argparse.Namespace(**{**vars(args), "model": name}), "bf16").config.max_position
         again = {**vars(args), "model": name, "max_seq": given or min(wanted, positions)}

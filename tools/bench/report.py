@@ -34,9 +34,9 @@ def model_lines(result: ModelResult | Failure, read_peak: float) -> Iterator[str
     if isinstance(result, Failure):
         yield from _wrapped(f"{result.name}: not measured: {result.error}")
         return
-    weights = "random " if result.is_random else ""
+    weights = f", {result.weights_from}" if result.is_random else ""
     yield from _wrapped(
-        f"{result.name}: {weights}{result.weight_dtype} weights, {result.kv_dtype} KV cache of {result.max_seq:,} "
+        f"{result.name}: {result.weight_dtype} weights{weights}, {result.kv_dtype} KV cache of {result.max_seq:,} "
         f"positions, {result.kernel.sms} SMs, pass options: {result.options}"
     )
     yield from _HEAD

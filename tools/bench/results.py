@@ -7,8 +7,9 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
+from ...amk_ir.dtypes import FloatType
 from .correctness import Check
 from .engine import KernelFacts
 
@@ -122,7 +123,7 @@ class Launches:
 @dataclass(frozen=True)
 class ModelResult:
     """All about one model. options: text of the pass options. weight_only: the products with torch's int8 or int4 weights,
-    None for a model without such weights."""
+    None for a model without such weights. seconds: that the stages of the measurement took, by what was told of them."""
 
     name: str
     is_random: bool
@@ -137,6 +138,14 @@ class ModelResult:
     contexts: tuple[ContextResult, ...]
     matmuls: Baseline | NotRun
     weight_only: Baseline | NotRun | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def weights_from(self) -> str:
+        """Where the weights are from: for a shape with quantised matrices, nothing was quantised."""
+        if not self.is_random:
+            return "checkpoint"
+        return "random" if self.weight_dtype in get_args(FloatType) else "random codes and scales"
 
     @property
     def ok(self) -> bool:
@@ -192,7 +201,7 @@ def _model(result: ModelResult | Failure, read_peak: float) -> dict[str, Any]:
         return {"model": result.name, "error": result.error}
     return {
         "model": result.name,
-        "weights": "random" if result.is_random else "checkpoint",
+        "weights": result.weights_from,
         "weight_dtype": result.weight_dtype,
         "kv_dtype": result.kv_dtype,
         "max_seq": result.max_seq,
@@ -205,6 +214,7 @@ def _model(result: ModelResult | Failure, read_peak: float) -> dict[str, Any]:
         "matmuls_alone": result.matmuls.to_json(),
         "weight_only": None if result.weight_only is None else result.weight_only.to_json(),
         "contexts": [_context(c, read_peak) for c in result.contexts],
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...amk_ir.quantized_type import QuantizedType
+from ...amk_ir.quantization import QuantizedTensor, group_spans
 from ...amk_ir.quantized_weights import quantized_entry
 from ...runtime.backend import Progress, no_progress
 from .models import BenchModel
@@ -48,7 +48,13 @@ def build_model(source: BenchModel, device: str, progress: Progress = no_progres
     with torch.no_grad():
         for done, (name, parameter) in enumerate(parameters):
             progress("loading weights into torch", done, len(parameters))
-            parameter.copy_(_tensor(source, name, parameter, quantized.get(name)))
+            if (type := quantized.get(name)) is not None:
+                weights: Any = source.weights
+                dequantize_into(parameter, quantized_entry(weights, name, type, parameter.numel()))
+            else:
+                parameter.copy_(
+                    _tensor(source, name, parameter).to(device)
+                )  # which is not to be cast before it is there
     progress("loading weights into torch", len(parameters), len(parameters))
     return model.eval().requires_grad_(False)
 
@@ -67,16 +73,39 @@ def _compute_buffers(model: Any, device: Any) -> None:
     model.model.rotary_emb = type(rotary)(model.config).to(device)
 
 
-def _tensor(source: BenchModel, name: str, parameter: Any, quantized: QuantizedType | None) -> Any:
+def _tensor(source: BenchModel, name: str, parameter: Any) -> Any:
     torch: Any = import_module("torch")
     weights: Any = source.weights
-    if quantized is not None:
-        values = quantized_entry(weights, name, quantized, parameter.numel()).dequantize()
-        return torch.from_numpy(np.require(values, requirements=["C", "W"])).reshape(parameter.shape)
     if parameter.ndim > 1 and source.model.weight_dtype == "bf16":
         bits: NDArray[Any] = weights.load(name, "bf16").view(np.int16)
         return torch.from_numpy(np.require(bits, requirements=["C", "W"])).view(torch.bfloat16)
     return torch.from_numpy(np.require(weights.load(name), requirements=["C", "W"]))
+
+
+def dequantize_into(parameter: Any, tensor: QuantizedTensor) -> None:
+    """Fills a float32 `parameter` with what `tensor.dequantize()` says, to the bit: the same operations, on its device."""
+    torch: Any = import_module("torch")
+
+    def there(array: NDArray[Any]) -> Any:
+        return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(parameter.device)
+
+    format, (rows, columns) = tensor.format, tensor.shape
+    codes = there(tensor.codes)
+    values = parameter.view(rows, columns)
+    values.copy_(codes.view(torch.float8_e4m3fn) if format.storage == "fp8_e4m3" else codes)
+    for span, groups in group_spans(format, columns):
+
+        def per_element(array: NDArray[Any], groups: slice = groups) -> Any:
+            return there(array[:, groups]).repeat_interleave(format.block_rows, 0)[:rows, :, None]
+
+        part = values[:, span].unflatten(1, (groups.stop - groups.start, -1))
+        if tensor.zeros is not None:
+            part.sub_(per_element(tensor.zeros))
+        part.mul_(per_element(tensor.scales))
+        if tensor.minimums is not None:
+            part.add_(per_element(tensor.minimums))
+    if tensor.permutation is not None:
+        values[:, there(tensor.permutation).long()] = values.clone()
 
 
 def prefill_logits(model: Any, ids: list[int], positions: list[int]) -> NDArray[np.float32]:

@@ -29,6 +29,9 @@ _TORCH_GROUPS = (32, 64, 128, 256)
 _INNER_TILES = (8, 4, 2)
 """Tiles of 16 inputs that lie together in packed int4 weights: as many as a row allows."""
 
+PREPARE_LIMIT_S = 60.0
+"""Seconds after which a way of int8 is given up if a compiler is not done with the products."""
+
 
 @dataclass(frozen=True)
 class Product:
@@ -89,6 +92,7 @@ def _weight_only_alone(found: Sequence[Product], repeats: int, mode: str, device
     has_int8 = any(product.storage == "int8" for product in found)
     with torch.no_grad():
         calls = list(_calls(found, device))
+        kinds = list(dict(zip(found, calls, strict=True)).values())  # one of each
         for way, int8 in int8_ways(mode).items() if has_int8 else {"": None}.items():
 
             def run(int8: Any = int8) -> None:
@@ -97,6 +101,7 @@ def _weight_only_alone(found: Sequence[Product], repeats: int, mode: str, device
 
             start = time.perf_counter()
             try:
+                _prepare(kinds, int8, start + PREPARE_LIMIT_S)
                 replay, _ = baselines.capture(run, lambda: None)
                 prepared = time.perf_counter() - start
                 times = baselines.time_replays(replay, repeats, lambda: None)
@@ -116,6 +121,14 @@ def _weight_only_alone(found: Sequence[Product], repeats: int, mode: str, device
         parts.append(f"int8: {way}" + (f" ({'; '.join(others)})" if others else ""))
     best = results[way]
     return Baseline(", ".join((*parts, "CUDA graph")), best.times, None, best.prepared_s)
+
+
+def _prepare(calls: Sequence[Callable[[Any], Any]], int8: Any, deadline: float) -> None:
+    """Makes `calls`, which compiles what they need; TimeoutError if one is left at `deadline`."""
+    for done, call in enumerate(calls):
+        if time.perf_counter() > deadline:
+            raise TimeoutError(f"{done} of {len(calls)} products were ready after {PREPARE_LIMIT_S:.0f} s")
+        call(int8)
 
 
 def int8_ways(mode: str) -> dict[str, Callable[..., Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +172,7 @@ def _measure(
     if far_from is not None and far_from > contexts[-1]:
         far_from = None  # it would not be used
     with StageLines(model.name) as progress:
-        return measure(
+        result = measure(
             model,
             lambda: load_engine(model, device.target, choice, far_from, progress),
             device.used_bytes,
@@ -180,6 +181,7 @@ def _measure(
             str(choice),
             progress,
         )
+    return replace(result, seconds=progress.seconds)
 
 
 def _comparison(
@@ -188,6 +190,7 @@ def _comparison(
     from ..bench.comparison import ReferenceComparison, TorchComparison
     from ..bench.torch_model import torch_problem
 
+    progress("looking for torch", 0, 1)
     if (problem := torch_problem()) is not None:
         return ReferenceComparison(model, problem, progress)
     return TorchComparison(
