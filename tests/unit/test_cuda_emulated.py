@@ -46,28 +46,30 @@ def test_steps_agree(name: str, handoff: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "head_dim", "kv_dtype", "parts"),  # 0 parts: fused into the products
+    ("heads", "kv_heads", "head_dim", "kv_dtype", "parts", "block"),  # 0 parts: fused into the products
     [
-        (3, 1, 64, "bf16", 1),
-        (4, 2, 64, "f32", 1),
-        (9, 1, 18, "bf16", 1),
-        (36, 1, 16, "bf16", 1),
-        (2, 1, 128, "bf16", 1),
-        (2, 1, 80, "f32", 1),
-        (4, 2, 64, "bf16", 3),
-        (2, 1, 40, "f32", 2),
-        (1, 1, 256, "bf16", 1),
-        (6, 2, 64, "bf16", 0),
-        (10, 1, 18, "bf16", 0),
+        (3, 1, 64, "bf16", 1, 32),
+        (4, 2, 64, "f32", 1, 32),
+        (9, 1, 18, "bf16", 1, 32),
+        (36, 1, 16, "bf16", 1, 32),
+        (2, 1, 128, "bf16", 1, 32),
+        (2, 1, 80, "f32", 1, 32),
+        (4, 2, 64, "bf16", 3, 32),
+        (4, 2, 64, "bf16", 2, 0),  # as many positions as are attended to at a time
+        (2, 1, 128, "f32", 3, 0),
+        (2, 1, 40, "f32", 2, 32),
+        (1, 1, 256, "bf16", 1, 32),
+        (6, 2, 64, "bf16", 0, 32),
+        (10, 1, 18, "bf16", 0, 32),
     ],
 )
 def test_positions_around_groups(
-    heads: int, kv_heads: int, head_dim: int, kv_dtype: FloatType, parts: int, tmp_path: Path
+    heads: int, kv_heads: int, head_dim: int, kv_dtype: FloatType, parts: int, block: int, tmp_path: Path
 ) -> None:
     """Around the groups of positions (16) and the stages (up to 128), over a cache of random rows."""
     config = llama_config(32, 32, 1, heads, kv_heads, head_dim, 64, max_seq=304)
     kernel = verified(
-        config, sms=2, kv_dtype=kv_dtype, parts=parts or 1, block=32, fuse_attention="never" if parts else "always"
+        config, sms=2, kv_dtype=kv_dtype, parts=parts or 1, block=block, fuse_attention="never" if parts else "always"
     )
     emitted, weights = emit_kernel(kernel.kernel), RandomWeights(kernel.kernel)
     emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
