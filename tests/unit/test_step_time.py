@@ -75,8 +75,8 @@ def test_parts_share_the_cache():
     phases = step_phases(plan(shape().module, TARGET, options={"parts": 0}).kernel, 300)
     part = next(p for p in phases if "attention" in p.name)
     assert part.owns.sum() > 8
-    # 288 positions in whole groups: four blocks of 64, and 32 positions of the fifth
-    assert sorted(set(part.cache_bytes[part.owns])) == [0, 2 * 64 * 2 * 32, 2 * 64 * 2 * 64]
+    # 288 positions in whole groups: two blocks of 128, and 32 positions of the third
+    assert sorted(set(part.cache_bytes[part.owns])) == [0, 2 * 64 * 2 * 32, 2 * 64 * 2 * 128]
 
 
 def test_refused():
