@@ -12,6 +12,7 @@ from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
+from ..amk_ir.attention_turn import GROUP, teams
 from ..amk_ir.attrs import Ring, RingAttr
 from ..amk_ir.targets import Target, get_target
 from ..dialects import queue, task
@@ -89,12 +90,11 @@ def attention_bytes(kernel: queue.KernelOp) -> int:
                 tokens, heads, _, half = task.shape_of(op.q)
                 kv_heads, row = task.shape_of(op.k)[1], -(-2 * half // 32) * 32
                 rows, tail = tokens * heads, 1 if tokens == 1 else 2
-                teams = 8 if 2 * half <= 64 else 4 if 2 * half <= 128 else 2
                 most = max(
                     most,
                     4 * rows * (row + 4)
-                    + kv_heads * tail * 16 * 2 * row * 4
-                    + 4 * min(8, rows // kv_heads + 1) * (teams * (row + 2) + 4)
+                    + kv_heads * tail * GROUP * 2 * row * 4
+                    + 4 * min(8, rows // kv_heads + 1) * (teams(2 * half) * (row + 2) + 4)
                     + 4 * rows * (2 * half + 2),
                 )
             elif isinstance(op, task.AttentionMergeOp):

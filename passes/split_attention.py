@@ -31,8 +31,8 @@ class SplitAttentionPass(ModulePass):
     """Splits families that store an attention: `parts` tasks for each of theirs, then tasks that merge the results.
 
     Positions are dealt to the parts in blocks of `block`, so that at any position all parts see about as many; 0: as many
-    as the warps of an SM attend to at a time. With 0 parts, there are as many as give each of `sms` SMs at most one task. One part changes nothing. A task merges a head, or
-    a slice of one if `sms` SMs have one each.
+    as the warps of an SM attend to at a time. With 0 parts, there are as many as give each of `sms` SMs at most one task. One
+    part changes nothing. A task merges a head, or a slice of one if `sms` SMs have one each.
     """
 
     name = "split-attention"

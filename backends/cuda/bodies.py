@@ -239,15 +239,14 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
     assert norm is None or isinstance(norm, RmsNormOp)
     if norm is not None and shape_of(norm.x) != shape:
         raise CompileError(f"family @{run.name}: task.rms_norm of {shape_of(norm.x)} for activations of {shape}")
-    row = "" if shape[0] == 1 else f"t * {layout.activations} + "
-    at = f"{row}i"
+    at = "i" if shape[0] == 1 else f"t * {layout.activations} + i"
     source.line("const Activations x = activations(work);")
     if _deferred_norm(run) is not None:
         source.line("float* const norm_sums = control.norm_sums[norm_flip];\nnorm_flip ^= 1;")
         source.line(f"float squares[{shape[0]}] = {{}};  // of this thread's elements of each row")
     source.line("{")
     if norm is None or norm.result is x:
-        _write_row_activations(source, context, run, x, norm, row)
+        _write_row_activations(source, context, run, x, norm)
     else:
 
         def put(values: ValueWriter, where: Coordinates) -> None:
@@ -281,12 +280,12 @@ def _deferred_norm(run: PlacedTasks) -> str | None:
 
 
 def _write_row_activations(
-    source: SourceWriter, context: EmitContext, run: PlacedTasks, x: SSAValue, norm: RmsNormOp | None, row: str
+    source: SourceWriter, context: EmitContext, run: PlacedTasks, x: SSAValue, norm: RmsNormOp | None
 ) -> None:
     """Activations that are known element by element; of a norm, all but its scale, and its sums of squares."""
     shape = shape_of(x)
     if shape[0] > 1:
-        write_rows(source, context, run, x, norm, row.removeprefix("t * ").removesuffix(" + "))
+        write_rows(source, context, run, x, norm, str(context.streams[run.name].layout.activations))
         return
     width = prod(shape[1:])
     where = Coordinates((Segment("0", shape[:1]), Segment("i", shape[1:])))

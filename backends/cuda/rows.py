@@ -32,7 +32,8 @@ def write_rows(
 ) -> None:
     """Puts the rows of `x` into `Activations x`, `stride` elements apart; of a norm, all but its scale, and its sums.
 
-    `base` must be this thread's number; of a norm, the squares of its elements are added to `squares[row]`. With `segments`, the part of each row that is segment number `segment`.
+    `base` must be this thread's number; of a norm, the squares of its elements are added to `squares[row]`. With `segments`,
+    the part of each row that is segment number `segment`.
     """
     shape = shape_of(x)
     tokens = shape[0]
