@@ -20,6 +20,7 @@ from .insert_sync import Handoff
 from .pipeline import run_passes
 from .place_tasks import grid_size
 from .quantize_weights import QuantizeWeightsPass
+from .split_products import SplitProductsPass
 from .task_to_queue import TaskToQueuePass
 
 FuseAttention = Literal["auto", "always", "never"]
@@ -36,7 +37,8 @@ class GraphToQueuePass(ModulePass):
     their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows. fuse-attention: `auto` (on GPUs) fuses
     attention-output of graph-to-task, or splits it if attention is divided into parts; models whose tasks would have too many
     rows, or cut the groups of quantised weights, stay as they are (split-attention-output). `always` refuses these, `never`
-    fuses nothing. outputs=false: drop-outputs, all of them, between the two.
+    fuses nothing. product-values: as `values` of split-products, on GPUs. outputs=false: drop-outputs, all of them, between the
+    two.
     """
 
     name = "graph-to-queue"
@@ -54,6 +56,7 @@ class GraphToQueuePass(ModulePass):
     bytes: int = TaskToQueuePass.bytes
     in_flight: int = TaskToQueuePass.in_flight
     fuse_attention: FuseAttention = "auto"
+    product_values: int = SplitProductsPass.values
     outputs: bool = True
     weights: str = "none"
     head: str = QuantizeWeightsPass.head
@@ -72,7 +75,10 @@ class GraphToQueuePass(ModulePass):
             attention_output = "fused" if self.parts == 1 else "split"
         if chosen:
             run_passes(ctx, op, (QuantizeWeightsPass(self.weights, self.head, self.embedding),))
-        tiles = GraphToTaskPass(self.rows, tasks, self.columns, self.widest, 0 if tasks else sms, attention_output)
+        product_values = self.product_values if target.is_cuda else 0
+        tiles = GraphToTaskPass(
+            self.rows, tasks, self.columns, self.widest, 0 if tasks else sms, attention_output, product_values
+        )
         run_passes(ctx, op, (tiles,))
         if self.fuse_attention == "always" and attention_output == "fused":
             _check_fused(op)

@@ -16,6 +16,7 @@ from .fuse_into_consumer import FuseIntoConsumerPass
 from .fuse_into_producer import FuseIntoProducerPass
 from .pipeline import run_passes
 from .split_attention_output import SplitAttentionOutputPass
+from .split_products import SplitProductsPass
 from .tile_tasks import TileTasksPass
 
 AttentionOutput = Literal["whole", "split", "fused"]
@@ -29,6 +30,7 @@ class GraphToTaskPass(ModulePass):
     rows, tasks, columns, widest, sms: as in tile-tasks. attention_output=split: split-attention-output before tile-tasks, for as
     many tasks as there are SMs; of one token, also the sums of its parts into their readers (of several, each reader would
     wait for too many words). attention_output=fused: after tile-tasks also the attention into the products, which repeat it.
+    product_values: as `values` of split-products, which comes last.
     """
 
     name = "graph-to-task"
@@ -39,6 +41,7 @@ class GraphToTaskPass(ModulePass):
     widest: int = TileTasksPass.widest
     sms: int = TileTasksPass.sms
     attention_output: AttentionOutput = "whole"
+    product_values: int = 0
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         run_passes(
@@ -59,4 +62,12 @@ class GraphToTaskPass(ModulePass):
                 steps.append(FuseIntoConsumerPass(("add", "sum_parts")))
             run_passes(ctx, op, steps)
         fused = (FuseIntoConsumerPass(("attention",)),) if self.attention_output == "fused" else ()
-        run_passes(ctx, op, (TileTasksPass(self.rows, self.tasks, self.columns, self.widest, self.sms), *fused))
+        run_passes(
+            ctx,
+            op,
+            (
+                TileTasksPass(self.rows, self.tasks, self.columns, self.widest, self.sms),
+                *fused,
+                SplitProductsPass(self.product_values, self.sms or SplitProductsPass.sms),
+            ),
+        )

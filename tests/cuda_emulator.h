@@ -104,6 +104,7 @@ static void emu_prepare(Context* fiber, char* stack, size_t bytes, void (*entry)
 constexpr int EMU_THREADS = 288;
 constexpr size_t EMU_STACK = 256 << 10;
 constexpr int EMU_COPIES = 1024;
+constexpr int EMU_WORD_COPIES = 64;
 
 struct Copy {
     void* to;
@@ -111,6 +112,12 @@ struct Copy {
     unsigned bytes;
     unsigned long long* barrier;
     unsigned delay;
+};
+// Words that a thread copies itself: read at any time after the copy began, there when the thread has waited for its group.
+struct WordCopy {
+    void* to;
+    uint4 words;
+    int group;
 };
 struct EmuBarrier {
     int arrived;
@@ -128,6 +135,8 @@ struct Sm {
     unsigned slot[EMU_THREADS][8];
     Copy copies[EMU_COPIES];
     int copy_count;
+    WordCopy words[EMU_THREADS][EMU_WORD_COPIES];
+    int word_copies[EMU_THREADS], word_groups[EMU_THREADS];
     unsigned char* shared;
 };
 static Sm* emu_sm;
@@ -200,6 +209,25 @@ static inline uint4 load_words(const unsigned* p) {
     if (reinterpret_cast<uintptr_t>(p) % 16 != 0) abort();
     return {load_word(p), load_word(p + 1), load_word(p + 2), load_word(p + 3)};
 }
+static inline void start_words(void* to, const unsigned* from) {
+    int& count = emu_sm->word_copies[threadIdx.x];
+    if (reinterpret_cast<uintptr_t>(to) % 16 != 0 || count == EMU_WORD_COPIES) abort();
+    emu_sm->words[threadIdx.x][count++] = {to, load_words(from), emu_sm->word_groups[threadIdx.x]};
+    memset(to, 0xff, 16);
+}
+static inline void commit_words() { ++emu_sm->word_groups[threadIdx.x]; }
+static void emu_await_words(int others) {
+    int& count = emu_sm->word_copies[threadIdx.x];
+    int left = 0;
+    for (int n = 0; n < count; ++n) {
+        const WordCopy copy = emu_sm->words[threadIdx.x][n];
+        if (copy.group < emu_sm->word_groups[threadIdx.x] - others) memcpy(copy.to, &copy.words, 16);
+        else emu_sm->words[threadIdx.x][left++] = copy;
+    }
+    count = left;
+}
+static inline void await_copied() { emu_await_words(0); }
+static inline void await_all_but_one() { emu_await_words(1); }
 static inline uint4 load_shared_if(const unsigned short* p, bool wanted) {
     return wanted ? *reinterpret_cast<const uint4*>(p) : uint4{0, 0, 0, 0};
 }

@@ -123,6 +123,11 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
         return SplitAttentionOutputPass
 
+    def get_split_products():
+        from ..passes.split_products import SplitProductsPass
+
+        return SplitProductsPass
+
     def get_task_to_queue():
         from ..passes.task_to_queue import TaskToQueuePass
 
@@ -154,6 +159,7 @@ def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
         "split-argmax": get_split_argmax,
         "split-attention": get_split_attention,
         "split-attention-output": get_split_attention_output,
+        "split-products": get_split_products,
         "task-to-queue": get_task_to_queue,
         "tile-tasks": get_tile_tasks,
         "verify-schedule": get_verify_schedule,

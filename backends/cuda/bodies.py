@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -63,7 +64,7 @@ def write_run_group(source: SourceWriter, context: EmitContext, runs: Sequence[P
         segments = context.segments(run.name, run.most)
         shared = _prologue_text(context, run) if segments is None else ""
         last = position + 1
-        if shared is not None and segments is None:
+        if shared is not None and segments is None and INDEX_PREFIX not in shared:
             while (
                 last < len(runs)
                 and ops_of(runs[last].family, MatmulOp)
@@ -216,12 +217,13 @@ def _matmuls(family: FamilyOp) -> list[MatmulOp]:
 
 
 def _prologue_text(context: EmitContext, run: PlacedTasks) -> str | None:
-    """C++ that puts the activations of a matmul family into shared memory; None if they differ from task to task."""
+    """C++ that puts the activations of a matmul family into shared memory; None if they differ from task to task of an SM."""
     if attentions_of(run.family):
         return None  # nobody else has them
     source = SourceWriter()
     _write_activations(source, context, run)
-    return None if INDEX_PREFIX in source.text else source.text
+    used = set(re.findall(rf"\b{INDEX_PREFIX}(\w+)", source.text))
+    return source.text if used <= run.steady else None
 
 
 def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
@@ -317,6 +319,8 @@ def _write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pl
     matmuls = [_Matmul.of(context, run, shared is not None) for run in runs]
     with source.block(f"if ({owns})"):
         source.line("const int base = threadIdx.x;")
+        if shared is not None and INDEX_PREFIX in shared:
+            source.lines(runs[0].steady_lines())
         # what the products are combined with (residuals, biases, frequencies) is under way before the wait for activations
         for matmul in matmuls:
             if matmul.is_once:

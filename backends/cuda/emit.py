@@ -177,7 +177,7 @@ class _Emitter:
             "attention.cuh",
             "gather.cuh",
             *(("turns.cuh",) if context.turns else ()),
-            *(("matvec_segment.cuh",) if context.tokens > 1 else ()),
+            *(("gather_rows.cuh", "matvec_segment.cuh") if context.tokens > 1 else ()),
             *(("thread_number.cuh",) if self._is_crowded else ()),
             *(("token_loop.cuh",) if context.token_loop is not None else ()),
         ):
@@ -350,6 +350,7 @@ class _Emitter:
         source.line()
         if self.context.tokens > 1:
             self._write_multiply_segment(source)
+            self._write_gather(source)
 
     def _write_product(self, source: SourceWriter, template: str, name: str, function: str) -> None:
         source.line(template)
@@ -389,6 +390,18 @@ class _Emitter:
                 "segment == 0, segment == last, partial, control.watch, operation);"
             )
             source.line("return reader.stage | reader.parity << 16;")
+        source.line()
+
+    def _write_gather(self, source: SourceWriter) -> None:
+        source.line("// Several rows of tagged words become the activations of the next product.")
+        source.line("template <int WIDTH, int STRIDE, typename Weight>")
+        head = "const u32* base, u32 at, u32 stride, const Weight* weights, float* squares, u32 epoch, u32 operation"
+        with source.block(f"__device__ __forceinline__ void gather({head})"):
+            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
+            source.line(
+                f"gather_rows<{self.context.tokens}, WIDTH, STRIDE>(activations(shared + WORK_AT), base, at, stride, weights, "
+                "squares, epoch, control.watch, operation);"
+            )
         source.line()
 
     def _program(self, source: SourceWriter, program: ProgramOp):

@@ -98,8 +98,26 @@ class PlacedTasks:
             f"const int {self.end} = (share_{self.number} + 1) * {self.count} / {n};",
         ]
 
+    @property
+    def steady(self) -> frozenset[str]:
+        """Own indices that all tasks of an SM share: inner ones whose values come round each time all SMs have had a task."""
+        after, names = 1, set[str]()
+        for name, extent in reversed(self.own_domain):
+            after *= extent
+            if self.op.placement is None or self.op.placement.data.kind != "cyclic" or len(self.sms) % after:
+                break
+            names.add(name)
+        return frozenset(names)
+
+    def steady_lines(self) -> list[str]:
+        """Statements that define the `steady` indices."""
+        return self._definitions(self.begin, self.steady)
+
     def index_lines(self, tile: str = "tile") -> list[str]:
         """Statements that define the task's own indices from its number `tile`."""
+        return self._definitions(tile, frozenset(name for name, _ in self.own_domain))
+
+    def _definitions(self, tile: str, names: frozenset[str]) -> list[str]:
         lines: list[str] = []
         after = self.count
         for position, (name, extent) in enumerate(self.own_domain):
@@ -107,5 +125,6 @@ class PlacedTasks:
             text = tile if after == 1 else f"{tile} / {after}"
             if position > 0:
                 text = f"{text} % {extent}"
-            lines.append(f"const int {INDEX_PREFIX}{name} = {text};")
+            if name in names:
+                lines.append(f"const int {INDEX_PREFIX}{name} = {text};")
         return lines

@@ -13,12 +13,12 @@ from xdsl.ir import SSAValue
 
 from ...amk_ir.errors import CompileError
 from ...amk_ir.segments import BLOCK_K, Segments
-from ...dialects.task import RmsNormOp, shape_of
+from ...dialects.task import LoadOp, RmsNormOp, op_of, shape_of
 from .context import EmitContext
-from .coordinates import Coordinates, Segment
+from .coordinates import Coordinates, Segment, row_major_strides
 from .placement import PlacedTasks
 from .source import SourceWriter
-from .values import ElementLoop, ValueWriter
+from .values import VECTOR, ElementLoop, ValueWriter
 
 
 def write_rows(
@@ -37,6 +37,9 @@ def write_rows(
     """
     shape = shape_of(x)
     tokens = shape[0]
+    if segments is None and (gather := _gather_text(context, run, x, norm, stride)) is not None:
+        source.line(gather)
+        return
     budget = 8 * context.loads.elements // 3  # vectors; a thread has little else under way here
     rows = [_Row.of(context, run, x, norm, t, budget, segments) for t in range(tokens)]
     if not rows[0].loop.is_single:
@@ -52,6 +55,43 @@ def write_rows(
                 row.loop.write_issue(source, row.values)
             for row in rows[first:last]:
                 row.write(source, stride, alone=False)
+
+
+def _gather_text(
+    context: EmitContext, run: PlacedTasks, x: SSAValue, norm: RmsNormOp | None, stride: str
+) -> str | None:
+    """The call that gathers rows which lie in memory as they are multiplied, as tagged words; None if these do not."""
+    load, shape = op_of(x if norm is None else norm.x), shape_of(x)
+    if not isinstance(load, LoadOp) or prod(shape[1:]) % VECTOR:
+        return None
+    values = ValueWriter(context, run.task, {})
+    storage = values.storage(load.region)
+    first = values.address(load.region, Coordinates((Segment("0", shape[:1]), Segment("i", shape[1:]))))
+    if not storage.tagged or first.run != "i" or first.inside:
+        return None
+    weights = "static_cast<const Unweighted*>(nullptr), nullptr"
+    if norm is not None:
+        weight = op_of(norm.weight)
+        if not isinstance(weight, LoadOp) or values.storage(weight.region).quantized is not None:
+            return None
+        at = values.address(weight.region, Coordinates((Segment("i", shape[1:]),)))
+        if at.run != "i" or at.inside:
+            return None
+        context.use_buffer(weight.region.buffer)
+        weights = f"p.{values.storage(weight.region).parameter} + ({_at_zero(at.offset)}), squares"
+    context.use_buffer(storage.name)
+    rows = next(axis for axis, dim in enumerate(load.region.dims) if dim.kept)
+    step = row_major_strides(storage.shape)[rows]
+    operation = context.operation(f"the read of {load.region}", load.region.buffer)
+    return (
+        f"gather<{prod(shape[1:])}, {stride}>(p.{storage.parameter}, {_at_zero(first.offset)}, {step}, {weights}, epoch, "
+        f"{operation});"
+    )
+
+
+def _at_zero(offset: str) -> str:
+    """The element number `offset` of i = 0."""
+    return re.sub(r"\bi\b", "0", offset)
 
 
 class _Row:

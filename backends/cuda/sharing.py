@@ -28,7 +28,9 @@ def check_shared(plan: KernelPlan, resident: KernelPlan) -> None:
         if own != other:
             raise CompileError(f"kernels @{plan.name} and @{resident.name} differ in {what}: {own} and {other}")
     _check(plan, "weight", plan.constants, {b.name: b for b in resident.constants})
-    _check(plan, "packed weights of family", plan.streams, {s.family: s for s in resident.streams})
+    _check(
+        plan, "packed weights of family", [s.uncut for s in plan.streams], {s.family: s.uncut for s in resident.streams}
+    )
     _check(plan, "state", states(plan), {b.name: b for b in states(resident)})
 
 

@@ -25,6 +25,7 @@ from ...dialects.task import AttentionOp, AttentionPartOp, FamilyOp, ForOp, Load
 from .caches import CacheLayout
 from .context import EmitContext, attentions_of, cache_layouts
 from .emit import LOADS
+from .placement import PlacedTasks
 
 Floats = NDArray[np.float64]
 
@@ -171,12 +172,16 @@ class _Reader:
                 cache += np.bincount(owners, sizes, minlength=sms)
             bound = tuple(value.evaluate(scope) for value in run.indices.data)
             names = family.domain.names[len(bound) :]
+            steady = PlacedTasks(run, family, program.sms, 0).steady
             for access in self._gathered(family):
                 size = self._elements(access)
-                if access.names.isdisjoint(names):  # the same words for all tasks of the run
+                own = access.names.intersection(names)
+                if not own:  # the same words for all tasks of the run
                     have = gathered.setdefault((str(access), bound), np.zeros(sms, np.bool_))
                     words += np.where((counts > 0) & ~have, size, 0)
                     have |= counts > 0
+                elif own <= steady:  # for all tasks of an SM
+                    words += np.where(counts > 0, size, 0)
                 else:
                     words += counts * size
         name = ", ".join(dict.fromkeys(f"@{run.family_name}" for run in runs))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from xdsl.dialects.builtin import BFloat16Type, Float32Type, IntegerType
 from xdsl.ir import Attribute
 
-from ...amk_ir.access import Access
+from ...amk_ir.access import Access, Dim
 from ...amk_ir.attrs import BufferKind, CheckpointAttr, RopeFrequenciesAttr
 from ...amk_ir.errors import CompileError
+from ...amk_ir.linear import Linear
 from ...amk_ir.quantized_type import QuantizedType
 from ...dialects.task import BufferOp, FamilyOp, StreamOp
 from .caches import CacheLayout
@@ -106,6 +107,25 @@ class StreamStorage:
     @property
     def parameter(self) -> str:
         return f"s_{self.family}"
+
+    @property
+    def uncut(self) -> StreamStorage:
+        """The same bytes, as tasks of whole rows, if the innermost index numbers parts of the columns of bf16 weights.
+
+        Columns are the outermost dimension of a packed task, so its parts follow each other, packed by themselves.
+        """
+        layout = self.layout
+        if not self.domain or not isinstance(layout, FragmentLayout) or layout.k % BLOCK_K:
+            return self
+        index, count = self.domain[-1]
+        own, whole = Dim(Linear.of(index) * layout.k, Linear(constant=layout.k)), Linear(constant=layout.k * count)
+        parts: list[StreamPart] = []
+        for part in self.parts:
+            *outer, columns = part.access.dims
+            if columns != own or any(index in dim.start.names for dim in outer):
+                return self
+            parts.append(replace(part, access=Access(part.access.buffer, (*outer, Dim(Linear(), whole)))))
+        return replace(self, domain=self.domain[:-1], parts=tuple(parts), layout=replace(layout, k=whole.constant))
 
 
 def element_name(type: Attribute, what: str) -> str:

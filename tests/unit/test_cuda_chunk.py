@@ -17,6 +17,7 @@ from amk.amk_ir.targets import TARGETS
 from amk.backends.cuda.backend import CudaBackend
 from amk.backends.cuda.emit import emit_kernel
 from amk.backends.cuda.pack import packed_weights
+from amk.backends.cuda.sharing import check_shared
 from amk.backends.reference.backend import ReferenceBackend
 from amk.passes import tile_tasks
 from amk.passes.graph_to_queue import FuseAttention
@@ -105,11 +106,64 @@ WIDE = {"whole segments": 8192, "a short last segment": 4704, "padding": 4700}
 @pytest.mark.parametrize("mlp", WIDE.values(), ids=WIDE)
 def test_segments_change_no_bit(mlp: int, tmp_path: Path) -> None:
     config = llama_config(32, mlp, 1, 2, 1, 16, 300)
-    single, several = (emulate(config, n, tmp_path / str(n)) for n in (1, 8))
+    single, several = (emulate(config, n, tmp_path / str(n), product_values=0) for n in (1, 8))
     assert "multiply_segment<" in (tmp_path / "8" / "kernel.cpp").read_text().partition("amk_step(")[2]
     found = several.step(ids(TOKENS[:8]), 0)
     for row, token in enumerate(TOKENS[:8]):
         assert np.array_equal(found["logits"][row], single.step(ids([token]), row)["logits"][0])
+
+
+@emulated_only
+@pytest.mark.parametrize(("name", "parts"), [("gqa", 3), ("odd", 1)])
+@pytest.mark.parametrize("handoff", ["auto", "counter"])
+def test_rows_of_split_products_are_those_of_single_tokens(name: str, parts: int, handoff: str, tmp_path: Path) -> None:
+    """An SM multiplies one part of the rows with all its tiles, from where the other kernel keeps whole tiles."""
+    config = CONFIGS[name]  # 96 columns: three blocks for three SMs; or no whole blocks
+    single, several = (
+        verified(config, sms=3, tokens=n, handoff=handoff, product_values=v).kernel for n, v in ((1, 0), (4, 128))
+    )
+    weights = RandomWeights(single)
+    for folder in ("one", "several"):
+        (tmp_path / folder).mkdir()
+    emitted = emit_kernel(single)
+    one = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path / "one")
+    chunk = EmulatedKernel(
+        emit_kernel(several, resident=emitted.plan),
+        packed_weights(emit_kernel(several).plan, weights),
+        tmp_path / "several",
+    )
+    (down,) = (s for s in chunk.plan.streams if s.family == "linear_down")
+    assert dict(down.domain).get("k_part", 1) == parts
+    for first in (0, 4):
+        found = chunk.step(ids(TOKENS[first : first + 4]), first, seed=first)
+        for row in range(4):
+            expected = one.step(ids([TOKENS[first + row]]), first + row)["logits"][0]
+            assert np.abs(found["logits"][row] - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_parts_of_columns_are_packed_as_whole_tiles_are() -> None:
+    """The same bytes, so that both kernels read one copy; but not where the tiles differ."""
+    whole, split, other = (
+        emit_kernel(verified(LLAMA_1B, sms=132, tokens=8, outputs=False, product_values=v, rows=r).kernel).plan
+        for v, r in ((0, 8), (8192, 8), (8192, 32))
+    )
+    cut, uncut = (next(s for s in plan.streams if s.family == "linear_down") for plan in (split, whole))
+    assert cut.domain == (*uncut.domain, ("k_part", 4)) and cut.bytes == uncut.bytes
+    assert cut.uncut == uncut == uncut.uncut
+    check_shared(split, whole)
+    with pytest.raises(CompileError, match="stored otherwise there, with another domain, parts, layout"):
+        check_shared(other, whole)
+
+
+def test_packed_parts_are_bytes_of_packed_tiles() -> None:
+    config = llama_config(64, 192, 2, 4, 2, 16, 300)
+    packed: list[bytes] = []
+    for values in (0, 128):
+        kernel = verified(config, sms=3, tokens=4, product_values=values).kernel
+        plan = emit_kernel(kernel).plan
+        assert any("k_part" in dict(s.domain) for s in plan.streams) == (values > 0)
+        packed.append(b"".join(piece.tobytes() for piece in packed_weights(plan, RandomWeights(kernel))))
+    assert packed[0] == packed[1]
 
 
 def test_rows_that_cannot_be_cut_are_refused() -> None:

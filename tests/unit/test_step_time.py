@@ -66,9 +66,18 @@ def test_what_each_phase_gathers():
 
 
 def test_several_tokens_gather_as_many_rows():
-    one, eight = (step_phases(plan(shape().with_tokens(n).module, TARGET).kernel, 100) for n in (1, 8))
+    one, eight, split = (
+        step_phases(plan(shape().with_tokens(n).module, TARGET, options={"product_values": v}).kernel, 100)
+        for n, v in ((1, 0), (8, 0), (8, 8192))
+    )
     assert [p.weight_bytes.sum() for p in one] == [p.weight_bytes.sum() for p in eight]
     assert eight[4].words.max() == 8 * one[4].words.max()
+    # an SM gathers its part of the rows once, and the sums of four parts of a tile of 16 rows
+    down, total = split[5:7]
+    assert ("linear_down" in down.name, "linear_down_sum" in total.name) == (True, True)
+    assert set(down.words[down.owns]) == {8 * 8192 // 4}
+    assert down.weight_bytes.sum() == eight[5].weight_bytes.sum()
+    assert set(total.words[total.owns]) == {8 * 16 * (4 + 1)}
 
 
 def test_parts_share_the_cache():

@@ -1,0 +1,147 @@
+"""`split-products`: divide the sums of products that multiply more values than an SM should gather."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp, StringAttr, SymbolRefAttr, TensorType, f32
+from xdsl.ir import Block, Region
+from xdsl.passes import ModulePass
+from xdsl.rewriter import Rewriter
+from xdsl.utils.exceptions import PassFailedException
+
+from ..amk_ir.access import Access, Dim
+from ..amk_ir.attrs import BufferKind
+from ..amk_ir.linear import POSITION, Linear
+from ..amk_ir.quantized_type import QuantizedType
+from ..amk_ir.segments import BLOCK_K
+from ..dialects import task
+from .family_bodies import ProgramIndex, insert_before, programs
+from .names import NameTable
+from .tiling import narrow
+
+PART = "k_part"
+"""Domain index of the products: the part of the columns that is multiplied."""
+_MOST_PARTS = 16
+"""Parts of a sum, at most: whoever adds them up reads all."""
+
+
+@dataclass(frozen=True)
+class SplitProductsPass(ModulePass):
+    """Splits the sum over columns of a matmul that reads more than `values` values (tokens x columns) of a scratch buffer, in
+    programs of several tokens: one token has few, and another phase would cost it more than it gains.
+
+    The parts are tasks of their own, numbered by the innermost index, in a family of that name; their products are stored, and
+    added up (`task.sum_parts`) in the family that makes what the old one stored, tile by tile. An SM with cyclic tasks then
+    multiplies the same part in all of them, if the number of parts divides `sms`: so there are the fewest parts, of the
+    divisors of `sms` up to 16, with which `values` are not exceeded, or the most, each of whole blocks of 32 columns. With
+    values=0 nothing changes; nor do quantised weights, whose scales belong to whole rows, or a matmul of what is computed.
+    """
+
+    name = "split-products"
+
+    values: int = 8192
+    sms: int = 132
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for option, value, least in (("values", self.values, 0), ("sms", self.sms, 1)):
+            if value < least:
+                raise PassFailedException(f"split-products: {option} must be at least {least}, found {value}")
+        if self.values == 0:
+            return
+        for program in programs(op):
+            if program.tokens.value.data == 1:
+                continue
+            for name in tuple(program.families):
+                index = ProgramIndex(program)
+                if (found := _product(index, name)) is not None:
+                    self._split(index, name, *found)
+
+    def _parts(self, tokens: int, columns: int) -> int:
+        """Into how many parts the sums over `columns` columns are divided."""
+        possible = [
+            n for n in range(1, min(self.sms, _MOST_PARTS) + 1) if self.sms % n == 0 and columns % (n * BLOCK_K) == 0
+        ]
+        if not possible or tokens * columns <= self.values:
+            return 1
+        return next((n for n in possible if tokens * columns <= self.values * n), possible[-1])
+
+    def _split(
+        self,
+        index: ProgramIndex,
+        name: str,
+        call: task.CallOp,
+        load: task.LoadOp,
+        stream: task.StreamOp,
+        matmul: task.MatmulOp,
+    ) -> None:
+        family = index.families[name]
+        (tokens, columns), (_, *outputs) = task.shape_of(load.result), task.shape_of(matmul.result)
+        parts = self._parts(tokens, columns)
+        if parts == 1 or PART in {*family.domain.names, POSITION}:
+            return
+        names = NameTable({*index.buffers, *index.families})
+        domain = family.domain.data
+        size = columns // parts
+        some = Dim(Linear.of(PART) * size, Linear(constant=size))
+        buffer = task.BufferOp(
+            names.unique(f"{matmul.result.name_hint or name}_parts"),
+            BufferKind.SCRATCH,
+            TensorType(f32, (*(extent for _, extent in domain), tokens, parts, *outputs)),
+        )
+        loops = [Dim(Linear.of(loop), kept=False) for loop, _ in domain]
+        all_tokens, all_parts, *tile = (Dim(Linear(), Linear(constant=n)) for n in (tokens, parts, *outputs))
+
+        # the products
+        x = task.LoadOp(narrow(load.region, (None, some)), f32)
+        weights = task.StreamOp(
+            narrow(stream.region, (*(None for _ in outputs), some)), stream.result.type.get_element_type()
+        )
+        product = task.MatmulOp(x.result, weights.result)
+        target = Access(buffer.sym_name.data, (*loops, all_tokens, Dim(Linear.of(PART), kept=False), *tile))
+        products = task.FamilyOp(
+            name,
+            (*domain, (PART, parts)),
+            Region(Block([x, weights, product, task.StoreOp(product.result, target)])),
+        )
+        for new, old in ((x, load), (weights, stream), (product, matmul)):
+            new.results[0].name_hint = old.results[0].name_hint
+
+        # what was made of their sum
+        every = task.LoadOp(Access(buffer.sym_name.data, (*loops, all_tokens, all_parts, *tile)), f32)
+        total = task.SumPartsOp(every.result)
+        every.result.name_hint, total.result.name_hint = buffer.sym_name.data, matmul.result.name_hint
+        family.body.block.insert_ops_before((every, total), matmul)
+        Rewriter.replace_op(matmul, [], [total.result])
+        for op in (load, stream):
+            op.detach()
+            op.erase()
+        family.properties["sym_name"] = StringAttr(names.unique(f"{name}_sum"))
+
+        insert_before(call, family, products, buffer)
+        call.properties["family"] = SymbolRefAttr(family.sym_name.data)
+
+
+def _product(index: ProgramIndex, name: str) -> tuple[task.CallOp, task.LoadOp, task.StreamOp, task.MatmulOp] | None:
+    """The only call of the family `name`, and the parts of its only matmul, if that multiplies rows as they were stored."""
+    family, call = index.families[name], index.only_call(name)
+    matmuls = [op for op in family.body.block.ops if isinstance(op, task.MatmulOp)]
+    if call is None or len(matmuls) != 1 or len(family.streams) != 1:
+        return None
+    (matmul,) = matmuls
+    load, stream = task.op_of(matmul.x), task.op_of(matmul.w)
+    if not isinstance(load, task.LoadOp) or not isinstance(stream, task.StreamOp):
+        return None
+    shape = task.shape_of(load.result)
+    columns = [[dim for dim in op.region.dims if dim.kept][-1] for op in (load, stream)]
+    if (
+        index.buffers[load.region.buffer].kind.data is not BufferKind.SCRATCH
+        or len(list(load.result.uses)) != 1
+        or len(shape) != 2
+        or DYNAMIC_INDEX in shape
+        or any(dim.limit is not None for dim in columns)
+        or isinstance(stream.result.type.get_element_type(), QuantizedType)
+    ):
+        return None
+    return call, load, stream, matmul
