@@ -358,8 +358,8 @@ def test_as_programs(tool, tiny_model: Path, tmp_path: Path):
     assert "was compiled with --chunk 4; compile it with --chunk 2" in generate("--chunk", "2")
 
 
-def test_a_shape_has_no_weights(tool, tmp_path: Path):
-    run = tool("amk", "compile", "llama-3.2-1b", "-o", tmp_path / "out")
+def test_a_shape_has_no_weights(tool_here, tmp_path: Path):
+    run = tool_here("amk", "compile", "llama-3.2-1b", "-o", tmp_path / "out")
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert "llama-3.2-1b: is a shape, which has no weights; compile it with --no-weights" in run.stderr
     assert not (tmp_path / "out").exists()
