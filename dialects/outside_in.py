@@ -16,14 +16,23 @@ class OutsideIn(IRDLOperation):
     them in the same op is verified."""
 
     def verify(self, verify_nested_ops: bool = True) -> None:
-        if verify_nested_ops:
+        if not verify_nested_ops:
+            super().verify(False)
+            return
+        if self not in _checked:
             _check_definition(self)
-            for region in self.regions:
-                for block in region.blocks:
-                    for op in block.ops:
-                        if isinstance(op, OutsideIn):
-                            _check_definition(op)
-        super().verify(verify_nested_ops)
+        inner = [op for r in self.regions for block in r.blocks for op in block.ops if isinstance(op, OutsideIn)]
+        for op in inner:
+            _check_definition(op)
+        _checked.update(inner)
+        try:
+            super().verify()
+        finally:
+            _checked.difference_update(inner)
+
+
+_checked: set[Operation] = set()
+"""Ops whose own definition has been checked by the op around them, which is being verified."""
 
 
 def _check_definition(op: Operation) -> None:

@@ -17,7 +17,7 @@ from .drop_outputs import DropOutputsPass
 from .family_bodies import programs
 from .graph_to_task import AttentionOutput, GraphToTaskPass
 from .insert_sync import Handoff
-from .pipeline import run_passes
+from .pipeline import Pipeline, run_passes
 from .place_tasks import grid_size
 from .quantize_weights import QuantizeWeightsPass
 from .split_products import SplitProductsPass
@@ -28,7 +28,7 @@ FuseAttention = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True)
-class GraphToQueuePass(ModulePass):
+class GraphToQueuePass(ModulePass, Pipeline):
     """quantize-weights if any are to be, graph-to-task and task-to-queue, with their options.
 
     weights, head, embedding: as `format`, `head` and `embedding` of quantize-weights; `none` leaves them as they are.

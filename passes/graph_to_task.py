@@ -14,7 +14,7 @@ from .convert_graph_to_task import ConvertGraphToTaskPass
 from .family_bodies import programs
 from .fuse_into_consumer import FuseIntoConsumerPass
 from .fuse_into_producer import FuseIntoProducerPass
-from .pipeline import run_passes
+from .pipeline import Pipeline, run_passes
 from .split_attention_output import SplitAttentionOutputPass
 from .split_products import SplitProductsPass
 from .tile_tasks import TileTasksPass
@@ -24,7 +24,7 @@ AttentionOutput = Literal["whole", "split", "fused"]
 
 
 @dataclass(frozen=True)
-class GraphToTaskPass(ModulePass):
+class GraphToTaskPass(ModulePass, Pipeline):
     """canonicalize, convert-graph-to-task, fuse-into-consumer, fuse-into-producer, tile-tasks.
 
     rows, tasks, columns, widest, sms: as in tile-tasks. attention_output=split: split-attention-output before tile-tasks, for as

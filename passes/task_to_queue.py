@@ -12,7 +12,7 @@ from xdsl.utils.exceptions import PassFailedException
 from ..amk_ir.errors import TargetError
 from ..amk_ir.targets import get_target
 from .insert_sync import Handoff, InsertSyncPass
-from .pipeline import run_passes
+from .pipeline import Pipeline, run_passes
 from .place_tasks import PlaceTasksPass, grid_size
 from .plan_stream import PlanStreamPass
 from .split_argmax import SplitArgmaxPass
@@ -20,7 +20,7 @@ from .split_attention import SplitAttentionPass
 
 
 @dataclass(frozen=True)
-class TaskToQueuePass(ModulePass):
+class TaskToQueuePass(ModulePass, Pipeline):
     """split-argmax into as many parts as there are SMs, then split-attention, place-tasks, insert-sync, plan-stream.
 
     parts, block: of split-attention, 0 parts as many as the SMs can have at once. The others: options of these passes.

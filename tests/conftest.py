@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 # Before anything imports huggingface_hub or NumPy: tests load nothing from the network and one worker uses one core.
@@ -53,23 +54,30 @@ def tool() -> Tool:
 
 
 @pytest.fixture
-def tool_here(capsys: pytest.CaptureFixture[str]) -> Tool:
-    """`amk` in this process: what `tool` returns, without a second or two of start for each of many refusals."""
+def tool_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Tool:
+    """What `tool` returns, of the tool's main function in this process: no second or two of start for each of many runs.
+
+    Each command is also run as a program by some test: in here, all that it has to import may be there already.
+    """
     from contextlib import suppress
 
-    from amk.tools.amk import main
+    from amk.tools import amk, amk_opt
 
     with suppress(ImportError):
         import torch  # noqa: F401  (the command hides it from transformers where nobody has imported it)
+    mains = {"amk": amk.main, "amk-opt": amk_opt.main}
 
-    def run(name: str, *args: str | Path):
-        assert name == "amk"
+    def run(name: str, *args: str | Path, stdin: str = "", env: dict[str, str] | None = None):
         capsys.readouterr()
-        try:
-            main([str(a) for a in args])
-            status = 0
-        except SystemExit as e:
-            status = e.code if isinstance(e.code, int) else int(e.code is not None)
+        with monkeypatch.context() as context:
+            context.setattr(sys, "stdin", TextIOWrapper(BytesIO(stdin.encode()), "utf-8"))
+            for variable, value in (env or {}).items():
+                context.setenv(variable, value)
+            try:
+                mains[name]([str(a) for a in args])
+                status = 0
+            except SystemExit as e:
+                status = e.code if isinstance(e.code, int) else int(e.code is not None)
         return subprocess.CompletedProcess([name, *map(str, args)], status, *capsys.readouterr())
 
     return run

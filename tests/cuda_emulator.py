@@ -7,11 +7,15 @@ GPU's weak memory. Time is counted in turns of SMs: it depends on nothing else t
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -47,7 +51,7 @@ def host_source(source: str) -> str:
         lines.append(line)
     text = "\n".join(lines)
     text = text.replace("extern __shared__ __align__(1024) u8 shared[];", "#define shared emu_dynamic_shared")
-    return f"""#include "{_HEADER}"
+    return f"""#include "{_HEADER.name}"
 {text}
 static const Parameters* emu_parameters;
 extern "C" void emu_step(const Parameters* p, int grid, int shared_bytes, unsigned seed) {{
@@ -140,6 +144,9 @@ class EmulatedKernel:
             raise stuck_error(self.plan, records, launch.epoch, launch.pos, self.time_limit_s)
 
 
+# without optimisation: compiling takes longer than running (cuda_emulator.h optimises itself)
+_COMPILE = ("g++", "-std=c++17", "-O0", "-w", "-fPIC")
+
 _libraries: dict[str, ctypes.CDLL] = {}
 
 
@@ -147,10 +154,20 @@ def _compiled(text: str, source: Path) -> ctypes.CDLL:
     """What g++ makes of `text`, which is in the file `source`; kernels with the same text share it."""
     if text not in _libraries:
         library = source.with_suffix(".so")
-        # without optimisation: compiling takes longer than running (cuda_emulator.h optimises itself)
-        subprocess.run(["g++", "-std=c++17", "-O0", "-w", "-fPIC", "-shared", source, "-o", library], check=True)
+        subprocess.run([*_COMPILE, "-I", _precompiled_header(), "-shared", source, "-o", library], check=True)
         _libraries[text] = ctypes.CDLL(str(library))
     return _libraries[text]
+
+
+@cache
+def _precompiled_header() -> Path:
+    """A folder for g++ to look for the header in, until this process ends: reading it takes a quarter of a compilation."""
+    folder = Path(mkdtemp(prefix="cuda_emulator_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    header = folder / _HEADER.name
+    header.write_text(_HEADER.read_text())
+    subprocess.run([*_COMPILE, "-x", "c++-header", header, "-o", f"{header}.gch"], check=True)
+    return folder
 
 
 def _aligned_bytes(size: int) -> NDArray[np.uint8]:

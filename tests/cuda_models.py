@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+from xdsl.dialects.builtin import ModuleOp
 
 from amk.amk_ir.attrs import CheckpointAttr
 from amk.amk_ir.dtypes import FloatType, bf16_from_f32, f32_from_bf16
@@ -80,11 +85,24 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def lower(
     config: dict[str, Any], target: str = "sm_90a", kv_dtype: FloatType = "bf16", tokens: int = 1, **options: Any
 ) -> KernelOp:
-    """The kernel of a configuration; `options` are those of graph-to-queue."""
-    model = import_config(config, weight_dtype="bf16", kv_dtype=kv_dtype, tokens=tokens)
+    """The kernel of a configuration, which the caller may change; `options` are those of graph-to-queue."""
+    return find_kernel(lowered(json.dumps(config), target, kv_dtype, tokens, tuple(options.items())).clone())
+
+
+@cache
+def lowered(
+    config: str, target: str, kv_dtype: FloatType, tokens: int, options: tuple[tuple[str, Any], ...]
+) -> ModuleOp:
+    """Many tests lower the same models alike; a copy takes a fraction of the time. Those that change passes: `lower_anew`."""
+    model = import_config(json.loads(config), weight_dtype="bf16", kv_dtype=kv_dtype, tokens=tokens)
     module = model.module.clone()
-    GraphToQueuePass(target=target, **options).apply(new_context(), module)
-    return find_kernel(module)
+    GraphToQueuePass(target=target, **dict(options)).apply(new_context(), module)
+    return module
+
+
+def lower_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here to the end of the test, `lower` runs the passes each time."""
+    monkeypatch.setattr(sys.modules[__name__], "lowered", lowered.__wrapped__)
 
 
 def verified(config: dict[str, Any], target: str = "sm_90a", **options: Any) -> VerifiedKernel:

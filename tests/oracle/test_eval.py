@@ -68,17 +68,17 @@ def _ids(directory: Path) -> list[int]:
     return load_tokenizer(directory).encode(TEXT)
 
 
-def test_limit_and_default_formats(tool, directory: Path, text: Path):
-    run = tool("amk", "eval", directory, "--text", text, "--limit", 20)
+def test_limit_and_default_formats(tool_here, directory: Path, text: Path):
+    run = tool_here("amk", "eval", directory, "--text", text, "--limit", 20)
     assert run.returncode == 0, run.stderr
     assert "20 tokens of fox.txt in 1 windows" in run.stdout
     assert [line.split()[0] for line in run.stdout.splitlines()[4:]] == ["f32", "bf16"]
 
 
-def test_another_reference(tool, directory: Path, text: Path, tmp_path: Path):
+def test_another_reference(tool_here, directory: Path, text: Path, tmp_path: Path):
     other = make_llama(tmp_path / "other", Variant(tied=True), seed=1)
     args = ("--text", text, "--limit", 30, "--format", "f32", "--json", tmp_path / "r.json")
-    run = tool("amk", "eval", directory, "--reference", other, *args)
+    run = tool_here("amk", "eval", directory, "--reference", other, *args)
     assert run.returncode == 0, run.stderr
     results = json.loads((tmp_path / "r.json").read_text())["results"]
     assert results[1]["kl_mean"] > 0.01

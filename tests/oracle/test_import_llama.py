@@ -1,8 +1,11 @@
 """The importer against transformers: the same configuration, the same weights, the same rotary frequencies."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -41,11 +44,15 @@ def assert_same_weights(model: ImportedModel, reference: dict[str, Any]) -> None
 
 
 def gguf_state(path: Path) -> dict[str, Any]:
-    """The tensors that transformers' own reader finds in a GGUF file."""
-    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-    with torch.device("meta"):
-        model = LlamaForCausalLM(config)
-    return load_gguf_checkpoint(path, return_tensors=True, model_to_load=model)["tensors"]
+    """The tensors that transformers' own reader finds in a GGUF file.
+
+    It would read the file anew for the configuration, and look up all names anew for each part of the model.
+    """
+    with patch.multiple(gguf, GGUFReader=cache(gguf.GGUFReader), get_tensor_name_map=cache(gguf.get_tensor_name_map)):
+        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        with torch.device("meta"):
+            model = LlamaForCausalLM(config)
+        return load_gguf_checkpoint(path, return_tensors=True, model_to_load=model)["tensors"]
 
 
 def symbols(model: ImportedModel) -> set[str]:

@@ -1,4 +1,4 @@
-"""amk as a program: what each command prints, refuses, and leaves behind."""
+"""amk from the command line, mostly as a program: what each command prints, refuses, and leaves behind."""
 
 import os
 import re
@@ -32,8 +32,8 @@ def test_help(tool):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_help(tool, command: str):
-    run = tool("amk", command, "--help", env={"COLUMNS": "60"})
+def test_command_help(tool_here, command: str):
+    run = tool_here("amk", command, "--help", env={"COLUMNS": "60"})
     assert run.returncode == 0
     assert "MODEL" in run.stdout
     assert "None" not in run.stdout, "a default that says nothing"
@@ -72,8 +72,8 @@ def test_a_shape_is_no_model(tool_here, command: list[str]):
 
 
 @pytest.mark.parametrize("args", [[], ["no-such-command"], ["info"], ["generate", "m"], ["compile", "m"]])
-def test_usage_errors(tool, args: list[str]):
-    run = tool("amk", *args)
+def test_usage_errors(tool_here, args: list[str]):
+    run = tool_here("amk", *args)
     assert run.returncode == 2
     command = args[0] if args and args[0] in COMMANDS else None
     one_line(run.stderr, f"see `amk {command} --help`" if command else "see `amk --help`")
@@ -90,20 +90,20 @@ def test_usage_errors(tool, args: list[str]):
         ["calibrate", "-o", "out"],
     ],
 )
-def test_no_such_model(tool, command: list[str]):
-    run = tool("amk", *command, "no-such-model")
+def test_no_such_model(tool_here, command: list[str]):
+    run = tool_here("amk", *command, "no-such-model")
     assert run.returncode == 2
     one_line(run.stderr, "no-such-model: no such file or directory")
 
 
-def test_an_empty_model_name(tool):
-    run = tool("amk", "info", "")
+def test_an_empty_model_name(tool_here):
+    run = tool_here("amk", "info", "")
     assert run.returncode == 2
     one_line(run.stderr, "MODEL is empty; expected a folder")
 
 
-def test_a_folder_without_a_model(tool, tmp_path: Path):
-    run = tool("amk", "info", tmp_path)
+def test_a_folder_without_a_model(tool_here, tmp_path: Path):
+    run = tool_here("amk", "info", tmp_path)
     assert run.returncode == 2
     one_line(run.stderr, f"{tmp_path}: MODEL is a folder without config.json; expected", "a GGUF file")
 
@@ -117,33 +117,33 @@ def test_import(tool, tiny_model: Path, tmp_path: Path):
     assert tool("amk-opt", out).stdout.strip() == out.read_text().strip()
 
 
-def test_import_dtypes(tool, tiny_model: Path):
-    text = tool("amk", "import", tiny_model, "--weights", "bf16", "--kv", "bf16", "--max-seq", "48").stdout
+def test_import_dtypes(tool_here, tiny_model: Path):
+    text = tool_here("amk", "import", tiny_model, "--weights", "bf16", "--kv", "bf16", "--max-seq", "48").stdout
     assert "max_seq 48" in text
     assert "tensor<48x32xbf16>" in text
     assert "tensor<48x2x8xbf16>" in text
 
 
-def test_import_without_a_place(tool, tiny_model: Path, tmp_path: Path):
-    run = tool("amk", "import", tiny_model, "-o", tmp_path / "no" / "such" / "model.mlir")
+def test_import_without_a_place(tool_here, tiny_model: Path, tmp_path: Path):
+    run = tool_here("amk", "import", tiny_model, "-o", tmp_path / "no" / "such" / "model.mlir")
     assert run.returncode == 2
     one_line(run.stderr, "model.mlir: there is no folder ")
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "x"])
-def test_bad_sizes(tool, tiny_model: Path, size: str):
-    run = tool("amk", "import", tiny_model, f"--max-seq={size}")
+def test_bad_sizes(tool_here, tiny_model: Path, size: str):
+    run = tool_here("amk", "import", tiny_model, f"--max-seq={size}")
     assert run.returncode == 2
     assert f"expected an integer of at least 1, found '{size}'" in run.stderr
 
 
-def test_too_large_max_seq(tool, tiny_model: Path):
-    run = tool("amk", "import", tiny_model, "--max-seq", "65")
+def test_too_large_max_seq(tool_here, tiny_model: Path):
+    run = tool_here("amk", "import", tiny_model, "--max-seq", "65")
     assert run.returncode == 2
     one_line(run.stderr, "max_seq: expected 1 to 64")
 
 
-def test_a_truncated_model(tool, tiny_model: Path, tmp_path: Path):
+def test_a_truncated_model(tool_here, tiny_model: Path, tmp_path: Path):
     broken = tmp_path / "broken"
     broken.mkdir()
     for path in tiny_model.iterdir():
@@ -151,7 +151,7 @@ def test_a_truncated_model(tool, tiny_model: Path, tmp_path: Path):
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     for command in (["info", broken], ["generate", broken, "--prompt", "x"]):
-        run = tool("amk", *command)
+        run = tool_here("amk", *command)
         assert run.returncode == 2
         one_line(run.stderr, "model.safetensors: truncated")
 
@@ -307,35 +307,37 @@ def test_generate(tool, tiny_model: Path):
     assert generate(tool, tiny_model, "--prompt", "-", "--max-tokens", "8", stdin="Hello").stdout == first.stdout
 
 
-def test_generate_several_steps_a_launch(tool, tiny_model: Path):
+def test_generate_several_steps_a_launch(tool_here, tiny_model: Path):
     args = ("--prompt", "Hello", "--max-tokens", "8")
-    first = generate(tool, tiny_model, *args)
-    assert generate(tool, tiny_model, *args, "--steps-per-launch", "3").stdout == first.stdout
+    first = generate(tool_here, tiny_model, *args)
+    assert generate(tool_here, tiny_model, *args, "--steps-per-launch", "3").stdout == first.stdout
 
 
-def test_generate_with_a_prompt_in_chunks(tool, tiny_model: Path):
+def test_generate_with_a_prompt_in_chunks(tool_here, tiny_model: Path):
     args = ("--prompt", "Hello, this is a longer prompt", "--max-tokens", "8")
-    first = generate(tool, tiny_model, *args)
-    assert generate(tool, tiny_model, *args, "--chunk", "4").stdout == first.stdout
-    assert generate(tool, tiny_model, *args, "--chunk", "8", "--steps-per-launch", "4").stdout == first.stdout
+    first = generate(tool_here, tiny_model, *args)
+    assert generate(tool_here, tiny_model, *args, "--chunk", "4").stdout == first.stdout
+    assert generate(tool_here, tiny_model, *args, "--chunk", "8", "--steps-per-launch", "4").stdout == first.stdout
 
 
-def test_generate_nothing(tool, tiny_model: Path):
+def test_generate_nothing(tool_here, tiny_model: Path):
     """--max-tokens 0 is what the API's max_tokens=0 is: no text."""
-    run = generate(tool, tiny_model, "--prompt", "Hello", "--max-tokens", "0")
+    run = generate(tool_here, tiny_model, "--prompt", "Hello", "--max-tokens", "0")
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
-def test_generate_chat(tool, tiny_model: Path):
-    run = generate(tool, tiny_model, "--prompt", "Hi", "--chat", "--system", "Be brief", "--max-tokens", "4", "--stats")
+def test_generate_chat(tool_here, tiny_model: Path):
+    run = generate(
+        tool_here, tiny_model, "--prompt", "Hi", "--chat", "--system", "Be brief", "--max-tokens", "4", "--stats"
+    )
     assert run.returncode == 0
     assert re.fullmatch(r"\[prompt: \d+ tokens in .* s; text: \d+ tokens, .*\]\n", run.stderr)
 
 
-def test_generate_samples(tool, tiny_model: Path):
+def test_generate_samples(tool_here, tiny_model: Path):
     def draw(seed: int) -> str:
         args = ("--prompt", "Hello", "--max-tokens", "12", "--temperature", "2", "--seed", str(seed))
-        return generate(tool, tiny_model, *args).stdout
+        return generate(tool_here, tiny_model, *args).stdout
 
     assert draw(1) == draw(1) != draw(2)
 

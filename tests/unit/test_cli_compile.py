@@ -1,4 +1,4 @@
-"""amk compile as a program. NVRTC runs without a GPU, so nothing here needs one."""
+"""amk compile from the command line. NVRTC runs without a GPU, so nothing here needs one."""
 
 import json
 import shutil
@@ -25,46 +25,46 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_compile(tool, tiny_model: Path, tmp_path: Path):
+def test_compile(tool, tool_here, tiny_model: Path, tmp_path: Path):
     """The folder is whole, a second compile is the same from the cache, and amk-opt reads the plan."""
     out = tmp_path / "tiny.amk"
     first = tool("amk", "compile", tiny_model, "--target", "sm_90a", "-o", out)
     assert (first.returncode, first.stderr) == (0, "")
     assert names(out) == FILES
     assert names(tmp_path) == {"tiny.amk"}
-    again = tool("amk", "compile", tiny_model, "--target", "sm_90a", "-o", tmp_path / "again.amk")
+    again = tool_here("amk", "compile", tiny_model, "--target", "sm_90a", "-o", tmp_path / "again.amk")
     assert "kernels from the cache" in again.stdout
     for name in FILES:
         assert (out / name).read_bytes() == (tmp_path / "again.amk" / name).read_bytes(), name
-    assert tool("amk-opt", out / "plan.mlir", "-p", "verify-schedule").stdout.strip() == (
+    assert tool_here("amk-opt", out / "plan.mlir", "-p", "verify-schedule").stdout.strip() == (
         (out / "plan.mlir").read_text().strip()
     )
 
     # a third one into the same folder finds it all there
     before = (out / "weights.bin").stat().st_ino
-    assert tool("amk", "compile", tiny_model, "-o", out).returncode == 0
+    assert tool_here("amk", "compile", tiny_model, "-o", out).returncode == 0
     assert (out / "weights.bin").stat().st_ino == before
 
     # and a damaged one is not taken for it, but replaced
     for damage in ("weights.bin", "manifest.json"):
         (out / damage).write_bytes(b"")
-        assert tool("amk", "compile", tiny_model, "-o", out).returncode == 0
+        assert tool_here("amk", "compile", tiny_model, "-o", out).returncode == 0
         for name in FILES:
             assert (out / name).read_bytes() == (tmp_path / "again.amk" / name).read_bytes(), name
 
     # unless there is something in it that AMK did not write
     (out / "weights.bin").write_bytes(b"")
     (out / "notes.txt").touch()
-    run = tool("amk", "compile", tiny_model, "-o", out)
+    run = tool_here("amk", "compile", tiny_model, "-o", out)
     assert run.returncode == 2
     one_line(run.stderr, "files that are not of a compiled model, such as notes.txt; it is not overwritten")
     assert names(out) == FILES | {"notes.txt"}
 
 
-def test_options(tool, tiny_model: Path, tmp_path: Path):
+def test_options(tool_here, tiny_model: Path, tmp_path: Path):
     out = tmp_path / "tiny.amk"
     args = ["--target", "sm_80", "--sms", "5", "--max-seq", "16", "--no-weights", "-o", out]
-    assert tool("amk", "compile", tiny_model, *args).returncode == 0
+    assert tool_here("amk", "compile", tiny_model, *args).returncode == 0
     assert names(out) == FILES - {"weights.bin"}
     manifest = json.loads((out / "manifest.json").read_text())
     assert (manifest["target"], manifest["sms"], manifest["max_seq"]) == ("sm_80", 5, 16)
@@ -74,15 +74,15 @@ def test_options(tool, tiny_model: Path, tmp_path: Path):
     ("target", "parts"),
     [("sm_1", ["unknown target 'sm_1'", "sm_90a"]), ("reference", ["target 'reference' is not a GPU"])],
 )
-def test_bad_targets(tool, tiny_model: Path, tmp_path: Path, target: str, parts: list[str]):
-    run = tool("amk", "compile", tiny_model, "--target", target, "-o", tmp_path / "out")
+def test_bad_targets(tool_here, tiny_model: Path, tmp_path: Path, target: str, parts: list[str]):
+    run = tool_here("amk", "compile", tiny_model, "--target", target, "-o", tmp_path / "out")
     assert run.returncode == 2
     one_line(run.stderr, *parts)
     assert not names(tmp_path)
 
 
-def test_too_many_sms(tool, tiny_model: Path, tmp_path: Path):
-    run = tool("amk", "compile", tiny_model, "--sms", "10000", "-o", tmp_path / "out")
+def test_too_many_sms(tool_here, tiny_model: Path, tmp_path: Path):
+    run = tool_here("amk", "compile", tiny_model, "--sms", "10000", "-o", tmp_path / "out")
     assert run.returncode == 2
     one_line(run.stderr, "sms: sm_90a has 132 SMs, found 10000")
     assert not names(tmp_path)
@@ -96,11 +96,11 @@ def test_too_many_tokens_at_once(tool_here, command: tuple[str, ...]):
     one_line(run.stderr, "chunk: a kernel for GPUs takes at most 8 tokens at once, found --chunk 9")
 
 
-def test_other_folders_are_not_overwritten(tool, tiny_model: Path, tmp_path: Path):
+def test_other_folders_are_not_overwritten(tool_here, tiny_model: Path, tmp_path: Path):
     copy = tmp_path / "model"
     shutil.copytree(tiny_model, copy)
     before = names(copy)
-    run = tool("amk", "compile", copy, "-o", copy)
+    run = tool_here("amk", "compile", copy, "-o", copy)
     assert run.returncode == 2
     one_line(run.stderr, "exists and is not a compiled model")
     assert names(copy) == before
@@ -168,10 +168,10 @@ def test_no_gpu(tool, tiny_model: Path):
     one_line(run.stderr, "use the reference backend")
 
 
-def test_running_a_compiled_model_needs_its_weights(tool, tiny_model: Path, tmp_path: Path):
+def test_running_a_compiled_model_needs_its_weights(tool_here, tiny_model: Path, tmp_path: Path):
     out = tmp_path / "tiny.amk"
-    assert tool("amk", "compile", tiny_model, "--no-weights", "-o", out).returncode == 0
-    run = tool("amk", "generate", tiny_model, "--backend", "cuda", "--compiled", out, "--prompt", "x")
+    assert tool_here("amk", "compile", tiny_model, "--no-weights", "-o", out).returncode == 0
+    run = tool_here("amk", "generate", tiny_model, "--backend", "cuda", "--compiled", out, "--prompt", "x")
     assert run.returncode == 2
     one_line(run.stderr, "--no-weights")
 
@@ -218,19 +218,19 @@ def test_only_the_model_that_was_compiled_is_run(tiny_model: Path, tmp_path: Pat
         load_compiled(out, model=imported(tuned))
 
 
-def test_generate_with_another_compiled_model(tool, tiny_model: Path, tmp_path: Path):
+def test_generate_with_another_compiled_model(tool, tool_here, tiny_model: Path, tmp_path: Path):
     """The model is imported with what was chosen when it was compiled, and compared before a GPU is asked for."""
     out = tmp_path / "out.amk"
     args = ["--kv", "f32", "--max-seq", "16", "-o", out]
-    assert tool("amk", "compile", tiny_model, *args).returncode == 0
+    assert tool_here("amk", "compile", tiny_model, *args).returncode == 0
 
-    def generate(model: Path) -> str:
+    def generate(model: Path, run_it=tool_here) -> str:
         args = ["--backend", "cuda", "--compiled", out, "--prompt", "x"]
-        run = tool("amk", "generate", model, *args, env={"CUDA_VISIBLE_DEVICES": "-1"})
+        run = run_it("amk", "generate", model, *args, env={"CUDA_VISIBLE_DEVICES": "-1"})
         assert (run.returncode, run.stdout) == (2, "")
         return run.stderr
 
-    one_line(generate(tiny_model), "use the reference backend")
+    one_line(generate(tiny_model, tool), "use the reference backend")
     other = copy_of(tiny_model, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-6}))

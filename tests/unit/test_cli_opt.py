@@ -1,4 +1,4 @@
-"""amk-opt as a program: what it says on bad input, with which status, how fast it starts."""
+"""amk-opt from the command line: what it says on bad input, with which status, how fast it starts."""
 
 from pathlib import Path
 
@@ -37,10 +37,10 @@ def test_starts_fast(tool):
         ("graph.model @x max_seq 0 {\n}", ["bad.mlir: "]),
     ],
 )
-def test_malformed_text(tool, tmp_path: Path, text: str, parts: list[str]):
+def test_malformed_text(tool_here, tmp_path: Path, text: str, parts: list[str]):
     file = tmp_path / "bad.mlir"
     file.write_text(text)
-    run = tool("amk-opt", file, "-o", tmp_path / "out.mlir")
+    run = tool_here("amk-opt", file, "-o", tmp_path / "out.mlir")
     assert run.returncode == 2
     one_line(run.stderr, "amk-opt: error: ", *parts)
     assert [p.name for p in tmp_path.iterdir()] == ["bad.mlir"]
@@ -103,22 +103,22 @@ def test_too_many_sms(tool, tmp_path: Path):
 
 
 @pytest.mark.parametrize("target", ["riscv-asm", "x86-asm"])
-def test_what_a_target_of_xdsl_cannot_print(tool, target: str):
-    run = tool("amk-opt", "-t", target, stdin="%0 = arith.constant 1 : i32")
+def test_what_a_target_of_xdsl_cannot_print(tool_here, target: str):
+    run = tool_here("amk-opt", "-t", target, stdin="%0 = arith.constant 1 : i32")
     assert run.returncode == 2
     one_line(run.stderr, f"-t {target}: xDSL cannot print this module")
 
 
-def test_not_text(tool, tmp_path: Path):
+def test_not_text(tool_here, tmp_path: Path):
     file = tmp_path / "bad.mlir"
     file.write_bytes(b"\xff\xfe\x00\x80")
-    run = tool("amk-opt", file)
+    run = tool_here("amk-opt", file)
     assert run.returncode == 2
     one_line(run.stderr, "not UTF-8")
 
 
-def test_a_failing_verifier(tool):
-    run = tool("amk-opt", stdin='%0 = "arith.addi"() : () -> i32')
+def test_a_failing_verifier(tool_here):
+    run = tool_here("amk-opt", stdin='%0 = "arith.addi"() : () -> i32')
     assert run.returncode == 2
     one_line(run.stderr, "amk-opt: error: ")
 
@@ -139,26 +139,26 @@ def test_a_failing_verifier(tool):
         (["-o", "no/such/out.mlir"], ["no/such/out.mlir: cannot write: No such file or directory"]),
     ],
 )
-def test_bad_arguments(tool, args: list[str], parts: list[str]):
-    run = tool("amk-opt", *args, stdin=GOOD)
+def test_bad_arguments(tool_here, args: list[str], parts: list[str]):
+    run = tool_here("amk-opt", *args, stdin=GOOD)
     assert run.returncode == 2
     one_line(run.stderr, *parts)
 
 
-def test_unknown_target(tool):
-    run = tool("amk-opt", "-t", "no-such-target", stdin=GOOD)
+def test_unknown_target(tool_here):
+    run = tool_here("amk-opt", "-t", "no-such-target", stdin=GOOD)
     assert run.returncode == 2
     assert "cuda-source" in run.stderr
     assert "Traceback" not in run.stderr
 
 
-def test_unknown_extension(tool, tmp_path: Path):
+def test_unknown_extension(tool_here, tmp_path: Path):
     file = tmp_path / "model.txt"
     file.write_text(GOOD)
-    run = tool("amk-opt", file)
+    run = tool_here("amk-opt", file)
     assert run.returncode == 2
     one_line(run.stderr, "model.txt", "expected .mlir")
-    assert tool("amk-opt", "-f", "mlir", file).stdout == PRINTED
+    assert tool_here("amk-opt", "-f", "mlir", file).stdout == PRINTED
 
 
 def test_split_input(tool):
@@ -166,8 +166,8 @@ def test_split_input(tool):
     assert run.stdout == f"{PRINTED}// -----\n{PRINTED}"
 
 
-def test_verify_diagnostics(tool):
-    run = tool("amk-opt", "--verify-diagnostics", stdin='%0 = "arith.addi"() : () -> i32')
+def test_verify_diagnostics(tool_here):
+    run = tool_here("amk-opt", "--verify-diagnostics", stdin='%0 = "arith.addi"() : () -> i32')
     assert run.returncode == 0
     assert "expected" in run.stdout.lower()
 
@@ -178,11 +178,11 @@ def test_debug_shows_the_traceback(tool):
     assert "Traceback" in run.stderr
 
 
-def test_output_replaces_whole(tool, tmp_path: Path):
+def test_output_replaces_whole(tool_here, tmp_path: Path):
     """A failing run leaves the former output as it was."""
     out = tmp_path / "out.mlir"
-    assert tool("amk-opt", "-o", out, stdin=GOOD).returncode == 0
+    assert tool_here("amk-opt", "-o", out, stdin=GOOD).returncode == 0
     assert out.read_text() == PRINTED
-    assert tool("amk-opt", "-o", out, stdin="nonsense").returncode == 2
+    assert tool_here("amk-opt", "-o", out, stdin="nonsense").returncode == 2
     assert out.read_text() == PRINTED
     assert [p.name for p in tmp_path.iterdir()] == ["out.mlir"]

@@ -22,36 +22,36 @@ from amk.runtime.footprint import model_of
 from amk.tools.quantize import is_stored_quantized, quantize_imported
 
 
-def test_generate_and_import(tool, tiny_model: Path) -> None:
-    run = tool(
+def test_generate_and_import(tool_here, tiny_model: Path) -> None:
+    run = tool_here(
         "amk", "generate", tiny_model, "--prompt", "a", "--max-tokens", "3", "--weights", "int8", "--head", "fp8"
     )
     assert (run.returncode, run.stderr) == (0, "")
-    text = tool("amk", "import", tiny_model, "--weights", "int4:g16:zp", "--keep", "down_proj").stdout
+    text = tool_here("amk", "import", tiny_model, "--weights", "int4:g16:zp", "--keep", "down_proj").stdout
     assert '@q_proj layers 2 from #amk.checkpoint<"model.layers.{layer}.self_attn.q_proj.weight"> : ' in text
     assert text.count('!amk.quantized<"int4:g16:zp", columns = 32>') == 6
     assert "tensor<32x48xf32>" in text
 
 
-def test_info_counts_the_bytes(tool, tiny_model: Path) -> None:
-    text = tool("amk", "info", tiny_model, "--weights", "int8").stdout
+def test_info_counts_the_bytes(tool_here, tiny_model: Path) -> None:
+    text = tool_here("amk", "info", tiny_model, "--weights", "int8").stdout
     assert "weights as quantised" in text and "floor per token of the quantised weights" in text
-    assert "quantised" not in tool("amk", "info", tiny_model).stdout
+    assert "quantised" not in tool_here("amk", "info", tiny_model).stdout
 
 
-def test_compile_keeps_the_choice(tool, tiny_model: Path, tmp_path: Path) -> None:
+def test_compile_keeps_the_choice(tool_here, tiny_model: Path, tmp_path: Path) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
     out = tmp_path / "tiny.amk"
     importance = tmp_path / "tiny.importance"
-    assert tool("amk", "calibrate", tiny_model, "--limit", "20", "-o", importance).returncode == 0
+    assert tool_here("amk", "calibrate", tiny_model, "--limit", "20", "-o", importance).returncode == 0
     arguments = ("--weights", "int8:g16", "--head", "int8", "--keep", "down*", "--importance", importance, "--sms", "4")
-    run = tool("amk", "compile", tiny_model, *arguments, "-o", out)
+    run = tool_here("amk", "compile", tiny_model, *arguments, "-o", out)
     assert (run.returncode, run.stderr) == (0, "")
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["quantization"] == {"weights": "int8:g16", "head": "int8", "embedding": "none", "keep": ["down*"]}
     assert manifest["weight_dtype"] == "bf16"
     assert manifest["importance"] == hashlib.sha256(importance.read_bytes()).hexdigest()
-    plain = tool("amk", "compile", tiny_model, "--sms", "4", "-o", tmp_path / "plain.amk")
+    plain = tool_here("amk", "compile", tiny_model, "--sms", "4", "-o", tmp_path / "plain.amk")
     assert plain.returncode == 0
     sizes = [(tmp_path / name / "weights.bin").stat().st_size for name in ("tiny.amk", "plain.amk")]
     assert sizes[0] < 0.8 * sizes[1]
@@ -69,8 +69,8 @@ def test_compile_keeps_the_choice(tool, tiny_model: Path, tmp_path: Path) -> Non
         (("--weights", "int8", "--keep", "query"), "no weight is called 'query'; there are attn_norm, down_proj"),
     ],
 )
-def test_mistakes_are_named(tool, tiny_model: Path, arguments: tuple[str, ...], message: str) -> None:
-    run = tool("amk", "import", tiny_model, *arguments)
+def test_mistakes_are_named(tool_here, tiny_model: Path, arguments: tuple[str, ...], message: str) -> None:
+    run = tool_here("amk", "import", tiny_model, *arguments)
     assert run.returncode == 2
     assert message in run.stderr and run.stderr.count("\n") == 1
 

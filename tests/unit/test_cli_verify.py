@@ -1,4 +1,4 @@
-"""amk verify and amk replay as programs."""
+"""amk verify and amk replay from the command line."""
 
 import json
 import re
@@ -47,9 +47,9 @@ def checked(data: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", ["safe", "race", "resources", "tasks_doubled", "bounds"])
-def test_json(tool, files: Path, case: str):
+def test_json(tool_here, files: Path, case: str):
     """The documented schema: its names, their order and types."""
-    run = tool("amk", "verify", files / f"{case}.mlir", "--json", "--redundant")
+    run = tool_here("amk", "verify", files / f"{case}.mlir", "--json", "--redundant")
     report = checked(json.loads(run.stdout), SCHEMA)
     assert report["amk_verify"] == 1
     assert run.returncode == (0 if report["accepted"] else 2)
@@ -68,8 +68,8 @@ def test_json(tool, files: Path, case: str):
 
 
 @pytest.mark.parametrize("name", ["nowhere.mlir", "."])
-def test_json_of_what_cannot_be_read(tool, tmp_path: Path, name: str):
-    run = tool("amk", "verify", tmp_path / name, "--json")
+def test_json_of_what_cannot_be_read(tool_here, tmp_path: Path, name: str):
+    run = tool_here("amk", "verify", tmp_path / name, "--json")
     report = checked(json.loads(run.stdout), SCHEMA)
     assert run.returncode == 2
     assert not report["accepted"]
@@ -94,34 +94,34 @@ def test_the_example_is_real(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert shown == blocks[1]
 
 
-def test_another_target(tool, files: Path, tmp_path: Path):
+def test_another_target(tool_here, files: Path, tmp_path: Path):
     """The grid fits, the ring does not; a witness is of the kernel as the file has it."""
-    run = tool("amk", "verify", files / "safe.mlir", "--target", "sm_86")
+    run = tool_here("amk", "verify", files / "safe.mlir", "--target", "sm_86")
     assert run.returncode == 2
     assert "a block of target sm_86 has" in run.stdout
     witness = tmp_path / "w.json"
-    assert tool("amk", "verify", files / "race.mlir", "--target", "sm_90a", "--witness", witness).returncode == 2
-    assert tool("amk", "replay", files / "race.mlir", witness).returncode == 0
-    run = tool("amk", "verify", files / "safe.mlir", "--target", "sm_1")
+    assert tool_here("amk", "verify", files / "race.mlir", "--target", "sm_90a", "--witness", witness).returncode == 2
+    assert tool_here("amk", "replay", files / "race.mlir", witness).returncode == 0
+    run = tool_here("amk", "verify", files / "safe.mlir", "--target", "sm_1")
     assert run.returncode == 2
     one_line(run.stderr, "--target", "sm_1")
 
 
-def test_redundant_waits(tool, tmp_path: Path):
+def test_redundant_waits(tool_here, tmp_path: Path):
     file = tmp_path / "kernel.mlir"
     wait = "queue.wait @a_done[layer] all\n"
     file.write_text(changed(wait, f"{wait} queue.wait @qkv_done[layer] all\n"))
-    run = tool("amk", "verify", file, "--redundant")
+    run = tool_here("amk", "verify", file, "--redundant")
     assert run.returncode == 0
     assert "1 of 8 waits could be left out, each alone\n  `queue.wait @qkv_done[layer] all`: 2 events" in run.stdout
-    run = tool("amk", "verify", file, "--redundant", "--tries", "1")
+    run = tool_here("amk", "verify", file, "--redundant", "--tries", "1")
     assert "7 waits were not tried (--tries 8)" in run.stdout
 
 
 # ---- --fix --------------------------------------------------------------------------------------------------------
 
 
-def test_the_example_of_a_fix_is_real(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_example_of_a_fix_is_real(tool, tool_here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     page = (Path(__file__).parents[2] / "docs" / "verify.md").read_text()
     blocks = re.findall(r"```(?:mlir)?\n(.*?)```", page, re.DOTALL)
     command = "amk verify small.mlir --fix fixed.mlir"
@@ -131,25 +131,25 @@ def test_the_example_of_a_fix_is_real(tool, tmp_path: Path, monkeypatch: pytest.
     run = tool(*command.split())
     assert (run.returncode, run.stderr) == (0, "")
     assert shown == f"$ {command}\n{run.stdout}"
-    assert tool("amk", "verify", "fixed.mlir").returncode == 0
-    assert tool("amk", "verify", "small.mlir").returncode == 2, "the file itself stays as it is"
+    assert tool_here("amk", "verify", "fixed.mlir").returncode == 0
+    assert tool_here("amk", "verify", "small.mlir").returncode == 2, "the file itself stays as it is"
 
 
-def test_fix_of_what_is_safe(tool, files: Path, tmp_path: Path):
+def test_fix_of_what_is_safe(tool_here, files: Path, tmp_path: Path):
     first, second = tmp_path / "first.mlir", tmp_path / "second.mlir"
-    run = tool("amk", "verify", files / "safe.mlir", "--fix", first)
+    run = tool_here("amk", "verify", files / "safe.mlir", "--fix", first)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.endswith("\nfixed: nothing to add\n")
-    assert tool("amk", "verify", first, "--fix", second).returncode == 0
+    assert tool_here("amk", "verify", first, "--fix", second).returncode == 0
     assert first.read_text() == second.read_text()
 
 
-def test_what_cannot_be_fixed_is_not_written(tool, files: Path, tmp_path: Path):
+def test_what_cannot_be_fixed_is_not_written(tool_here, files: Path, tmp_path: Path):
     """Neither it nor a kernel beside it that can."""
     out, both = tmp_path / "out.mlir", tmp_path / "both.mlir"
     both.write_text(f"{CASES['race_of_state']}\n{CASES['deadlock'].replace('@small', '@other')}")
     for file in (files / "deadlock.mlir", both):
-        run = tool("amk", "verify", file, "--fix", out)
+        run = tool_here("amk", "verify", file, "--fix", out)
         assert (run.returncode, run.stderr) == (2, "")
         assert ": waits mend races, not deadlock\n" in run.stdout
         assert "not fixed: insert-missing-sync: kernel @" in run.stdout
@@ -158,8 +158,8 @@ def test_what_cannot_be_fixed_is_not_written(tool, files: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("case", ["race_of_state", "race_behind_a_tag", "deadlock", "safe"])
-def test_json_of_a_fix(tool, files: Path, tmp_path: Path, case: str):
-    run = tool("amk", "verify", files / f"{case}.mlir", "--json", "--fix", tmp_path / "out.mlir")
+def test_json_of_a_fix(tool_here, files: Path, tmp_path: Path, case: str):
+    run = tool_here("amk", "verify", files / f"{case}.mlir", "--json", "--fix", tmp_path / "out.mlir")
     report = checked(json.loads(run.stdout), SCHEMA)
     (kernel,) = report["kernels"]
     fix = checked(checked(kernel, KERNEL)["fix"], FIX)
@@ -169,18 +169,18 @@ def test_json_of_a_fix(tool, files: Path, tmp_path: Path, case: str):
     assert bool(fix["added"]) == case.startswith("race")
 
 
-def test_fix_that_cannot_be_written(tool, files: Path):
-    run = tool("amk", "verify", files / "race_of_state.mlir", "--fix", "no/such/out.mlir")
+def test_fix_that_cannot_be_written(tool_here, files: Path):
+    run = tool_here("amk", "verify", files / "race_of_state.mlir", "--fix", "no/such/out.mlir")
     assert run.returncode == 2
     one_line(run.stderr, "no/such/out.mlir: cannot write")
 
 
-def test_fix_for_another_target(tool, files: Path, tmp_path: Path):
+def test_fix_for_another_target(tool_here, files: Path, tmp_path: Path):
     """What does not fit the other target is not a matter of waits; the file names its own target still."""
     out = tmp_path / "out.mlir"
-    assert tool("amk", "verify", files / "safe.mlir", "--target", "sm_86", "--fix", out).returncode == 2
+    assert tool_here("amk", "verify", files / "safe.mlir", "--target", "sm_86", "--fix", out).returncode == 2
     assert not out.exists()
-    assert tool("amk", "verify", files / "race_of_state.mlir", "--target", "sm_90a", "--fix", out).returncode == 0
+    assert tool_here("amk", "verify", files / "race_of_state.mlir", "--target", "sm_90a", "--fix", out).returncode == 0
     assert 'target "reference"' in out.read_text()
 
 
@@ -205,22 +205,22 @@ def test_malformed_kernels(tool_here, files: Path, tmp_path: Path, command: str,
 
 
 @pytest.mark.parametrize("command", ["verify", "replay"])
-def test_no_such_file(tool, command: str):
-    run = tool("amk", command, "no/such.mlir", *(["no/such.json"] if command == "replay" else []))
+def test_no_such_file(tool_here, command: str):
+    run = tool_here("amk", command, "no/such.mlir", *(["no/such.json"] if command == "replay" else []))
     assert run.returncode == 2
     one_line(run.stderr, "no/such", "No such file")
 
 
-def test_a_witness_that_cannot_be_written(tool, files: Path):
-    run = tool("amk", "verify", files / "race.mlir", "--witness", "no/such/w.json")
+def test_a_witness_that_cannot_be_written(tool_here, files: Path):
+    run = tool_here("amk", "verify", files / "race.mlir", "--witness", "no/such/w.json")
     assert run.returncode == 2
     one_line(run.stderr, "no/such/w.json: cannot write")
 
 
 @pytest.fixture
-def witness(tool, files: Path, tmp_path: Path) -> dict[str, Any]:
+def witness(tool_here, files: Path, tmp_path: Path) -> dict[str, Any]:
     file = tmp_path / "good.json"
-    tool("amk", "verify", files / "race.mlir", "--witness", file)
+    tool_here("amk", "verify", files / "race.mlir", "--witness", file)
     return json.loads(file.read_text())
 
 
@@ -268,38 +268,38 @@ def test_malformed_fields(witness: dict[str, Any]):
             Witness.from_text(json.dumps({k: v for k, v in witness.items() if k != name}))
 
 
-def test_not_utf8(tool, files: Path, tmp_path: Path):
+def test_not_utf8(tool_here, files: Path, tmp_path: Path):
     bad = tmp_path / "bad.json"
     bad.write_bytes(b"\xff\xfe\x00\x80")
-    run = tool("amk", "replay", files / "race.mlir", bad)
+    run = tool_here("amk", "replay", files / "race.mlir", bad)
     assert run.returncode == 2
     one_line(run.stderr, "bad.json", "not UTF-8")
 
 
-def test_a_witness_of_another_kernel(tool, files: Path, tmp_path: Path, witness: dict[str, Any]):
+def test_a_witness_of_another_kernel(tool_here, files: Path, tmp_path: Path, witness: dict[str, Any]):
     file = tmp_path / "w.json"
     file.write_text(json.dumps(witness))
-    run = tool("amk", "replay", files / "safe.mlir", file)
+    run = tool_here("amk", "replay", files / "safe.mlir", file)
     assert run.returncode == 2
     one_line(run.stderr, "another schedule: @small", "found @decoder")
 
 
-def test_what_does_not_happen(tool, files: Path, tmp_path: Path, witness: dict[str, Any]):
+def test_what_does_not_happen(tool_here, files: Path, tmp_path: Path, witness: dict[str, Any]):
     file = tmp_path / "w.json"
     file.write_text(json.dumps({**witness, "orders": [[[1, 1], [0, 1]]]}))
-    run = tool("amk", "replay", files / "race.mlir", file, "--trace", "--seed", "3")
+    run = tool_here("amk", "replay", files / "race.mlir", file, "--trace", "--seed", "3")
     assert (run.returncode, run.stderr) == (2, "")
     assert "\nnot reproduced: " in run.stdout
 
 
-def test_replay_with_the_weights_of_a_model(tool, tiny_model: Path, tmp_path: Path):
+def test_replay_with_the_weights_of_a_model(tool_here, tiny_model: Path, tmp_path: Path):
     graph, kernel, witness = (tmp_path / n for n in ("graph.mlir", "kernel.mlir", "w.json"))
-    assert tool("amk", "import", tiny_model, "-o", graph).returncode == 0
-    tool("amk-opt", graph, "-p", "graph-to-queue{target=reference sms=3 handoff=counter}", "-o", kernel)
+    assert tool_here("amk", "import", tiny_model, "-o", graph).returncode == 0
+    tool_here("amk-opt", graph, "-p", "graph-to-queue{target=reference sms=3 handoff=counter}", "-o", kernel)
     text = kernel.read_text()
     wait = re.findall(r"^ *queue.wait .*\n", text, re.MULTILINE)[1]
     kernel.write_text(text.replace(wait, "", 1))
-    assert tool("amk", "verify", kernel, "--witness", witness).returncode == 2
-    run = tool("amk", "replay", kernel, witness, "--model", tiny_model)
+    assert tool_here("amk", "verify", kernel, "--witness", witness).returncode == 2
+    run = tool_here("amk", "replay", kernel, witness, "--model", tiny_model)
     assert (run.returncode, run.stderr) == (0, "")
     assert "\nreproduced: " in run.stdout

@@ -1,6 +1,7 @@
 """Compiled folders with all kernels of a session: what is in them, what is refused, and what is run of them. No GPU."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,7 @@ def fake_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def no_nvrtc(monkeypatch: pytest.MonkeyPatch, fake_cache: Path) -> None:
+def replace_nvrtc(monkeypatch: pytest.MonkeyPatch, fake_cache: Path) -> None:
     """What is decided here does not depend on the machine code, which takes seconds to make: `test_as_programs` does."""
 
     def compile_cubin(source: str, target: Target, kernel: str) -> Cubin:
@@ -53,9 +53,24 @@ def no_nvrtc(monkeypatch: pytest.MonkeyPatch, fake_cache: Path) -> None:
 
 
 @pytest.fixture
-def artifact(no_nvrtc: None, model: ImportedModel, tmp_path: Path) -> Artifact:
-    """A folder with all three kernels."""
-    return amk.compile(model, "sm_90a", tmp_path / "tiny.amk", sms=5, chunk=4, far_from=32).artifact
+def no_nvrtc(monkeypatch: pytest.MonkeyPatch, fake_cache: Path) -> None:
+    replace_nvrtc(monkeypatch, fake_cache)
+
+
+@pytest.fixture(scope="module")
+def compiled(tiny_model: Path, fake_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all three kernels, which stays as it is."""
+    model = import_model(tiny_model, weight_dtype="bf16", kv_dtype="bf16")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        replace_nvrtc(monkeypatch, fake_cache)
+        folder = tmp_path_factory.mktemp("compiled") / "tiny.amk"
+        return amk.compile(model, "sm_90a", folder, sms=5, chunk=4, far_from=32).artifact.folder
+
+
+@pytest.fixture
+def artifact(no_nvrtc: None, compiled: Path, tmp_path: Path) -> Artifact:
+    """A copy of it that a test may change."""
+    return read_artifact(shutil.copytree(compiled, tmp_path / "tiny.amk"))
 
 
 def kernels_of(artifact: Artifact):
@@ -358,8 +373,8 @@ def test_as_programs(tool, tiny_model: Path, tmp_path: Path):
     assert "was compiled with --chunk 4; compile it with --chunk 2" in generate("--chunk", "2")
 
 
-def test_a_shape_has_no_weights(tool, tmp_path: Path):
-    run = tool("amk", "compile", "llama-3.2-1b", "-o", tmp_path / "out")
+def test_a_shape_has_no_weights(tool_here, tmp_path: Path):
+    run = tool_here("amk", "compile", "llama-3.2-1b", "-o", tmp_path / "out")
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert "llama-3.2-1b: is a shape, which has no weights; compile it with --no-weights" in run.stderr
     assert not (tmp_path / "out").exists()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_emulator import EmulatedKernel
-from cuda_models import CONFIGS, LLAMA_1B, LLAMA_8B, SMOLLM2, RandomWeights, llama_config, verified
+from cuda_models import CONFIGS, LLAMA_1B, LLAMA_8B, SMOLLM2, RandomWeights, llama_config, lower_anew, verified
 from cuda_targets import CUDA_TARGETS
 
 from amk.amk_ir.dtypes import bf16_from_f32
@@ -82,6 +82,7 @@ def test_rows_behind_a_long_history_have_the_bits_of_single_tokens(
     if together:
         monkeypatch.setattr(tile_tasks, "_QUERIES", 24)
         monkeypatch.setattr(TileTasksPass, "_attention_tile", lambda *_: ((), ()))
+        lower_anew(monkeypatch)
     config = llama_config(32, 32, 1, 12, 2, 16, 300, max_seq=160)
     single, several = (emulate(config, n, tmp_path / str(n), **options) for n in (1, 4))
     text = (tmp_path / "4" / "kernel.cpp").read_text()

@@ -186,7 +186,7 @@ def test_a_shape_has_none(tiny_model: Path, measured: Path) -> None:
         measure_importance(import_config(tiny_model), WINDOWS)
 
 
-def test_from_the_command_line(tool, tiny_model: Path, tmp_path: Path) -> None:
+def test_from_the_command_line(tool, tool_here, tiny_model: Path, tmp_path: Path) -> None:
     file, text, out = tmp_path / "tiny.importance", tmp_path / "text.txt", tmp_path / "result.json"
     text.write_text("He has refused his Assent to Laws, the most wholesome and necessary for the public good. " * 2)
     run = tool("amk", "calibrate", tiny_model, "--text", text, "--limit", "100", "-o", file)
@@ -194,8 +194,8 @@ def test_from_the_command_line(tool, tiny_model: Path, tmp_path: Path) -> None:
     assert run.stdout == f"{file}: 15 matrices, 100 tokens of text.txt in 2 windows\n"
     formats = ("--format", "int4:g16", "--text", text, "--json", out)
     records: list[dict[str, Any]] = []
-    for options in ((), ("--importance", file)):
-        run = tool("amk", "eval", tiny_model, *formats, *options)
+    for run_it, options in ((tool, ()), (tool_here, ("--importance", file))):
+        run = run_it("amk", "eval", tiny_model, *formats, *options)
         assert (run.returncode, run.stderr) == (0, "")
         records.append(json.loads(out.read_text()))
     assert [record["importance"] for record in records] == [
@@ -205,7 +205,7 @@ def test_from_the_command_line(tool, tiny_model: Path, tmp_path: Path) -> None:
     (plain, int4), (again, informed) = (record["results"] for record in records)
     assert plain["perplexity"] == again["perplexity"]
     assert int4["kl_mean"] != informed["kl_mean"]
-    run = tool(
+    run = tool_here(
         "amk", "generate", tiny_model, "--prompt", "a", "--max-tokens", "2", "--weights", "int4", "--importance", file
     )
     assert (run.returncode, run.stderr) == (0, "")
@@ -235,14 +235,14 @@ def test_from_the_command_line(tool, tiny_model: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_mistakes_are_named(tool, tiny_model: Path, arguments: tuple[str, ...], message: str) -> None:
-    run = tool("amk", *(str(tiny_model) if part == "MODEL" else part for part in arguments))
+def test_mistakes_are_named(tool_here, tiny_model: Path, arguments: tuple[str, ...], message: str) -> None:
+    run = tool_here("amk", *(str(tiny_model) if part == "MODEL" else part for part in arguments))
     assert run.returncode == 2
     assert message in run.stderr and run.stderr.splitlines()[-1].startswith("amk")
 
 
-def test_a_format_that_fits_no_matrix_is_refused_before_the_others_are_evaluated(tool, tiny_model: Path) -> None:
-    run = tool("amk", "eval", tiny_model, "--format", "bf16,int4:g64")
+def test_a_format_that_fits_no_matrix_is_refused_before_the_others_are_evaluated(tool_here, tiny_model: Path) -> None:
+    run = tool_here("amk", "eval", tiny_model, "--format", "bf16,int4:g64")
     assert run.returncode == 2
     assert "int4:g64: model.layers.0.mlp.down_proj.weight: groups of 64 values do not" in run.stderr
     assert "f32 reference" not in run.stdout

@@ -382,8 +382,8 @@ def test_no_gpu(tool):
         (["smollm2-135m", "--budget", "0"], "--budget: expected an integer of at least 1"),
     ],
 )
-def test_refused(tool, args: list[str], message: str):
-    run = tool("amk", "tune", *args)
+def test_refused(tool_here, args: list[str], message: str):
+    run = tool_here("amk", "tune", *args)
     assert run.returncode == 2
     assert message in run.stderr
 

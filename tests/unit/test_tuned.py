@@ -119,7 +119,7 @@ def test_the_gpu_at_hand_decides(model: ImportedModel, store: TunedStore, monkey
     assert choose_options(model, TARGET) == Choice({}), "of two, nobody knows which"
 
 
-def test_compile_uses_it(tool, tiny_model: Path, model: ImportedModel, store: TunedStore, tmp_path: Path):
+def test_compile_uses_it(tool, tool_here, tiny_model: Path, model: ImportedModel, store: TunedStore, tmp_path: Path):
     store.put(record(model))
     assert compile(model, "sm_90a", tmp_path / "a").choice.options == {"stages": 5}
     assert json.loads((tmp_path / "a" / "manifest.json").read_text())["options"] == {"stages": 5}
@@ -127,9 +127,9 @@ def test_compile_uses_it(tool, tiny_model: Path, model: ImportedModel, store: Tu
     env = {"CUDA_VISIBLE_DEVICES": "-1"}
     run = tool("amk", "compile", tiny_model, "-o", tmp_path / "b", env=env)
     assert "pass options  stages=5, tuned on NVIDIA H100 80GB HBM3" in run.stdout
-    run = tool("amk", "compile", tiny_model, "--no-tuned", "-o", tmp_path / "b", env=env)
+    run = tool_here("amk", "compile", tiny_model, "--no-tuned", "-o", tmp_path / "b", env=env)
     assert (run.returncode, "pass options" in run.stdout) == (0, False)
-    run = tool("amk", "compile", tiny_model, "--set", "stages=4", "-o", tmp_path / "b", env=env)
+    run = tool_here("amk", "compile", tiny_model, "--set", "stages=4", "-o", tmp_path / "b", env=env)
     assert "pass options  stages=4\n" in run.stdout
 
 
@@ -162,7 +162,7 @@ def test_options_that_cannot_be_compiled_are_blamed(model: ImportedModel, store:
     assert "--no-tuned" not in str(refused.value)
 
 
-def test_refused_options(tool, tiny_model: Path):
-    run = tool("amk", "compile", tiny_model, "--set", "rows=x", "-o", "out")
+def test_refused_options(tool_here, tiny_model: Path):
+    run = tool_here("amk", "compile", tiny_model, "--set", "rows=x", "-o", "out")
     assert run.returncode == 2
     assert run.stderr == "amk: error: --set: rows: expected an integer, found 'x'\n"
