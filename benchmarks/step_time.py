@@ -28,7 +28,7 @@ from amk.tools.bench.shapes import SHAPES
 RESULTS = Path(__file__).parent / "results"
 FITTED = ("smollm2-135m", "llama-3.2-1b")
 FITTED_AT = (128, 1024)
-"""The shapes and contexts whose steps of one token decide the parameters, with the step of several tokens without outputs."""
+"""The shapes and contexts whose steps of one token decide the parameters, with those of several tokens without outputs."""
 START = StepParameters(
     sm_bytes_per_us=0,
     phase_us=1.2,
@@ -36,7 +36,7 @@ START = StepParameters(
     multiply_bytes_per_us=6e4,
     attend_bytes_per_us=6e4,
 )
-RECORDED_FAR = {"parts": 0, "block": 64}
+RECORDED_FAR = {"parts": 0}
 """Options of the kernels for long contexts when the steps were recorded."""
 OTHER_GPU = "bench_h100.json"
 """A recorded run on another GPU of the same target, with an older device code: its read peak counts here, not its steps."""
@@ -103,8 +103,9 @@ def read_points() -> list[Point]:
                 phases = step_phases(kernel, int(context))
                 ring = ring_bytes_of(kernel)
                 # its run did not measure the read peak: that of the first one
+                fitted = not outputs and entry["model"] in FITTED
                 points.append(
-                    Point(entry["model"], tokens, outputs, int(context), time, not outputs, peak, ring, None, phases)
+                    Point(entry["model"], tokens, outputs, int(context), time, fitted, peak, ring, None, phases)
                 )
     return points
 
