@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from math import ceil
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr, SymbolRefAttr, TensorType, f32
-from xdsl.ir import Block, Region
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
-from xdsl.rewriter import Rewriter
 from xdsl.utils.exceptions import PassFailedException
 
-from ..amk_ir.access import Access, Dim
+from ..amk_ir.access import Dim
 from ..amk_ir.attrs import BufferKind
 from ..amk_ir.linear import Linear
 from ..amk_ir.quantized_type import QuantizedType, columns_problem
 from ..dialects import task
-from .family_bodies import ProgramIndex, insert_before, is_before, programs
-from .names import NameTable
+from .family_bodies import ProgramIndex, is_before, programs
+from .partial_products import divide_product
 from .tiling import narrow
 
 HEAD, TILE = "kv_head", "tile"
@@ -64,13 +62,12 @@ class SplitAttentionOutputPass(ModulePass):
         kv_heads: int,
     ) -> None:
         family = index.families[name]
-        tokens, rows = task.shape_of(matmul.result)
+        rows = task.shape_of(matmul.result)[1]
         heads = task.shape_of(load.result)[1]
         tile = -(-ceil(rows / max(1, self.tasks // kv_heads)) // _GROUP_ROWS) * _GROUP_ROWS
         if kv_heads < 2 or tile > self.rows or {HEAD, TILE} & {*family.domain.names}:
             return
-        names = NameTable({*index.buffers, *index.families})
-        domain, group = family.domain.data, heads // kv_heads
+        group = heads // kv_heads
         some = Dim(Linear.of(HEAD) * group, Linear(constant=group))
         limit = None if rows % tile == 0 else rows
         own_rows = Dim(Linear.of(TILE) * tile, Linear(constant=tile), limit)
@@ -78,40 +75,9 @@ class SplitAttentionOutputPass(ModulePass):
         shape = index.buffers[region.buffer].shape
         if isinstance(element, QuantizedType) and columns_problem(region.dims, shape, element):
             return
-        parts = task.BufferOp(
-            names.unique(f"{matmul.result.name_hint or name}_parts"),
-            BufferKind.SCRATCH,
-            TensorType(f32, (*(extent for _, extent in domain), tokens, kv_heads, rows)),
-        )
-        loops = [Dim(Linear.of(loop), kept=False) for loop, _ in domain]
-        all_tokens, all_heads, all_rows = (Dim(Linear(), Linear(constant=n)) for n in (tokens, kv_heads, rows))
-
-        # the products
-        x = task.LoadOp(narrow(load.region, (None, some, None, None)), f32)
-        weights = task.StreamOp(region, element)
-        product = task.MatmulOp(x.result, weights.result)
-        target = Access(parts.sym_name.data, (*loops, all_tokens, Dim(Linear.of(HEAD), kept=False), own_rows))
-        products = task.FamilyOp(
-            name,
-            (*domain, (HEAD, kv_heads), (TILE, ceil(rows / tile))),
-            Region(Block([x, weights, product, task.StoreOp(product.result, target)])),
-        )
-        for new, old in ((x, load), (weights, stream), (product, matmul)):
-            new.results[0].name_hint = old.results[0].name_hint
-
-        # what was made of their sum
-        every = task.LoadOp(Access(parts.sym_name.data, (*loops, all_tokens, all_heads, all_rows)), f32)
-        total = task.SumPartsOp(every.result)
-        every.result.name_hint, total.result.name_hint = parts.sym_name.data, matmul.result.name_hint
-        family.body.block.insert_ops_before((every, total), matmul)
-        Rewriter.replace_op(matmul, [], [total.result])
-        for op in (load, stream):
-            op.detach()
-            op.erase()
-        family.properties["sym_name"] = StringAttr(names.unique(f"{name}_sum"))
-
-        insert_before(call, family, products, parts)
-        call.properties["family"] = SymbolRefAttr(family.sym_name.data)
+        operands = narrow(load.region, (None, some, None, None)), region
+        tiles = ((TILE, ceil(rows / tile)),)
+        divide_product(index, name, call, (load, stream, matmul), operands, (HEAD, kv_heads), tiles, (own_rows,))
 
 
 def _product(

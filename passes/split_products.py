@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp, StringAttr, SymbolRefAttr, TensorType, f32
-from xdsl.ir import Block, Region
+from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp
 from xdsl.passes import ModulePass
-from xdsl.rewriter import Rewriter
 from xdsl.utils.exceptions import PassFailedException
 
-from ..amk_ir.access import Access, Dim
+from ..amk_ir.access import Dim
 from ..amk_ir.attrs import BufferKind
 from ..amk_ir.linear import POSITION, Linear
 from ..amk_ir.quantized_type import QuantizedType
 from ..amk_ir.segments import BLOCK_K
 from ..dialects import task
-from .family_bodies import ProgramIndex, insert_before, programs
-from .names import NameTable
+from .family_bodies import ProgramIndex, programs
+from .partial_products import divide_product
 from .tiling import narrow
 
 PART = "k_part"
@@ -81,46 +79,11 @@ class SplitProductsPass(ModulePass):
         parts = self._parts(tokens, columns)
         if parts == 1 or PART in {*family.domain.names, POSITION}:
             return
-        names = NameTable({*index.buffers, *index.families})
-        domain = family.domain.data
         size = columns // parts
         some = Dim(Linear.of(PART) * size, Linear(constant=size))
-        buffer = task.BufferOp(
-            names.unique(f"{matmul.result.name_hint or name}_parts"),
-            BufferKind.SCRATCH,
-            TensorType(f32, (*(extent for _, extent in domain), tokens, parts, *outputs)),
-        )
-        loops = [Dim(Linear.of(loop), kept=False) for loop, _ in domain]
-        all_tokens, all_parts, *tile = (Dim(Linear(), Linear(constant=n)) for n in (tokens, parts, *outputs))
-
-        # the products
-        x = task.LoadOp(narrow(load.region, (None, some)), f32)
-        weights = task.StreamOp(
-            narrow(stream.region, (*(None for _ in outputs), some)), stream.result.type.get_element_type()
-        )
-        product = task.MatmulOp(x.result, weights.result)
-        target = Access(buffer.sym_name.data, (*loops, all_tokens, Dim(Linear.of(PART), kept=False), *tile))
-        products = task.FamilyOp(
-            name,
-            (*domain, (PART, parts)),
-            Region(Block([x, weights, product, task.StoreOp(product.result, target)])),
-        )
-        for new, old in ((x, load), (weights, stream), (product, matmul)):
-            new.results[0].name_hint = old.results[0].name_hint
-
-        # what was made of their sum
-        every = task.LoadOp(Access(buffer.sym_name.data, (*loops, all_tokens, all_parts, *tile)), f32)
-        total = task.SumPartsOp(every.result)
-        every.result.name_hint, total.result.name_hint = buffer.sym_name.data, matmul.result.name_hint
-        family.body.block.insert_ops_before((every, total), matmul)
-        Rewriter.replace_op(matmul, [], [total.result])
-        for op in (load, stream):
-            op.detach()
-            op.erase()
-        family.properties["sym_name"] = StringAttr(names.unique(f"{name}_sum"))
-
-        insert_before(call, family, products, buffer)
-        call.properties["family"] = SymbolRefAttr(family.sym_name.data)
+        operands = narrow(load.region, (None, some)), narrow(stream.region, (*(None for _ in outputs), some))
+        rows = [Dim(Linear(), Linear(constant=n)) for n in outputs]
+        divide_product(index, name, call, (load, stream, matmul), operands, (PART, parts), (), rows)
 
 
 def _product(index: ProgramIndex, name: str) -> tuple[task.CallOp, task.LoadOp, task.StreamOp, task.MatmulOp] | None:
