@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from xdsl.dialects.builtin import StringAttr, SymbolRefAttr, TensorType, f32
 from xdsl.ir import Block, Region
@@ -16,23 +17,50 @@ from .family_bodies import ProgramIndex, insert_before
 from .names import NameTable
 
 
+@dataclass(frozen=True)
+class Product:
+    """The only matmul of the family `name`: of a load, which nothing else uses, with the family's only stream; in one `call`."""
+
+    name: str
+    call: task.CallOp
+    load: task.LoadOp
+    stream: task.StreamOp
+    matmul: task.MatmulOp
+
+
+def find_product(index: ProgramIndex, name: str) -> Product | None:
+    """The product of the family `name` if it could be divided: what it multiplies is loaded from a scratch buffer."""
+    family, call = index.families[name], index.only_call(name)
+    matmuls = [op for op in family.body.block.ops if isinstance(op, task.MatmulOp)]
+    if call is None or len(matmuls) != 1 or len(family.streams) != 1:
+        return None
+    (matmul,) = matmuls
+    load, stream = task.op_of(matmul.x), task.op_of(matmul.w)
+    if (
+        not isinstance(load, task.LoadOp)
+        or not isinstance(stream, task.StreamOp)
+        or index.buffers[load.region.buffer].kind.data is not BufferKind.SCRATCH
+        or len(list(load.result.uses)) != 1
+    ):
+        return None
+    return Product(name, call, load, stream, matmul)
+
+
 def divide_product(
     index: ProgramIndex,
-    name: str,
-    call: task.CallOp,
-    old: tuple[task.LoadOp, task.StreamOp, task.MatmulOp],
+    old: Product,
     operands: tuple[Access, Access],
     part: tuple[str, int],
     tiles: Sequence[tuple[str, int]],
     stored: Sequence[Dim],
 ) -> None:
-    """Replaces the matmul of the family `name`, called by `call`, by the sum of products of parts of its operands.
+    """Replaces the matmul of `old` by the sum of products of parts of its operands.
 
-    old: the load, stream and matmul; the first two have no other use. operands: the parts of both, by the indices of the new
-    family `name`, whose domain is that of the old one, then `part` and `tiles`. stored: which part of a row of results a task
-    makes. The products go to a buffer [*domain, T, parts, *n], and what is left of the old family, now `name`_sum, adds them up.
+    operands: the parts of both, by the indices of the new family, which has the old one's name and a domain that is that of the
+    old one, then `part` and `tiles`. stored: which part of a row of results a task makes. The products go to a buffer
+    [*domain, T, parts, *n], and what is left of the old family, now `name`_sum, adds them up.
     """
-    load, stream, matmul = old
+    name, call, load, stream, matmul = old.name, old.call, old.load, old.stream, old.matmul
     family, domain = index.families[name], index.families[name].domain.data
     tokens, *outputs = task.shape_of(matmul.result)
     names = NameTable({*index.buffers, *index.families})

@@ -11,12 +11,11 @@ from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.access import Dim
-from ..amk_ir.attrs import BufferKind
 from ..amk_ir.linear import Linear
 from ..amk_ir.quantized_type import QuantizedType, columns_problem
 from ..dialects import task
 from .family_bodies import ProgramIndex, is_before, programs
-from .partial_products import divide_product
+from .partial_products import Product, divide_product, find_product
 from .tiling import narrow
 
 HEAD, TILE = "kv_head", "tile"
@@ -47,22 +46,13 @@ class SplitAttentionOutputPass(ModulePass):
         for program in programs(op):
             for name in tuple(program.families):
                 index = ProgramIndex(program)
-                found = _product(index, name)
-                if found is not None:
-                    self._split(index, name, *found)
+                product = find_product(index, name)
+                if product is not None and (kv_heads := _kv_heads(index, product)) is not None:
+                    self._split(index, product, kv_heads)
 
-    def _split(
-        self,
-        index: ProgramIndex,
-        name: str,
-        call: task.CallOp,
-        load: task.LoadOp,
-        stream: task.StreamOp,
-        matmul: task.MatmulOp,
-        kv_heads: int,
-    ) -> None:
-        family = index.families[name]
-        rows = task.shape_of(matmul.result)[1]
+    def _split(self, index: ProgramIndex, product: Product, kv_heads: int) -> None:
+        family, load, stream = index.families[product.name], product.load, product.stream
+        rows = task.shape_of(product.matmul.result)[1]
         heads = task.shape_of(load.result)[1]
         tile = -(-ceil(rows / max(1, self.tasks // kv_heads)) // _GROUP_ROWS) * _GROUP_ROWS
         if kv_heads < 2 or tile > self.rows or {HEAD, TILE} & {*family.domain.names}:
@@ -77,29 +67,14 @@ class SplitAttentionOutputPass(ModulePass):
             return
         operands = narrow(load.region, (None, some, None, None)), region
         tiles = ((TILE, ceil(rows / tile)),)
-        divide_product(index, name, call, (load, stream, matmul), operands, (HEAD, kv_heads), tiles, (own_rows,))
+        divide_product(index, product, operands, (HEAD, kv_heads), tiles, (own_rows,))
 
 
-def _product(
-    index: ProgramIndex, name: str
-) -> tuple[task.CallOp, task.LoadOp, task.StreamOp, task.MatmulOp, int] | None:
-    """The call of the family `name`, the parts of its only matmul, and the KV heads of the attention that this reads."""
-    family, call = index.families[name], index.only_call(name)
-    matmuls = [op for op in family.body.block.ops if isinstance(op, task.MatmulOp)]
-    if call is None or len(matmuls) != 1 or len(family.streams) != 1:
-        return None
-    (matmul,) = matmuls
-    load, stream = task.op_of(matmul.x), task.op_of(matmul.w)
-    if not isinstance(load, task.LoadOp) or not isinstance(stream, task.StreamOp):
-        return None
+def _kv_heads(index: ProgramIndex, product: Product) -> int | None:
+    """The KV heads of the attention that a product reads; None if it reads no attention as it was stored."""
+    family, load, matmul = index.families[product.name], product.load, product.matmul
     buffer = load.region.buffer
-    if (
-        index.buffers[buffer].kind.data is not BufferKind.SCRATCH
-        or len(index.writers[buffer]) != 1
-        or len(list(load.result.uses)) != 1
-        or len(task.shape_of(matmul.x)) != 4
-        or len(task.shape_of(matmul.result)) != 2
-    ):
+    if len(index.writers[buffer]) != 1 or len(task.shape_of(matmul.x)) != 4 or len(task.shape_of(matmul.result)) != 2:
         return None
     writer = index.families[index.writers[buffer][0]]
     writer_call = index.only_call(writer.sym_name.data)
@@ -108,10 +83,10 @@ def _product(
         not isinstance(attention, task.AttentionOp)
         or len(writer.stores) != 1
         or writer_call is None
-        or not is_before(writer_call, call)
+        or not is_before(writer_call, product.call)
         or writer.domain != family.domain
-        or len(call.indices.data) != len(family.domain.data)
+        or len(product.call.indices.data) != len(family.domain.data)
         or writer.stores[0].region != load.region
     ):
         return None
-    return call, load, stream, matmul, task.shape_of(attention.k)[1]
+    return task.shape_of(attention.k)[1]

@@ -10,13 +10,12 @@ from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.access import Dim
-from ..amk_ir.attrs import BufferKind
 from ..amk_ir.linear import POSITION, Linear
 from ..amk_ir.quantized_type import QuantizedType
 from ..amk_ir.segments import BLOCK_K
 from ..dialects import task
 from .family_bodies import ProgramIndex, programs
-from .partial_products import divide_product
+from .partial_products import Product, divide_product, find_product
 from .tiling import narrow
 
 PART = "k_part"
@@ -53,8 +52,9 @@ class SplitProductsPass(ModulePass):
                 continue
             for name in tuple(program.families):
                 index = ProgramIndex(program)
-                if (found := _product(index, name)) is not None:
-                    self._split(index, name, *found)
+                product = find_product(index, name)
+                if product is not None and _has_rows(product):
+                    self._split(index, product)
 
     def _parts(self, tokens: int, columns: int) -> int:
         """Into how many parts the sums over `columns` columns are divided."""
@@ -65,46 +65,27 @@ class SplitProductsPass(ModulePass):
             return 1
         return next((n for n in possible if tokens * columns <= self.values * n), possible[-1])
 
-    def _split(
-        self,
-        index: ProgramIndex,
-        name: str,
-        call: task.CallOp,
-        load: task.LoadOp,
-        stream: task.StreamOp,
-        matmul: task.MatmulOp,
-    ) -> None:
-        family = index.families[name]
-        (tokens, columns), (_, *outputs) = task.shape_of(load.result), task.shape_of(matmul.result)
+    def _split(self, index: ProgramIndex, product: Product) -> None:
+        load, stream = product.load, product.stream
+        (tokens, columns), (_, *outputs) = task.shape_of(load.result), task.shape_of(product.matmul.result)
         parts = self._parts(tokens, columns)
-        if parts == 1 or PART in {*family.domain.names, POSITION}:
+        if parts == 1 or PART in {*index.families[product.name].domain.names, POSITION}:
             return
         size = columns // parts
         some = Dim(Linear.of(PART) * size, Linear(constant=size))
         operands = narrow(load.region, (None, some)), narrow(stream.region, (*(None for _ in outputs), some))
         rows = [Dim(Linear(), Linear(constant=n)) for n in outputs]
-        divide_product(index, name, call, (load, stream, matmul), operands, (PART, parts), (), rows)
+        divide_product(index, product, operands, (PART, parts), (), rows)
 
 
-def _product(index: ProgramIndex, name: str) -> tuple[task.CallOp, task.LoadOp, task.StreamOp, task.MatmulOp] | None:
-    """The only call of the family `name`, and the parts of its only matmul, if that multiplies rows as they were stored."""
-    family, call = index.families[name], index.only_call(name)
-    matmuls = [op for op in family.body.block.ops if isinstance(op, task.MatmulOp)]
-    if call is None or len(matmuls) != 1 or len(family.streams) != 1:
-        return None
-    (matmul,) = matmuls
-    load, stream = task.op_of(matmul.x), task.op_of(matmul.w)
-    if not isinstance(load, task.LoadOp) or not isinstance(stream, task.StreamOp):
-        return None
+def _has_rows(product: Product) -> bool:
+    """Whether it multiplies rows [T, columns], all of them, with weights that are not quantised."""
+    load, stream = product.load, product.stream
     shape = task.shape_of(load.result)
     columns = [[dim for dim in op.region.dims if dim.kept][-1] for op in (load, stream)]
-    if (
-        index.buffers[load.region.buffer].kind.data is not BufferKind.SCRATCH
-        or len(list(load.result.uses)) != 1
-        or len(shape) != 2
-        or DYNAMIC_INDEX in shape
-        or any(dim.limit is not None for dim in columns)
-        or isinstance(stream.result.type.get_element_type(), QuantizedType)
-    ):
-        return None
-    return call, load, stream, matmul
+    return (
+        len(shape) == 2
+        and DYNAMIC_INDEX not in shape
+        and all(dim.limit is None for dim in columns)
+        and not isinstance(stream.result.type.get_element_type(), QuantizedType)
+    )

@@ -24,10 +24,15 @@ __device__ __forceinline__ SplitPair split_pair(float first, float second) {
 
 __device__ __forceinline__ float load_value(const float* address) { return *address; }
 __device__ __forceinline__ float load_value(const u16* address) { return from_bf16(*address); }
-// Four neighbours at a multiple of 16 bytes.
+// Four neighbours at a multiple of four.
 __device__ __forceinline__ void load_values(float* to, const float* address) {
     const float4 v = *reinterpret_cast<const float4*>(address);
     to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+__device__ __forceinline__ void load_values(float* to, const u16* address) {
+    const uint2 two = *reinterpret_cast<const uint2*>(address);
+    to[0] = __uint_as_float(two.x << 16), to[1] = __uint_as_float(two.x & 0xffff0000u);
+    to[2] = __uint_as_float(two.y << 16), to[3] = __uint_as_float(two.y & 0xffff0000u);
 }
 __device__ __forceinline__ void store_value(float* address, float value) { *address = value; }
 __device__ __forceinline__ void store_value(u16* address, float value) { *address = to_bf16(value); }

@@ -23,14 +23,6 @@ constexpr bool IS_WEIGHTED = true;
 template <>
 constexpr bool IS_WEIGHTED<Unweighted> = false;
 
-__device__ __forceinline__ void load_four(float (&to)[4], const float* weights) { load_values(to, weights); }
-__device__ __forceinline__ void load_four(float (&to)[4], const u16* weights) {
-    const uint2 two = *reinterpret_cast<const uint2*>(weights);
-    to[0] = __uint_as_float(two.x << 16), to[1] = __uint_as_float(two.x & 0xffff0000u);
-    to[2] = __uint_as_float(two.y << 16), to[3] = __uint_as_float(two.y & 0xffff0000u);
-}
-__device__ __forceinline__ void load_four(float (&)[4], const Unweighted*) {}
-
 // Bit 0: whether a word is missing.
 __device__ __forceinline__ u32 missing(const Words<4>& words, u32 epoch) {
     u32 difference = 0;
@@ -75,7 +67,7 @@ __device__ __forceinline__ void gather_rows(Activations x, const u32* base, u32 
         if (STEPS > 1 && i < HALF) await_all_but_one();
         else await_copied();
         float weight[4];
-        load_four(weight, weights + i);
+        if constexpr (IS_WEIGHTED<Weight>) load_values(weight, weights + i);
         Words<4> words[ROWS];
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
