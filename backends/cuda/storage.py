@@ -118,14 +118,24 @@ class StreamStorage:
         if not self.domain or not isinstance(layout, FragmentLayout) or layout.k % BLOCK_K:
             return self
         index, count = self.domain[-1]
-        own, whole = Dim(Linear.of(index) * layout.k, Linear(constant=layout.k)), Linear(constant=layout.k * count)
         parts: list[StreamPart] = []
         for part in self.parts:
-            *outer, columns = part.access.dims
-            if columns != own or any(index in dim.start.names for dim in outer):
+            if (access := _without_parts(part.access, index, count, layout.k)) is None:
                 return self
-            parts.append(replace(part, access=Access(part.access.buffer, (*outer, Dim(Linear(), whole)))))
-        return replace(self, domain=self.domain[:-1], parts=tuple(parts), layout=replace(layout, k=whole.constant))
+            parts.append(replace(part, access=access))
+        return replace(self, domain=self.domain[:-1], parts=tuple(parts), layout=replace(layout, k=layout.k * count))
+
+
+def _without_parts(access: Access, index: str, count: int, k: int) -> Access | None:
+    """The region of all `count` values of `index` if it numbers parts of the columns, k each; None if it does not."""
+    dims = access.dims
+    at = next((n for n, dim in enumerate(dims) if index in dim.start.names), len(dims) - 1)
+    cut, inner = dims[at], dims[at + 1 :]
+    size = cut.size
+    is_part = cut == Dim(Linear.of(index) * size.constant, size) and all(d == Dim(Linear(), d.size) for d in inner)
+    if not is_part or size.constant * prod(d.size.constant for d in inner) != k:
+        return None
+    return Access(access.buffer, (*dims[:at], Dim(Linear(), size * count), *inner))
 
 
 def element_name(type: Attribute, what: str) -> str:

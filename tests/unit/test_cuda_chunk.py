@@ -114,14 +114,24 @@ def test_segments_change_no_bit(mlp: int, tmp_path: Path) -> None:
         assert np.array_equal(found["logits"][row], single.step(ids([token]), row)["logits"][0])
 
 
+# what has 96 columns has three blocks for three SMs; six heads of 16 elements are three pairs
+SPLIT: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
+    "down": (CONFIGS["gqa"], {"linear_down": 3}),
+    "heads": (llama_config(64, 96, 2, 6, 3, 16, 300), {"linear_down": 3, "linear_o": 3}),
+    "no whole blocks": (CONFIGS["odd"], {"linear_down": 1, "linear_o": 1}),
+}
+
+
 @emulated_only
-@pytest.mark.parametrize(("name", "parts"), [("gqa", 3), ("odd", 1)])
+@pytest.mark.parametrize(("config", "parts"), SPLIT.values(), ids=SPLIT)
 @pytest.mark.parametrize("handoff", ["auto", "counter"])
-def test_rows_of_split_products_are_those_of_single_tokens(name: str, parts: int, handoff: str, tmp_path: Path) -> None:
+def test_rows_of_split_products_are_those_of_single_tokens(
+    config: dict[str, Any], parts: dict[str, int], handoff: str, tmp_path: Path
+) -> None:
     """An SM multiplies one part of the rows with all its tiles, from where the other kernel keeps whole tiles."""
-    config = CONFIGS[name]  # 96 columns: three blocks for three SMs; or no whole blocks
     single, several = (
-        verified(config, sms=3, tokens=n, handoff=handoff, product_values=v).kernel for n, v in ((1, 0), (4, 128))
+        verified(config, sms=3, tokens=n, handoff=handoff, product_values=v, fuse_attention="never").kernel
+        for n, v in ((1, 0), (4, 128))
     )
     weights = RandomWeights(single)
     for folder in ("one", "several"):
@@ -133,8 +143,9 @@ def test_rows_of_split_products_are_those_of_single_tokens(name: str, parts: int
         packed_weights(emit_kernel(several).plan, weights),
         tmp_path / "several",
     )
-    (down,) = (s for s in chunk.plan.streams if s.family == "linear_down")
-    assert dict(down.domain).get("k_part", 1) == parts
+    for name, count in parts.items():
+        (stream,) = (s for s in chunk.plan.streams if s.family == name)
+        assert dict(stream.domain).get("k_part", 1) == count
     for first in (0, 4):
         found = chunk.step(ids(TOKENS[first : first + 4]), first, seed=first)
         for row in range(4):

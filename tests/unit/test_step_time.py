@@ -72,8 +72,12 @@ def test_several_tokens_gather_as_many_rows():
     )
     assert [p.weight_bytes.sum() for p in one] == [p.weight_bytes.sum() for p in eight]
     assert eight[4].words.max() == 8 * one[4].words.max()
-    # an SM gathers its part of the rows once, and the sums of four parts of a tile of 16 rows
-    down, total = split[5:7]
+    # an SM gathers its part of the rows once, and the sums of the parts of a tile of 16 rows
+    o, total = split[3:5]
+    assert ("linear_o" in o.name, "linear_o_sum" in total.name) == (True, True)
+    assert set(o.words[o.owns]) == {8 * 2048 // 2}
+    assert set(total.words[total.owns]) == {8 * 16 * (2 + 1)}
+    down, total = split[6:8]
     assert ("linear_down" in down.name, "linear_down_sum" in total.name) == (True, True)
     assert set(down.words[down.owns]) == {8 * 8192 // 4}
     assert down.weight_bytes.sum() == eight[5].weight_bytes.sum()

@@ -72,7 +72,7 @@ task.program @layers max_seq 64 tokens 4 {
 
 // -----
 
-// Not of inputs, which nobody gathers, nor where columns have two dimensions, as heads do.
+// Not of inputs, which nobody gathers. Where columns have two dimensions, parts are of the first one: whole heads.
 task.program @others max_seq 64 tokens 4 {
   task.buffer @w weight from #amk.checkpoint<"w"> : tensor<12x128xbf16>
   task.buffer @v weight from #amk.checkpoint<"v"> : tensor<12x2x64xbf16>
@@ -105,4 +105,15 @@ task.program @others max_seq 64 tokens 4 {
 }
 
 // CHECK-LABEL: task.program @others
-// CHECK-NOT:   sum_parts
+// CHECK:       task.family @input () {
+// CHECK:       task.family @heads (k_part = 2) {
+// CHECK-NEXT:    %b = task.load @b[0 : 4, k_part : 1, 0 : 64] : tensor<4x1x64xf32>
+// CHECK-NEXT:    %v = task.stream @v[0 : 12, k_part : 1, 0 : 64] : tensor<12x1x64xbf16>
+// CHECK-NEXT:    %d = task.matmul %b, %v : (tensor<4x1x64xf32>, tensor<12x1x64xbf16>) -> tensor<4x12xf32>
+// CHECK-NEXT:    task.store %d, @d_parts[0 : 4, k_part, 0 : 12] : tensor<4x12xf32>
+// CHECK:       task.family @heads_sum () {
+// CHECK:         task.sum_parts %d_parts : tensor<4x2x12xf32> -> tensor<4x12xf32>
+// CHECK:       task.call @input[]
+// CHECK-NEXT:  task.call @copy[]
+// CHECK-NEXT:  task.call @heads[]
+// CHECK-NEXT:  task.call @heads_sum[]
