@@ -22,12 +22,12 @@ from amk.frontends.registry import find_recipe
 from amk.runtime.compile import plan
 from amk.runtime.tuned import tuned_shape
 from amk.tools.amk import parser
-from amk.tools.bench import baselines, comparison, device, engine, torch_model
+from amk.tools.bench import baselines, comparison, device, engine, torch_model, weight_only
 from amk.tools.bench.baselines import matmul_shapes
 from amk.tools.bench.comparison import Expected, ReferenceComparison
 from amk.tools.bench.correctness import REFERENCE_LIMIT, Check, Divergence, divergence
 from amk.tools.bench.measure import Settings, check_logits, measure, step_bytes, token_ids, wanted_positions
-from amk.tools.bench.models import BenchModel, open_model
+from amk.tools.bench.models import BenchModel, open_model, open_models
 from amk.tools.bench.random_weights import DEVIATION, RandomWeights, weight_shapes
 from amk.tools.bench.report import report_lines
 from amk.tools.bench.results import (
@@ -138,6 +138,18 @@ def test_a_shape():
     assert (model.model.max_seq, model.model.weight_dtype) == (2064, "bf16")
     assert open_model(namespace(max_seq=100), "smollm2-135m", [16]).model.max_seq == 100
     assert open_model(namespace(), "smollm2-135m", [8191]).model.max_seq == 8192
+
+
+def test_a_shape_in_several_formats():
+    models = open_models(namespace(weights="bf16,int8,int4:g64"), ["smollm2-135m", "qwen3-0.6b"], [16])
+    found = [(m.name, m.weights_text) for m in models]
+    assert found == [(n, w) for n in ("smollm2-135m", "qwen3-0.6b") for w in ("bf16", "int8", "int4:g64")]
+
+
+@pytest.mark.parametrize("weights", ["bf16,", ",int8", "int8,int8", "bf16,,int8", ""])
+def test_lists_of_formats_that_are_none(weights: str):
+    with pytest.raises(UsageError, match=f"--weights {weights}: expected different formats with commas in between"):
+        open_models(namespace(weights=weights), ["smollm2-135m"], [16])
 
 
 def test_a_quantised_shape():
@@ -667,6 +679,43 @@ def test_torch_compile_is_run_in_the_order_given(
     (model,) = json.loads(out.read_text())["models"]
     found = {c["context"]: c["torch_compile"]["not_run"] for c in model["contexts"]}
     assert found == {c: "no compiler" if c in order else "not asked for" for c in (8, 16, 24)}
+
+
+@pytest.mark.usefixtures("no_gpu_needed")
+def test_bf16_baselines_are_measured_once_for_all_formats(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    measured: list[str] = []
+
+    def baseline(what: str, us: float, error: float | None) -> Baseline:
+        measured.append(what)
+        return Baseline(what, Times((us, us)), error)
+
+    def expected(self: comparison.TorchComparison, *_: object) -> NotRun:
+        self._torch_model = "model"
+        return NotRun("no memory")
+
+    monkeypatch.setattr(torch_model, "torch_problem", lambda: None)
+    monkeypatch.setattr(comparison.TorchComparison, "expected", expected)
+    monkeypatch.setattr(baselines, "torch_compile_step", lambda *_: baseline("compiled", 9.0, 1e-3))
+    monkeypatch.setattr(baselines, "matmuls_alone", lambda *_: baseline("products", 7.0, None))
+    monkeypatch.setattr(weight_only, "weight_only_alone", lambda *_: baseline("weight only", 5.0, None))
+    monkeypatch.setattr(baselines, "release", lambda: None)
+    out = tmp_path / "bench.json"
+    args = ["--weights", "bf16,int8,fp8", "--context", "8", "--repeat", "2", "--launches", "0", "--json", out]
+    assert bench_run(tiny_model, *args) == 0
+    assert measured == ["compiled", "products", "weight only"]
+    models = json.loads(out.read_text())["models"]
+    assert [m["weight_dtype"] for m in models] == ["bf16", "int8", "fp8"]
+    compiled = [m["contexts"][0]["torch_compile"] for m in models]
+    others = "compiled; measured with the bf16 weights"
+    assert [(c["what"], c["median_us"], c["relative_error"]) for c in compiled] == [
+        ("compiled", 9.0, 1e-3),
+        (others, 9.0, None),
+        (others, 9.0, None),
+    ]
+    assert [m["matmuls_alone"]["median_us"] for m in models] == [7.0] * 3
+    assert [m["weight_only"] and m["weight_only"]["median_us"] for m in models] == [None, 5.0, None]
 
 
 @pytest.mark.usefixtures("no_gpu_needed")

@@ -3,8 +3,8 @@ backend for as many positions as it can do in seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,11 +57,33 @@ class Comparison(Protocol):
         ...
 
 
+@dataclass
+class KnownBaselines:
+    """Baselines in bf16 that were measured in this run, by model and what they are, with the weights that they had.
+
+    What bf16 matrices hold does not change how long they take: a model with other weights need not be measured again.
+    """
+
+    found: dict[tuple[str, str], tuple[str, Baseline]] = field(
+        default_factory=dict[tuple[str, str], tuple[str, Baseline]]
+    )
+
+    def get(self, model: BenchModel, what: str, measure: Callable[[], Baseline | NotRun]) -> Baseline | NotRun:
+        """The baseline called `what` of a model of that name, or what `measure` finds if there is none."""
+        if (known := self.found.get((model.name, what))) is not None:
+            weights, baseline = known
+            return replace(baseline, what=f"{baseline.what}; measured with the {weights} weights", relative_error=None)
+        result = measure()
+        if isinstance(result, Baseline):
+            self.found[model.name, what] = model.weights_text, result
+        return result
+
+
 class TorchComparison:
     """transformers in float32 and in bf16 on the GPU, and the baselines.
 
     repeats: of the baselines. mode: of torch.compile. baselines: those that were asked for. compiled_contexts: where
-    torch.compile is measured.
+    torch.compile is measured. known: what need not be measured again.
     """
 
     def __init__(
@@ -72,12 +94,14 @@ class TorchComparison:
         mode: str,
         baselines: Sequence[str],
         compiled_contexts: Sequence[int],
+        known: KnownBaselines | None = None,
         progress: Progress = no_progress,
         device: str = "cuda",
     ):
         self.device = device
         self.model, self.repeats, self.mode = model, repeats, mode
         self.baselines, self.compiled_contexts, self.progress = baselines, compiled_contexts, progress
+        self.known = known or KnownBaselines()
         self._torch_model: Any = None  # in bf16, after `expected`
         self._logits: dict[int, NDArray[np.float32]] = {}
 
@@ -103,13 +127,17 @@ class TorchComparison:
 
         if "torch-compile" not in self.baselines or context not in self.compiled_contexts:
             return NotRun("not asked for")
-        if self._torch_model is None:
-            return NotRun("torch has no room for the model")
-        self.progress(f"torch.compile at context {context}", 0, 1)
-        expected = self._logits.get(context)
-        result = torch_compile_step(self._torch_model, list(ids), context, expected, self.repeats, self.mode)
-        self.progress(f"torch.compile at context {context}", 1, 1)
-        return result
+
+        def measure() -> Baseline | NotRun:
+            if self._torch_model is None:
+                return NotRun("torch has no room for the model")
+            self.progress(f"torch.compile at context {context}", 0, 1)
+            expected = self._logits.get(context)
+            result = torch_compile_step(self._torch_model, list(ids), context, expected, self.repeats, self.mode)
+            self.progress(f"torch.compile at context {context}", 1, 1)
+            return result
+
+        return self.known.get(self.model, f"torch.compile at {context}", measure)
 
     def matmuls(self) -> Baseline | NotRun:
         from .baselines import matmuls_alone, release
@@ -118,10 +146,14 @@ class TorchComparison:
             return NotRun("not asked for")
         self._torch_model = None
         release()
-        self.progress("the matrix products alone", 0, 1)
-        result = matmuls_alone(self.model.model.config, self.repeats)
-        self.progress("the matrix products alone", 1, 1)
-        return result
+
+        def measure() -> Baseline | NotRun:
+            self.progress("the matrix products alone", 0, 1)
+            result = matmuls_alone(self.model.model.config, self.repeats)
+            self.progress("the matrix products alone", 1, 1)
+            return result
+
+        return self.known.get(self.model, "the matrix products alone", measure)
 
     def weight_only(self) -> Baseline | NotRun | None:
         from .baselines import release

@@ -64,6 +64,22 @@ def _dtype(args: argparse.Namespace, option: str) -> FloatType:
     return "f32" if getattr(args, option, "bf16") == "f32" else "bf16"
 
 
+def open_models(args: argparse.Namespace, names: Sequence[str], contexts: Sequence[int]) -> list[BenchModel]:
+    """Each of the models or shapes `names` in each format that --weights lists, with commas in between; as `open_model`."""
+    if "weights" not in args:
+        return [open_model(args, name, contexts) for name in names]
+    formats: list[str] = args.weights.split(",")
+    if "" in formats or len({*formats}) < len(formats):
+        raise UsageError(
+            f"--weights {args.weights}: expected different formats with commas in between, such as bf16,int8"
+        )
+    return [
+        open_model(argparse.Namespace(**{**vars(args), "weights": weights}), name, contexts)
+        for name in names
+        for weights in formats
+    ]
+
+
 def open_model(args: argparse.Namespace, name: str, contexts: Sequence[int]) -> BenchModel:
     """The model or shape `name`, imported as the arguments of `add_import_options` say, with room for `contexts`.
 

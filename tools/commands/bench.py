@@ -2,7 +2,8 @@
 torch.compile and the matrix products alone need (for int8 and int4 weights also torch's own), in the same run.
 docs/bench.md explains the table and the JSON.
 
-MODEL is what the other commands take, or the name of a shape, which gets random weights.
+MODEL is what the other commands take, or the name of a shape, which gets random weights. --weights may list several formats
+with commas in between, bf16,int8,int4:g128: each model is measured with each, the baselines in bf16 once.
 
 Exit status: 0 measured and right, 1 something is wrong (logits, repeatability, lost memory), 2 not measured."""
 
@@ -19,7 +20,7 @@ from .options import add_import_options, add_pass_options, add_target, check_fol
 
 if TYPE_CHECKING:
     from ...runtime.backend import Progress
-    from ..bench.comparison import Comparison
+    from ..bench.comparison import Comparison, KnownBaselines
     from ..bench.device import Device
     from ..bench.models import BenchModel
     from ..bench.results import ModelResult, Report
@@ -95,8 +96,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ...amk_ir.errors import AmkError
+    from ..bench.comparison import KnownBaselines
     from ..bench.device import CudaDevice
-    from ..bench.models import open_model
+    from ..bench.models import open_models
     from ..bench.report import model_lines, report_lines
     from ..bench.results import Failure, Report
 
@@ -108,7 +110,8 @@ def run(args: argparse.Namespace) -> int:
         check_folder("--json", args.json)
     _check_compile_contexts(contexts, compiled_contexts)
     _check_target(args)
-    models = [open_model(args, name, contexts) for name in args.models]
+    models = open_models(args, args.models, contexts)
+    known = KnownBaselines()
     device = CudaDevice()
     _check_device(args, device)
     with ProgressBar() as progress:
@@ -118,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(report_lines(report)), flush=True)
     for model in models:
         try:
-            report.models.append(_measure(args, model, device, contexts, compiled_contexts))
+            report.models.append(_measure(args, model, device, contexts, compiled_contexts, known))
         except AmkError as e:  # the others are worth having
             report.models.append(Failure(model.name, str(e)))
         print("\n".join(["", *model_lines(report.models[-1], report.read_peak)]), flush=True)
@@ -161,6 +164,7 @@ def _measure(
     device: Device,
     contexts: tuple[int, ...],
     compiled_contexts: tuple[int, ...],
+    known: KnownBaselines,
 ) -> ModelResult:
     from ...runtime.compile import far_position
     from ..bench.engine import load_engine
@@ -176,7 +180,7 @@ def _measure(
             model,
             lambda: load_engine(model, device.target, choice, far_from, progress),
             device.used_bytes,
-            lambda: _comparison(args, model, compiled_contexts, progress),
+            lambda: _comparison(args, model, compiled_contexts, known, progress),
             Settings(contexts, args.repeat, args.launches, compiled_contexts),
             str(choice),
             progress,
@@ -185,7 +189,11 @@ def _measure(
 
 
 def _comparison(
-    args: argparse.Namespace, model: BenchModel, compiled_contexts: Sequence[int], progress: Progress
+    args: argparse.Namespace,
+    model: BenchModel,
+    compiled_contexts: Sequence[int],
+    known: KnownBaselines,
+    progress: Progress,
 ) -> Comparison:
     from ..bench.comparison import ReferenceComparison, TorchComparison
     from ..bench.torch_model import torch_problem
@@ -199,6 +207,7 @@ def _comparison(
         mode=args.compile_mode,
         baselines=() if args.no_baselines else tuple(args.baselines),
         compiled_contexts=compiled_contexts,
+        known=known,
         progress=progress,
     )
 
