@@ -24,26 +24,32 @@ def rows_bytes(tokens: int, k_blocks: int) -> int:
     return tokens * (k_blocks * BLOCK_K + _PADDING) * ELEMENT_BYTES
 
 
-def sums_bytes(tokens: int, groups: int) -> int:
-    """Shared memory of the sums that the threads keep of a task of `groups` groups of eight weight rows."""
-    # as `Sums` in device/matvec.cuh
+def sums_bytes(tokens: int, groups: int, keeps_x: bool = False) -> int:
+    """Shared memory of the sums that the threads keep of a task of `groups` groups of eight weight rows.
+
+    keeps_x: also those of the activations, which minimums of whole rows are multiplied by.
+    """
+    # as `Sums` in device/matvec.cuh, and CodesSums in device/quantized_matvec.cuh
     chains = 2 if groups == 1 else 1
     halves = 1 if tokens <= 2 or groups > 8 else 2
-    return groups * chains * halves * 16 * THREADS
+    return (groups * chains + keeps_x) * halves * 16 * THREADS
 
 
 @dataclass(frozen=True)
 class Segments:
-    """The segments of a product of `tokens` rows of `k_blocks` blocks: of `blocks` blocks each, the last may be shorter.
+    """The segments of a product of `tokens` rows of `k_blocks` blocks, `chunk_blocks` a ring stage: of `blocks` blocks each, the
+    last may be shorter.
 
-    batch: tasks of an SM that are multiplied with one segment after the other.
+    batch: tasks of an SM that are multiplied with one segment after the other. keeps_x: as in `sums_bytes`.
     """
 
     tokens: int
     k_blocks: int
+    chunk_blocks: int
     blocks: int
     groups: int
     batch: int
+    keeps_x: bool = False
 
     @property
     def count(self) -> int:
@@ -57,11 +63,11 @@ class Segments:
     @property
     def bytes(self) -> int:
         """Shared memory of a segment and of the sums of a batch."""
-        return rows_bytes(self.tokens, self.blocks) + self.batch * sums_bytes(self.tokens, self.groups)
+        return rows_bytes(self.tokens, self.blocks) + self.batch * sums_bytes(self.tokens, self.groups, self.keeps_x)
 
 
 def plan_segments(
-    tokens: int, k_blocks: int, chunk_blocks: int, groups: int, tasks: int, shared_bytes: int
+    tokens: int, k_blocks: int, chunk_blocks: int, groups: int, tasks: int, shared_bytes: int, keeps_x: bool = False
 ) -> Segments | None:
     """The segments of a product, None if all its activations are held at once.
 
@@ -76,5 +82,12 @@ def plan_segments(
     even = [n for n in fitting if stages % n == 0]
     # equal segments unless they would be much shorter
     chosen = max(even) if 2 * max(even) >= max(fitting) else max(fitting)
-    batch = max(1, min(tasks, most // 2 // sums_bytes(tokens, groups)))
-    return Segments(tokens, k_blocks, chosen * chunk_blocks, groups, batch)
+    batch = max(1, min(tasks, most // 2 // sums_bytes(tokens, groups, keeps_x)))
+    return Segments(tokens, k_blocks, chunk_blocks, chosen * chunk_blocks, groups, batch, keeps_x)
+
+
+def most_segment_bytes(tokens: int, chunk_blocks: int, groups: int, tasks: int, shared_bytes: int) -> int:
+    """What segments take at most whose ring stages have up to `chunk_blocks` blocks, of up to `tasks` tasks of an SM."""
+    half = shared_bytes * 4 // 7 // 2
+    rows, sums = rows_bytes(tokens, chunk_blocks), sums_bytes(tokens, groups, keeps_x=True)
+    return max(half, rows) + max(min(half, tasks * sums), sums)

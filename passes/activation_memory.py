@@ -6,8 +6,9 @@ from math import prod
 
 from xdsl.dialects.builtin import DYNAMIC_INDEX
 
+from ..amk_ir.quantized_type import QuantizedType
 from ..amk_ir.rope import turns_bytes
-from ..amk_ir.segments import BLOCK_K, ELEMENT_BYTES, Segments, plan_segments
+from ..amk_ir.segments import BLOCK_K, ELEMENT_BYTES, most_segment_bytes, plan_segments
 from ..amk_ir.targets import get_target
 from ..dialects import queue, task
 
@@ -25,27 +26,35 @@ def activation_bytes(kernel: queue.KernelOp, name: str, stage_bytes: int) -> int
     family = kernel.families[name]
     inputs = {op.x: task.shape_of(op.x) for op in family.body.block.ops if isinstance(op, task.MatmulOp)}
     shapes = [shape for shape in inputs.values() if DYNAMIC_INDEX not in shape]
-    if len(shapes) == 1 and family.streams and (segments := _segments(kernel, name, shapes[0], stage_bytes)):
-        return segments.bytes
+    if len(shapes) == 1 and family.streams and (held := _segment_bytes(kernel, name, shapes[0], stage_bytes)):
+        return held
     return sum(ELEMENT_BYTES * prod(shape) for shape in shapes)
 
 
-def _segments(kernel: queue.KernelOp, name: str, shape: tuple[int, ...], stage_bytes: int) -> Segments | None:
-    """The segments in which a streaming family holds activations of `shape`."""
+def _segment_bytes(kernel: queue.KernelOp, name: str, shape: tuple[int, ...], stage_bytes: int) -> int:
+    """What the segments in which a streaming family holds activations of `shape` take; 0 if it holds all of them."""
     target = get_target(kernel.target.data)
     if not target.is_cuda:
-        return None
+        return 0
     family = kernel.families[name]
     tokens, k = shape[0], prod(shape[1:])
     groups, k_blocks = _groups(family, k), -(-k // BLOCK_K)
-    chunk_blocks = max(1, min(k_blocks, stage_bytes // (_GROUP_ROWS * BLOCK_K * 2 * groups)))
+    element = family.streams[0].result.type.get_element_type()
+    bits = element.format.code_bits if isinstance(element, QuantizedType) else 16
+    chunk_blocks = max(1, min(k_blocks, stage_bytes * 8 // (_GROUP_ROWS * BLOCK_K * bits * groups)))
     tasks = 1
     for program in kernel.programs:
         for op in program.body.walk():
             if isinstance(op, queue.RunOp) and op.family_name == name and op.placement is not None:
                 own = prod(family.domain.shape[len(op.indices.data) :])
                 tasks = max(tasks, -(-own // len(program.sms)))
-    return plan_segments(tokens, k_blocks, chunk_blocks, groups, tasks, target.shared_memory_per_block)
+    shared = target.shared_memory_per_block
+    segments = plan_segments(tokens, k_blocks, chunk_blocks, groups, tasks, shared)
+    if segments is None:
+        return 0
+    if bits != 16:  # how many blocks of codes a stage has is the backend's business
+        return most_segment_bytes(tokens, chunk_blocks, groups, tasks, shared)
+    return segments.bytes
 
 
 def _groups(family: task.FamilyOp, k: int) -> int:

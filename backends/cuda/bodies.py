@@ -27,8 +27,7 @@ from .context import EmitContext, attentions_of, weight_streams
 from .coordinates import INDEX_PREFIX, Coordinates, Segment, sum_text
 from .limits import MOST_TOKENS
 from .placement import PlacedTasks
-from .quantized_fragments import QuantizedLayout
-from .quantized_text import finish_activations, multiply_text
+from .quantized_text import finish_activations, multiply_text, segment_text
 from .rows import write_rows
 from .source import SourceWriter
 from .stores import StoreLoop, store_loop
@@ -480,12 +479,6 @@ class _Matmul:
             )
         width, last = prod(shape_of(x)[1:]), segments.count - 1
         layout = self.context.streams[run.name].layout
-        if isinstance(layout, QuantizedLayout):
-            raise CompileError(
-                f"family @{run.name}: the activations of its quantised weights do not fit into shared memory; use fewer "
-                "tokens a step"
-            )
-        groups, chunk = layout.groups, layout.chunk_blocks
         stride = f"activation_stride({segments.blocks})"
         source.line("#pragma unroll 1")
         with source.block(f"for (int segment = 0; segment < {segments.count}; ++segment)"):
@@ -496,7 +489,7 @@ class _Matmul:
                 )
             source.line("const Activations x = activations(work);")
             write_rows(source, self.context, run, x, None, stride, segments)
-            if width % 32:
+            if width < segments.k_blocks * 32:
                 with source.block(f"if (segment == {last})"):
                     source.line(f"const int i = {width - last * segments.blocks * 32} + threadIdx.x;")
                     with source.block(f"for (int t = 0; t < {segments.tokens}; ++t)"):
@@ -505,19 +498,15 @@ class _Matmul:
             self.context.trace.mark(source, "activations", run.text)
             with source.block(f"for (int slot = 0; slot < count_{run.number}; ++slot)"):
                 traced = ", trace" if self.context.trace.has_stages else ""
-                tail = f"{segments.blocks}, {chunk}>(at, slot, segment, {last}, partial_at, {self.operation}{traced});"
+                arguments = f"at, slot, segment, {last}, partial_at, {self.operation}{traced}"
                 source.line(f"const int partial_at = flip * PARTIAL_FLOATS + slot * {self.slot};")
+                sizes = {f"if (segment < {last})": segments.blocks, "else": segments.last_blocks}
                 if segments.last_blocks == segments.blocks:
-                    source.line(f"at = multiply_segment<{groups}, {segments.blocks}, {tail}")
-                    self._skip_stages(source, -(-segments.blocks // chunk))
-                else:
-                    for condition, blocks in (
-                        (f"if (segment < {last})", segments.blocks),
-                        ("else", segments.last_blocks),
-                    ):
-                        with source.block(condition):
-                            source.line(f"at = multiply_segment<{groups}, {blocks}, {tail}")
-                            self._skip_stages(source, -(-blocks // chunk))
+                    sizes = {"": segments.blocks}
+                for condition, blocks in sizes.items():
+                    with source.block(condition):
+                        source.line(f"at = {segment_text(layout, blocks, segments.blocks)}({arguments});")
+                        self._skip_stages(source, -(-blocks // segments.chunk_blocks))
 
 
 def _product(run: PlacedTasks, groups: int, tokens: int, slot: int, first_row: int) -> Given:

@@ -17,6 +17,7 @@ from ...dialects.queue import KernelOp
 from ...dialects.task import AttentionOp, AttentionPartOp, FamilyOp, MatmulOp, StreamOp, op_of, shape_of
 from .caches import CacheLayout
 from .plan import KernelPlan, Operation, TokenLoop
+from .quantized_fragments import QuantizedLayout
 from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
 from .trace_points import TraceDetail, TraceWriter
 
@@ -134,7 +135,10 @@ class EmitContext:
         """The segments in which a run of the family `name`, up to `tasks` tasks an SM, holds activations; None if whole."""
         layout = self.streams[name].layout
         shared = get_target(self.kernel.target.data).shared_memory_per_block
-        return plan_segments(self.tokens, layout.k_blocks, layout.chunk_blocks, layout.groups, tasks, shared)
+        chunk, keeps_x = layout.chunk_blocks, False
+        if isinstance(layout, QuantizedLayout):
+            chunk, keeps_x = chunk * layout.block_steps, layout.format.minimums and not layout.group
+        return plan_segments(self.tokens, layout.k_blocks, chunk, layout.groups, tasks, shared, keeps_x)
 
     def packed_rows(self, buffer: str) -> tuple[StreamStorage, int, int] | None:
         """(stream, rows a task, first row) where whole rows of a weight can be read from a packed stream."""

@@ -26,7 +26,7 @@ from .coordinates import LOOP_PREFIX, linear_text
 from .hazards import check_hazards
 from .placement import PlacedTasks
 from .plan import CounterStorage, KernelPlan
-from .quantized_text import MULTIPLY, MULTIPLY_QUANTIZED
+from .quantized_text import MULTIPLY, MULTIPLY_QUANTIZED, MULTIPLY_QUANTIZED_SEGMENT, MULTIPLY_SEGMENT
 from .sharing import check_shared
 from .source import SourceWriter
 from .storage import StreamStorage
@@ -349,7 +349,7 @@ class _Emitter:
             source.line("return reader.stage | reader.parity << 16;")
         source.line()
         if self.context.tokens > 1:
-            self._write_multiply_segment(source)
+            self._write_multiply_segment(source, is_quantized)
             self._write_gather(source)
 
     def _write_product(self, source: SourceWriter, template: str, name: str, function: str) -> None:
@@ -368,25 +368,43 @@ class _Emitter:
             )
             source.line("return reader.stage | reader.parity << 16;")
 
-    def _write_multiply_segment(self, source: SourceWriter) -> None:
+    def _write_multiply_segment(self, source: SourceWriter, is_quantized: bool) -> None:
         source.line(
             "// A task's product with one segment of the activations; the sums of a batch are kept behind the segment."
         )
-        source.line("template <int GROUPS, int BLOCKS, int SEGMENT, int CHUNK>")
+        tokens = self.context.tokens
+        count = f"Sums<GROUPS, {tokens}>::COUNT"
+        self._write_segment_product(source, "", MULTIPLY_SEGMENT, "matvec_segment<", "SEGMENT", count)
+        if is_quantized:
+            sums = f"CodesSums<Q, GROUPS, {tokens}>"
+            self._write_segment_product(
+                source,
+                "typename Q, ",
+                MULTIPLY_QUANTIZED_SEGMENT,
+                "quantized_matvec_segment<Q, ",
+                "SEGMENT * Q::BLOCK_STEPS",
+                f"({count} + ({sums}::KEEPS_X ? {sums}::HALVES : 0))",
+            )
+
+    def _write_segment_product(
+        self, source: SourceWriter, template: str, name: str, function: str, room: str, sums: str
+    ) -> None:
+        """room: blocks of 32 columns that a segment has room for. sums: that a thread keeps."""
+        source.line(f"template <{template}int GROUPS, int BLOCKS, int SEGMENT, int CHUNK>")
         trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
         head = f"u32 at, int slot, int segment, int last, int partial_at, u32 operation{trace}"
-        with source.block(f"__device__ __noinline__ u32 multiply_segment({head})"):
+        with source.block(f"__device__ __noinline__ u32 {name}({head})"):
             tokens = self.context.tokens
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
             source.line(
                 f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
             )
             source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
-            source.line(f"constexpr int SUMS = Sums<GROUPS, {tokens}>::COUNT * CONSUMERS;")
-            source.line(f"constexpr int KEPT_AT = WORK_AT + 4 * {tokens} * activation_stride(SEGMENT);")
+            source.line(f"constexpr int SUMS = {sums} * CONSUMERS;")
+            source.line(f"constexpr int KEPT_AT = WORK_AT + 4 * {tokens} * activation_stride({room});")
             source.line("float4* kept = reinterpret_cast<float4*>(shared + KEPT_AT) + slot * SUMS;")
             source.line(
-                f"matvec_segment<GROUPS, BLOCKS, SEGMENT, CHUNK, {tokens}>(reader, activations(shared + WORK_AT), kept, "
+                f"{function}GROUPS, BLOCKS, SEGMENT, CHUNK, {tokens}>(reader, activations(shared + WORK_AT), kept, "
                 "segment == 0, segment == last, partial, control.watch, operation);"
             )
             source.line("return reader.stage | reader.parity << 16;")
@@ -464,7 +482,7 @@ class _Emitter:
         """The tiles of a batch of tasks, segment by segment: the order in which they are multiplied."""
         stream = self.context.streams[fetch.name]
         layout = stream.layout
-        stages = segments.blocks // layout.chunk_blocks  # of a segment
+        stages = segments.blocks // segments.chunk_blocks  # of a segment
         last = layout.task_bytes - (layout.chunks - 1) * layout.chunk_bytes
         step = fetch.step * segments.batch
         source.line("#pragma unroll 1")

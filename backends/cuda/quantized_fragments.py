@@ -110,6 +110,11 @@ class QuantizedLayout:
         return self.lane_words * 128 // self.format.code_bits
 
     @property
+    def block_steps(self) -> int:
+        """Steps of 32 columns of a block."""
+        return self.block_k // STEP_K
+
+    @property
     def blocks(self) -> int:
         return -(-self.k // self.block_k)
 

@@ -8,6 +8,8 @@ from .storage import BufferStorage, StreamStorage
 
 MULTIPLY, MULTIPLY_QUANTIZED = "multiply", "multiply_quantized"
 """The functions that emitted kernels define for the products of a task."""
+MULTIPLY_SEGMENT, MULTIPLY_QUANTIZED_SEGMENT = "multiply_segment", "multiply_quantized_segment"
+"""Those for a segment of the activations."""
 
 _SCALES = {"f32": "F32Scale", "bf16": "Bf16Scale", "f16": "F16Scale"}
 
@@ -17,6 +19,15 @@ def multiply_text(layout: FragmentLayout | QuantizedLayout) -> str:
     if isinstance(layout, FragmentLayout):
         return f"{MULTIPLY}<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}>"
     return f"{MULTIPLY_QUANTIZED}<{quantized_type(layout)}, {layout.groups}, {layout.blocks}, {layout.chunk_blocks}>"
+
+
+def segment_text(layout: FragmentLayout | QuantizedLayout, blocks: int, room: int) -> str:
+    """The function that multiplies a task's rows with a segment of `blocks` blocks of 32 columns, of which it has `room`."""
+    if isinstance(layout, FragmentLayout):
+        return f"{MULTIPLY_SEGMENT}<{layout.groups}, {blocks}, {room}, {layout.chunk_blocks}>"
+    steps = layout.block_steps
+    sizes = f"{layout.groups}, {blocks // steps}, {room // steps}, {layout.chunk_blocks}"
+    return f"{MULTIPLY_QUANTIZED_SEGMENT}<{quantized_type(layout)}, {sizes}>"
 
 
 def quantized_type(layout: QuantizedLayout) -> str:

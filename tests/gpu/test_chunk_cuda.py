@@ -91,3 +91,15 @@ def test_memory(target: Target) -> None:
     assert gpu.loaded.memory_bytes + gpu.chunk_kernel.memory_bytes < 1.1 * (weights + 2 * 2 * 3 * 1024 * 3 * 64)
     gpu.close()
     gpu.close()
+
+
+@pytest.mark.parametrize("format", ["int8", "fp8", "int4:g64", "int8:zp"])
+def test_long_rows_of_quantised_weights(format: str, target: Target) -> None:
+    """Eight rows that are multiplied segment by segment, as they are of bf16 weights that are not split."""
+    options = {**SAME_BITS, "fuse_attention": "never", "weights": format}
+    gpu = load(WIDE, target, target.num_sms, 8, **options)
+    prompt = np.random.default_rng(0).integers(0, 4096, 100).tolist()
+    expected = logits_after(gpu, prompt, 1)
+    for _ in range(3):
+        assert np.array_equal(logits_after(gpu, prompt, 8), expected)
+    gpu.close()

@@ -13,16 +13,19 @@ from cuda_targets import CUDA_TARGETS
 from amk.amk_ir.dtypes import bf16_from_f32
 from amk.amk_ir.errors import CompileError, ExecutionError, UsageError
 from amk.amk_ir.segments import Segments, plan_segments, rows_bytes
-from amk.amk_ir.targets import TARGETS
+from amk.amk_ir.targets import TARGETS, get_target
 from amk.backends.cuda.backend import CudaBackend
 from amk.backends.cuda.emit import emit_kernel
 from amk.backends.cuda.pack import packed_weights
 from amk.backends.cuda.sharing import check_shared
 from amk.backends.reference.backend import ReferenceBackend
+from amk.frontends.import_model import import_config
 from amk.passes import tile_tasks
-from amk.passes.graph_to_queue import FuseAttention
+from amk.passes.graph_to_queue import FuseAttention, GraphToQueuePass
+from amk.passes.quantize_weights import QuantizeWeightsPass
 from amk.passes.tile_tasks import TileTasksPass
-from amk.passes.verify_schedule import VerifiedKernel
+from amk.passes.verify_schedule import VerifiedKernel, verify
+from amk.runtime.compile import find_kernel, new_context
 
 emulated_only = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 TOKENS = [5, 17, 99, 3, 250, 1, 42, 8, 7, 11, 13, 200, 5, 5, 60, 61]
@@ -112,6 +115,51 @@ def test_segments_change_no_bit(mlp: int, tmp_path: Path) -> None:
     found = several.step(ids(TOKENS[:8]), 0)
     for row, token in enumerate(TOKENS[:8]):
         assert np.array_equal(found["logits"][row], single.step(ids([token]), row)["logits"][0])
+
+
+def emulate_quantised(config: dict[str, Any], tokens: int, folder: Path, format: str) -> EmulatedKernel:
+    """Only the product that is made in segments has quantised weights."""
+    model = import_config(config, weight_dtype="bf16", kv_dtype="bf16", tokens=tokens)
+    module, context = model.module.clone(), new_context()
+    QuantizeWeightsPass(format, keep=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")).apply(
+        context, module
+    )
+    GraphToQueuePass(target="sm_90a", sms=3, handoff="counter", fuse_attention="never").apply(context, module)
+    kernel = verify(find_kernel(module)).kernel
+    folder.mkdir()
+    emitted = emit_kernel(kernel)
+    return EmulatedKernel(emitted, packed_weights(emitted.plan, RandomWeights(kernel)), folder)
+
+
+@emulated_only
+@pytest.mark.parametrize(
+    ("mlp", "format"),
+    [
+        (8192, "int8"),
+        (4864, "fp8"),  # a short last segment
+        (4720, "int8"),  # and padding
+        (8192, "int8:zp"),
+        (8192, "int4:g128"),
+        (4864, "int8:g32"),
+        (4736, "int4:g32:min:f16"),
+        (8192, "int4:g8192:min"),  # minimums of whole rows
+    ],
+)
+def test_segments_of_quantised_weights_change_no_bit(mlp: int, format: str, tmp_path: Path) -> None:
+    config = llama_config(32, mlp, 1, 2, 1, 16, 300)
+    single, several = (emulate_quantised(config, n, tmp_path / str(n), format) for n in (1, 8))
+    assert "multiply_quantized_segment<" in (tmp_path / "8" / "kernel.cpp").read_text().partition("amk_step(")[2]
+    found = several.step(ids(TOKENS[:8]), 0)
+    for row, token in enumerate(TOKENS[:8]):
+        assert np.array_equal(found["logits"][row], single.step(ids([token]), row)["logits"][0])
+
+
+@pytest.mark.parametrize("format", ["int8", "fp8", "int4:g128", "int8:zp", "int4:g32:min:f16"])
+@pytest.mark.parametrize("shape", [LLAMA_1B, LLAMA_8B], ids=["1b", "8b"])
+def test_long_rows_of_quantised_weights_fit(shape: dict[str, Any], format: str) -> None:
+    plan = emit_kernel(verified({**shape, "num_hidden_layers": 2}, tokens=8, outputs=False, weights=format).kernel).plan
+    assert plan.ring.stages >= 3
+    assert plan.dynamic_shared <= get_target("sm_90a").shared_memory_per_block
 
 
 # what has 96 columns has three blocks for three SMs; six heads of 16 elements are three pairs
@@ -216,7 +264,7 @@ def test_segments_cover_and_fit(tokens: int, groups: int, k_blocks: int) -> None
 
 def test_known_segments() -> None:
     """Down of Llama-3.2-1B and 3.1-8B on an H100: four segments of 2048 elements; seven."""
-    assert plan_segments(8, 256, 16, 2, 1, 232448) == Segments(8, 256, 64, 2, 1)
+    assert plan_segments(8, 256, 16, 2, 1, 232448) == Segments(8, 256, 16, 64, 2, 1)
     found = plan_segments(8, 448, 32, 1, 4, 232448)
     assert found is not None
     assert (found.count, found.blocks, found.batch) == (7, 64, 4)

@@ -95,6 +95,21 @@ struct LaneActivations {
     __device__ __forceinline__ void skip(int blocks) { from += blocks * 32; }
 };
 
+// Sums of a thread that wait in shared memory, [number][thread], for more products.
+template <int N>
+__device__ __forceinline__ void load_sums(float (&sum)[N][4], const float4* kept) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+        const float4 v = kept[n * CONSUMERS + threadIdx.x];
+        sum[n][0] = v.x, sum[n][1] = v.y, sum[n][2] = v.z, sum[n][3] = v.w;
+    }
+}
+template <int N>
+__device__ __forceinline__ void store_sums(const float (&sum)[N][4], float4* kept) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) kept[n * CONSUMERS + threadIdx.x] = make_float4(sum[n][0], sum[n][1], sum[n][2], sum[n][3]);
+}
+
 // A warp's sums of one task: GROUPS * 8 weight rows times ROWS vectors.
 template <int GROUPS, int ROWS>
 struct Sums {
@@ -103,6 +118,9 @@ struct Sums {
     static constexpr int HALVES = ARE_COLUMNS || GROUPS > 8 ? 1 : 2;  // that are kept apart, as far as there are registers
     static constexpr int COUNT = GROUPS * CHAINS * HALVES;
     float sum[COUNT][4];
+
+    __device__ __forceinline__ void load(const float4* kept) { load_sums(sum, kept); }
+    __device__ __forceinline__ void store(float4* kept) const { store_sums(sum, kept); }
 
     template <typename Operand>
     __device__ __forceinline__ void add(int group, int block, uint4 weights, const Operand& x) {

@@ -10,20 +10,8 @@ template <int GROUPS, int BLOCKS, int SEGMENT, int CHUNK, int ROWS, typename Rea
 __device__ __forceinline__ void matvec_segment(Reader& reader, Activations x, float4* kept, bool is_first, bool is_last,
                                                float* partial, Watch& watch, u32 operation) {
     Sums<GROUPS, ROWS> sums = {};
-    if (!is_first) {
-#pragma unroll
-        for (int n = 0; n < sums.COUNT; ++n) {
-            const float4 v = kept[n * CONSUMERS + threadIdx.x];
-            sums.sum[n][0] = v.x, sums.sum[n][1] = v.y, sums.sum[n][2] = v.z, sums.sum[n][3] = v.w;
-        }
-    }
+    if (!is_first) sums.load(kept);
     add_stages<BLOCKS, CHUNK>(sums, reader, LaneActivations<ROWS, activation_stride(SEGMENT)>(x), watch, operation);
-    if (!is_last) {
-#pragma unroll
-        for (int n = 0; n < sums.COUNT; ++n)
-            kept[n * CONSUMERS + threadIdx.x] =
-                make_float4(sums.sum[n][0], sums.sum[n][1], sums.sum[n][2], sums.sum[n][3]);
-    } else {
-        sums.put(partial);
-    }
+    if (is_last) sums.put(partial);
+    else sums.store(kept);
 }

@@ -47,6 +47,7 @@ struct CodesSums {
     using Products = Sums<GROUPS, ROWS>;
     using OfActivations = ActivationSums<ROWS, Products::HALVES>;
     static constexpr int CHAINS = Products::CHAINS, HALVES = Products::HALVES;
+    static constexpr bool KEEPS_X = Q::GROUP == 0 && Q::BESIDE == MINIMUM;  // until whole rows are complete
     Products total;
     OfActivations x;
 
@@ -174,32 +175,57 @@ __device__ __forceinline__ void add_codes_stage(CodesSums<Q, GROUPS, ROWS>& sums
     if constexpr (LAST > 0) add_code_blocks<Q, LAST, COUNT>(sums, stage, x, block);
 }
 
-// One task: GROUPS * 8 weight rows of BLOCKS blocks from the ring, CHUNK blocks a stage, times the ROWS vectors at `x`. Each
-// consumer warp takes every eighth block of a stage and writes its partial sums to partial[warp][vector][row].
-template <typename Q, int GROUPS, int BLOCKS, int CHUNK, int ROWS, typename Reader>
-__device__ __forceinline__ void quantized_matvec(Reader& reader, Activations x, float* partial, Watch& watch, u32 operation) {
+// A warp's share of BLOCKS blocks from the ring, CHUNK blocks a stage, with the activations from `x` on, which is where block 0 of
+// 32 columns of this warp is. ends_rows: whether these are the last blocks of their rows, behind which scales of whole rows stand.
+template <typename Q, int BLOCKS, int CHUNK, int GROUPS, int ROWS, int STRIDE, typename Reader>
+__device__ __forceinline__ void add_codes_stages(CodesSums<Q, GROUPS, ROWS>& sums, Reader& reader,
+                                                 LaneActivations<ROWS, STRIDE> x, bool ends_rows, Watch& watch, u32 operation) {
     constexpr int FULL = BLOCKS / CHUNK, LAST = BLOCKS % CHUNK;
-    constexpr bool IS_SCALED_LAST = Q::GROUP == 0;
-    const int warp = threadIdx.x / 32, before = warp * GROUPS * Q::BLOCK_BYTES;
-    LaneActivations<ROWS, activation_stride(BLOCKS * Q::BLOCK_STEPS)> mine(x);
-    mine.skip(warp * (Q::BLOCK_STEPS - 1));
-    CodesSums<Q, GROUPS, ROWS> sums = {};
+    const bool is_scaled_last = Q::GROUP == 0 && ends_rows;
+    x.skip(threadIdx.x / 32 * (Q::BLOCK_STEPS - 1));
     CodesStage stage;
 #pragma unroll 1
     for (int number = 0; number < FULL; ++number) {
         stage = CodesStage::of<Q, GROUPS, ROWS>(reader.acquire(watch, operation), CHUNK);
-        add_codes_stage<Q, CHUNK>(sums, stage, mine);
-        mine.skip(CHUNK * Q::BLOCK_STEPS);
-        if (!IS_SCALED_LAST || LAST > 0 || number + 1 < FULL) reader.release();
+        add_codes_stage<Q, CHUNK>(sums, stage, x);
+        x.skip(CHUNK * Q::BLOCK_STEPS);
+        if (!is_scaled_last || LAST > 0 || number + 1 < FULL) reader.release();
     }
     if constexpr (LAST > 0) {
         stage = CodesStage::of<Q, GROUPS, ROWS>(reader.acquire(watch, operation), LAST);
-        add_codes_stage<Q, LAST>(sums, stage, mine);
-        if (!IS_SCALED_LAST) reader.release();
+        add_codes_stage<Q, LAST>(sums, stage, x);
+        if (!is_scaled_last) reader.release();
     }
-    if constexpr (IS_SCALED_LAST) {
+    if (is_scaled_last) {
         sums.finish(stage);
         reader.release();
     }
+}
+
+// One task: GROUPS * 8 weight rows of BLOCKS blocks from the ring, CHUNK blocks a stage, times the ROWS vectors at `x`. Each
+// consumer warp takes every eighth block of a stage and writes its partial sums to partial[warp][vector][row].
+template <typename Q, int GROUPS, int BLOCKS, int CHUNK, int ROWS, typename Reader>
+__device__ __forceinline__ void quantized_matvec(Reader& reader, Activations x, float* partial, Watch& watch, u32 operation) {
+    CodesSums<Q, GROUPS, ROWS> sums = {};
+    add_codes_stages<Q, BLOCKS, CHUNK>(sums, reader, LaneActivations<ROWS, activation_stride(BLOCKS * Q::BLOCK_STEPS)>(x), true,
+                                       watch, operation);
     sums.total.put(partial);
+}
+
+// BLOCKS blocks of one task, as `matvec_segment` (matvec_segment.cuh): the activations have room for SEGMENT blocks.
+template <typename Q, int GROUPS, int BLOCKS, int SEGMENT, int CHUNK, int ROWS, typename Reader>
+__device__ __forceinline__ void quantized_matvec_segment(Reader& reader, Activations x, float4* kept, bool is_first, bool is_last,
+                                                         float* partial, Watch& watch, u32 operation) {
+    using All = CodesSums<Q, GROUPS, ROWS>;
+    All sums = {};
+    if (!is_first) sums.total.load(kept);
+    if (All::KEEPS_X && !is_first) load_sums(sums.x.sum, kept + All::Products::COUNT * CONSUMERS);
+    add_codes_stages<Q, BLOCKS, CHUNK>(sums, reader, LaneActivations<ROWS, activation_stride(SEGMENT * Q::BLOCK_STEPS)>(x), is_last,
+                                       watch, operation);
+    if (is_last) {
+        sums.total.put(partial);
+        return;
+    }
+    sums.total.store(kept);
+    if (All::KEEPS_X) store_sums(sums.x.sum, kept + All::Products::COUNT * CONSUMERS);
 }
