@@ -23,14 +23,6 @@ constexpr bool IS_WEIGHTED = true;
 template <>
 constexpr bool IS_WEIGHTED<Unweighted> = false;
 
-// Bit 0: whether a word is missing.
-__device__ __forceinline__ u32 missing(const Words<4>& words, u32 epoch) {
-    u32 difference = 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) difference = add_difference(difference, words.word[i], epoch);
-    return difference & 1u;
-}
-
 // ROWS rows of WIDTH words, a multiple of 4, from base[at] on and `stride` words apart, to x with STRIDE elements from row to row:
 // each element times that of `weights`, if there are any; then `squares` become the sums of the squares of a thread's elements of
 // each row. Each thread has the elements, in the order, that it would have of a row alone.
@@ -48,7 +40,7 @@ __device__ __forceinline__ void gather_rows(Activations x, const u32* base, u32 
     if (first < WIDTH) {
         Words<4> words;
         words.load(from + first);
-        while (missing(words, epoch) != 0 && !spin.give_up(watch, operation, WAIT_TAG, at + first, epoch, epoch - 1))
+        while ((missing(words, epoch) & 1u) != 0 && !spin.give_up(watch, operation, WAIT_TAG, at + first, epoch, epoch - 1))
             words.load(from + first);
     }
 #pragma unroll 1
@@ -78,7 +70,7 @@ __device__ __forceinline__ void gather_rows(Activations x, const u32* base, u32 
             u32 any = 0;
 #pragma unroll
             for (int r = 0; r < ROWS; ++r) any = either(any, missing(words[r], epoch));
-            if (any == 0 || spin.give_up(watch, operation, WAIT_TAG, at + i, epoch, epoch - 1)) break;
+            if ((any & 1u) == 0 || spin.give_up(watch, operation, WAIT_TAG, at + i, epoch, epoch - 1)) break;
 #pragma unroll
             for (int r = 0; r < ROWS; ++r) words[r].load(from + r * stride + i);
         }

@@ -60,6 +60,15 @@ struct Words<4> {
     }
 };
 
+// Bit 0: whether any of the words is not of `epoch`; the other bits say nothing.
+template <int WORDS>
+__device__ __forceinline__ u32 missing(const Words<WORDS>& words, u32 epoch) {
+    u32 difference = 0;
+#pragma unroll
+    for (int i = 0; i < WORDS; ++i) difference = add_difference(difference, words.word[i], epoch);
+    return difference;
+}
+
 // The loads of N vectors of WORDS words at base[offset[i]] with bit i of `wanted` set; they are under way from the
 // constructor on. Only `await_words` waits. What is not wanted counts as a 0 that is there.
 template <int WORDS, int N>
@@ -88,9 +97,7 @@ struct TaggedLoads {
     __device__ __forceinline__ u32 compare(u32 so_far, u32 epoch) {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-            difference[i] = 0;
-#pragma unroll
-            for (int j = 0; j < WORDS; ++j) difference[i] = add_difference(difference[i], words[i].word[j], epoch);
+            difference[i] = missing(words[i], epoch);
             so_far = either(so_far, difference[i]);
         }
         return so_far;
