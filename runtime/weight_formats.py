@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..amk_ir.attrs import CheckpointAttr
 from ..amk_ir.dtypes import bf16_from_f32, round_to_bf16
-from ..amk_ir.errors import UsageError
+from ..amk_ir.errors import CheckpointError, UsageError
 from ..amk_ir.quantization import QuantizedFormat, parse_format, quantize
 from ..amk_ir.quantized_type import QuantizedRows
 from ..dialects.graph import EmbeddingOp, LinearOp, ModelOp, WeightOp
@@ -90,12 +90,18 @@ class FormattedWeights:
                     raise UsageError(f"{format}: {name}: {problem}")
 
     def load(self, name: str, dtype: Any = "f32") -> NDArray[Any]:
-        """The tensor `name` as float32 values, or rounded to bfloat16 bit patterns for dtype "bf16"."""
+        """The tensor `name` as float32 values, or rounded to bfloat16 bit patterns for dtype "bf16".
+
+        Raises CheckpointError: as `Checkpoint.load`, or values that cannot be quantised.
+        """
         values = self._checkpoint.load(name)
         if name in self._matrices and self._format != "f32":
             if isinstance(self._format, QuantizedFormat):
                 if name in self._quantized:
-                    values = quantize(values, self._format, self._checkpoint.importance(name)).dequantize()
+                    try:
+                        values = quantize(values, self._format, self._checkpoint.importance(name)).dequantize()
+                    except UsageError as e:  # of the values
+                        raise CheckpointError(f"tensor '{name}': {e}") from e
                 else:
                     values = round_to_bf16(values)
             elif self._format == "bf16" or self._checkpoint.info(name).quantized is None:

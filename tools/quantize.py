@@ -30,32 +30,34 @@ def no_note(line: str) -> None:
     """The `Note` of those who do not want to know."""
 
 
-def with_importance(model: ImportedModel, file: Path) -> ImportedModel:
+def with_importance(model: ImportedModel, file: Path, *, head: bool = False) -> ImportedModel:
     """`model`, whose matrices are quantised by the importance of their inputs in `file` (see `frontends.importance`).
+
+    head: whether the head is to be quantised, too.
 
     Raises:
         UsageError: a model without a checkpoint.
-        CheckpointError: see `ImportanceCheckpoint`; or a matrix of the layers has no vector, or a table that is only looked
-            up has one: then the file is of another model.
+        CheckpointError: see `ImportanceCheckpoint`; or a matrix of the layers, or the head if that is to be quantised, has no
+            vector, or a table that is only looked up has one: then the file is of another model.
     """
     if model.checkpoint is None:
         raise UsageError(f"{model.name}: has no checkpoint, so that no input of its matrices is of importance")
     checkpoint = ImportanceCheckpoint(model.checkpoint, file)
     op = model_of(model.module)
     weights = {w.sym_name.data: w.source for w in op.body.block.ops if isinstance(w, WeightOp)}
+    names = set(Matrices.of(op).linear)
     for symbol, (kind, _) in matrices(op).items():
         source = weights[symbol]
-        if (
-            kind == "embedding"
-            and isinstance(source, CheckpointAttr)
-            and checkpoint.importance(source.data) is not None
-        ):
+        if not isinstance(source, CheckpointAttr):
+            continue
+        if kind == "head" and head:
+            names.add(source.data)
+        if kind == "embedding" and checkpoint.importance(source.data) is not None:
             raise CheckpointError(
                 f"{file}: has a vector for '{source.data}', which {model.name} only looks up, as it has a head of its own: was "
                 "it calibrated with a model whose embedding is also its head?"
             )
-    names = sorted(Matrices.of(op).linear)
-    if missing := [name for name in names if checkpoint.importance(name) is None]:
+    if missing := [name for name in sorted(names) if checkpoint.importance(name) is None]:
         raise CheckpointError(
             f"{file}: has no vector for '{missing[0]}', one of {len(missing)} matrices of {model.name} that it leaves out: was "
             "it calibrated with another model?"

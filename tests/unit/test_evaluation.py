@@ -8,7 +8,7 @@ import pytest
 from tiny_models import PLAIN_CONFIG, make_plain_llama, plain_tensors
 
 from amk.amk_ir.dtypes import bf16_from_f32, round_to_bf16
-from amk.amk_ir.errors import ExecutionError, UsageError
+from amk.amk_ir.errors import CheckpointError, ExecutionError, UsageError
 from amk.amk_ir.quantization import parse_format, quantize
 from amk.amk_ir.targets import get_target
 from amk.backends.reference.backend import ReferenceBackend
@@ -128,6 +128,16 @@ def test_formatted_weights(model: ImportedModel):
     ):  # fmt: skip
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_values_that_cannot_be_quantised_are_named(model: ImportedModel, monkeypatch: pytest.MonkeyPatch):
+    checkpoint = model.checkpoint
+    assert checkpoint is not None
+    name = "model.layers.1.mlp.up_proj.weight"
+    monkeypatch.setattr(checkpoint, "load", lambda *_: np.full((4, 64), np.inf, np.float32))
+    weights = FormattedWeights(checkpoint, Matrices.of(model_of(model.module)), parse_weight_format("int8"))
+    with pytest.raises(CheckpointError, match=f"tensor '{name}': quantize to int8: "):
+        weights.load(name)
 
 
 def test_stored_format():

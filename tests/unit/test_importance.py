@@ -154,6 +154,26 @@ def test_a_file_that_leaves_matrices_out(model: ImportedModel, measured: Path, t
         with_importance(model, file)
 
 
+def test_a_file_without_the_head(model: ImportedModel, measured: Path, tmp_path: Path, tool_here: Any) -> None:
+    """It is enough for the layers."""
+    from safetensors.numpy import load_file
+
+    file = tmp_path / "headless.importance"
+    vectors = load_file(measured)
+    del vectors["model.embed_tokens.weight"]
+    file.write_bytes(importance_file(vectors, {}))
+    with_importance(model, file)
+    message = "headless.importance: has no vector for 'model.embed_tokens.weight', one of 1 matrices of"
+    with pytest.raises(CheckpointError, match=message):
+        with_importance(model, file, head=True)
+    assert model.checkpoint is not None
+    args = ("import", model.checkpoint.path, "--weights", "int4:g16", "--importance", file)
+    for head, status in (("none", 0), ("fp8", 0), ("int8", 2)):
+        run = tool_here("amk", *args, *(("--head", head) if head != "none" else ()), "-o", tmp_path / f"{head}.mlir")
+        assert run.returncode == status, run.stderr
+    assert message in run.stderr
+
+
 def test_a_file_of_a_tied_model(model: ImportedModel, measured: Path, tiny_model: Path, tmp_path: Path) -> None:
     """Its vector for the embedding is of what the head multiplies; where there is another head, nothing multiplies it."""
     from safetensors.numpy import load_file, save_file

@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
 
     importance: Path | None = getattr(args, "importance", None)
     if importance is not None:
-        model, reference = with_importance(model, importance), reference or model
+        model, reference = with_importance(model, importance, head=args.outer), reference or model
 
     tokens = sum(map(len, windows))
     print(f"{args.model}\n{tokens} tokens of {args.text.name} in {len(windows)} windows, backend {args.backend}\n")

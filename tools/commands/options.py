@@ -151,15 +151,20 @@ def import_named(args: argparse.Namespace, dtype: FloatType = "f32") -> Imported
     importance: Path | None = getattr(args, "importance", None)
     if importance is not None:
         check_importance_is_used((choice.weights, choice.head, choice.embedding))
-        model = with_importance(model, importance)
+        model = with_importance(model, importance, head=uses_importance(choice.head))
     if weights is None and choice.is_nothing and is_stored_quantized(model):
         choice = WeightChoice(STORED)
     return quantize_imported(model, choice, lambda line: print(f"amk: {line}", file=sys.stderr))
 
 
+def uses_importance(format: str) -> bool:
+    """Whether matrices are quantised to `format` by the importance of their inputs."""
+    return format.startswith(("int8", "int4"))
+
+
 def check_importance_is_used(formats: Iterable[str]) -> None:
     """Raises UsageError if --importance would change none of `formats`."""
-    if not any(text.startswith(("int8", "int4")) for text in formats):
+    if not any(uses_importance(text) for text in formats):
         raise UsageError(
             "--importance goes with an int8 or int4 format: nothing else is quantised by the importance of inputs"
         )
