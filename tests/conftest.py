@@ -40,8 +40,11 @@ def tool() -> Tool:
     """Runs a tool of this Python's environment as a process: tool("amk-opt", "FILE", stdin="...")."""
 
     def run(name: str, *args: str | Path, stdin: str = "", env: dict[str, str] | None = None):
+        program = Path(sys.executable).with_name(name)
+        start = f"from amk.tools.{name.replace('-', '_')} import main; raise SystemExit(main())"
+        command = [program] if program.exists() else [sys.executable, "-c", start]  # not installed, such as beside a GPU
         return subprocess.run(
-            [str(Path(sys.executable).with_name(name)), *map(str, args)],
+            [*map(str, (*command, *args))],
             input=stdin,
             capture_output=True,
             text=True,
