@@ -84,10 +84,3 @@ def plan_segments(
     chosen = max(even) if 2 * max(even) >= max(fitting) else max(fitting)
     batch = max(1, min(tasks, most // 2 // sums_bytes(tokens, groups, keeps_x)))
     return Segments(tokens, k_blocks, chunk_blocks, chosen * chunk_blocks, groups, batch, keeps_x)
-
-
-def most_segment_bytes(tokens: int, chunk_blocks: int, groups: int, tasks: int, shared_bytes: int) -> int:
-    """What segments take at most whose ring stages have up to `chunk_blocks` blocks, of up to `tasks` tasks of an SM."""
-    half = shared_bytes * 4 // 7 // 2
-    rows, sums = rows_bytes(tokens, chunk_blocks), sums_bytes(tokens, groups, keeps_x=True)
-    return max(half, rows) + max(min(half, tasks * sums), sums)

@@ -6,9 +6,10 @@ from math import prod
 
 from xdsl.dialects.builtin import DYNAMIC_INDEX
 
+from ..amk_ir.quantized_stages import QuantizedStages
 from ..amk_ir.quantized_type import QuantizedType
 from ..amk_ir.rope import turns_bytes
-from ..amk_ir.segments import BLOCK_K, ELEMENT_BYTES, most_segment_bytes, plan_segments
+from ..amk_ir.segments import BLOCK_K, ELEMENT_BYTES, plan_segments
 from ..amk_ir.targets import get_target
 from ..dialects import queue, task
 
@@ -38,10 +39,15 @@ def _segment_bytes(kernel: queue.KernelOp, name: str, shape: tuple[int, ...], st
         return 0
     family = kernel.families[name]
     tokens, k = shape[0], prod(shape[1:])
-    groups, k_blocks = _groups(family, k), -(-k // BLOCK_K)
+    groups, keeps_x = _groups(family, k), False
     element = family.streams[0].result.type.get_element_type()
-    bits = element.format.code_bits if isinstance(element, QuantizedType) else 16
-    chunk_blocks = max(1, min(k_blocks, stage_bytes * 8 // (_GROUP_ROWS * BLOCK_K * bits * groups)))
+    if isinstance(element, QuantizedType):
+        stages = QuantizedStages(groups * _GROUP_ROWS, k, stage_bytes, element.format)
+        k_blocks, chunk_blocks = stages.k_blocks, max(1, stages.chunk_blocks) * stages.block_steps
+        keeps_x = element.format.minimums and not stages.group
+    else:
+        k_blocks = -(-k // BLOCK_K)
+        chunk_blocks = max(1, min(k_blocks, stage_bytes // (_GROUP_ROWS * BLOCK_K * 2 * groups)))
     tasks = 1
     for program in kernel.programs:
         for op in program.body.walk():
@@ -49,12 +55,8 @@ def _segment_bytes(kernel: queue.KernelOp, name: str, shape: tuple[int, ...], st
                 own = prod(family.domain.shape[len(op.indices.data) :])
                 tasks = max(tasks, -(-own // len(program.sms)))
     shared = target.shared_memory_per_block
-    segments = plan_segments(tokens, k_blocks, chunk_blocks, groups, tasks, shared)
-    if segments is None:
-        return 0
-    if bits != 16:  # how many blocks of codes a stage has is the backend's business
-        return most_segment_bytes(tokens, chunk_blocks, groups, tasks, shared)
-    return segments.bytes
+    segments = plan_segments(tokens, k_blocks, chunk_blocks, groups, tasks, shared, keeps_x)
+    return 0 if segments is None else segments.bytes
 
 
 def _groups(family: task.FamilyOp, k: int) -> int:

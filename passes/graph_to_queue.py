@@ -20,6 +20,7 @@ from .insert_sync import Handoff
 from .pipeline import Pipeline, run_passes
 from .place_tasks import grid_size
 from .quantize_weights import QuantizeWeightsPass
+from .scale_room import scale_room
 from .split_products import SplitProductsPass
 from .task_to_queue import TaskToQueuePass
 
@@ -82,6 +83,8 @@ class GraphToQueuePass(ModulePass, Pipeline):
         run_passes(ctx, op, (tiles,))
         if self.fuse_attention == "always" and attention_output == "fused":
             _check_fused(op)
+        # with the outputs: a kernel without them shares weights with one that has them
+        room = max((scale_room(program, self.bytes) for program in programs(op)), default=0) if target.is_cuda else 0
         run_passes(
             ctx,
             op,
@@ -96,6 +99,7 @@ class GraphToQueuePass(ModulePass, Pipeline):
                     self.stages,
                     self.bytes,
                     self.in_flight,
+                    room,
                 ),
             ),
         )

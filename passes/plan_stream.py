@@ -18,7 +18,7 @@ from ..amk_ir.targets import Target, get_target
 from ..dialects import queue, task
 from .activation_memory import activation_bytes, partial_bytes, rotation_bytes
 from .kernel_size import check_size
-from .scale_room import scale_room
+from .scale_room import STAGE_UNIT, scale_room
 
 _MAX_STAGES = 10
 """More stages than this were not measured to help."""
@@ -32,6 +32,7 @@ class PlanStreamPass(ModulePass):
 
     stages: number of ring stages; 0: as many as fit beside the activations, at most ten. bytes: size of a stage, a
     multiple of 512; scales of quantised weights come on top. in_flight: loads outstanding at a time; few, so that polls do not queue behind them.
+    room: bytes for scales in a stage, at least: kernels that share weights cut them into the same stages, whatever else they have.
     """
 
     name = "plan-stream"
@@ -39,17 +40,22 @@ class PlanStreamPass(ModulePass):
     stages: int = 0
     bytes: int = 16384
     in_flight: int = 3
+    room: int = 0
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        if self.bytes < 512 or self.bytes % 512:
-            raise PassFailedException(f"plan-stream: bytes must be a positive multiple of 512, found {self.bytes}")
+        if self.bytes < STAGE_UNIT or self.bytes % STAGE_UNIT:
+            raise PassFailedException(
+                f"plan-stream: bytes must be a positive multiple of {STAGE_UNIT}, found {self.bytes}"
+            )
         if self.stages < 0 or self.in_flight < 1:
             raise PassFailedException(
                 f"plan-stream: expected stages >= 0 and in-flight >= 1, found {self.stages} and {self.in_flight}"
             )
+        if self.room < 0 or self.room % STAGE_UNIT:
+            raise PassFailedException(f"plan-stream: room must be 0 or a multiple of {STAGE_UNIT}, found {self.room}")
         for kernel in op.ops:
             if isinstance(kernel, queue.KernelOp):
-                stage_bytes = self.bytes + scale_room(kernel, self.bytes)
+                stage_bytes = self.bytes + max(self.room, scale_room(kernel, self.bytes))
                 stages = self._stages(kernel, stage_bytes)
                 kernel.properties["ring"] = RingAttr(Ring(stages, stage_bytes, min(self.in_flight, stages)))
                 streaming = {name for name, family in kernel.families.items() if family.streams}
@@ -61,7 +67,7 @@ class PlanStreamPass(ModulePass):
         target = get_target(kernel.target.data)
         if not target.is_cuda:
             return self.stages or 4  # a ring of a few stages, so that its limit is exercised
-        held = max((activation_bytes(kernel, name, self.bytes) for name in kernel.families), default=0)
+        held = max((activation_bytes(kernel, name, stage_bytes) for name in kernel.families), default=0)
         working = max(held, attention_bytes(kernel)) + partial_bytes(kernel) + rotation_bytes(kernel)
         room = target.shared_memory_per_block - working - _FIXED_RESERVE
         fitting = room // stage_bytes
@@ -69,9 +75,16 @@ class PlanStreamPass(ModulePass):
         if stages < 1 or stages > fitting:
             raise PassFailedException(
                 f"plan-stream: {max(stages, 1)} stages of {stage_bytes} bytes do not fit on {target.name}, "
-                f"{_room(target, room)}; use fewer or smaller stages"
+                f"{_room(target, room)}; {_remedy(kernel, fitting)}"
             )
         return stages
+
+
+def _remedy(kernel: queue.KernelOp, fitting: int) -> str:
+    if fitting > 0:
+        return f"use at most {fitting}"
+    fewer = "" if kernel.tokens.value.data == 1 else ", or fewer tokens a step"
+    return f"use smaller stages{fewer}"
 
 
 def _room(target: Target, room: int) -> str:

@@ -36,6 +36,7 @@ class TaskToQueuePass(ModulePass, Pipeline):
     stages: int = PlanStreamPass.stages
     bytes: int = PlanStreamPass.bytes
     in_flight: int = PlanStreamPass.in_flight
+    room: int = PlanStreamPass.room
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         try:
@@ -51,6 +52,6 @@ class TaskToQueuePass(ModulePass, Pipeline):
                 SplitAttentionPass(self.parts, self.block, sms),
                 PlaceTasksPass(self.target, self.sms),
                 InsertSyncPass(self.handoff),
-                PlanStreamPass(self.stages, self.bytes, self.in_flight),
+                PlanStreamPass(self.stages, self.bytes, self.in_flight, self.room),
             ),
         )

@@ -13,23 +13,16 @@ after the other:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...amk_ir.dtypes import bf16_from_f32
-from ...amk_ir.quantization import QuantizedFormat
-from .fragments import GROUP_ROWS
+from ...amk_ir.quantized_stages import GROUP_ROWS, SCALE_BYTES, STEP_K, QuantizedStages
 
-STEP_K = 32
-"""Columns of which a lane has eight."""
 LEAST_GROUP = 16
 """Columns that share a scale, at least."""
-WARPS = 8
-"""Consumer warps that share a stage; as in device/types.cuh."""
-_SCALE_BYTES = {"f32": 4, "bf16": 2, "f16": 2}
 _UNIT = 64
 """What the device divides integer codes by; as in device/dequant.cuh."""
 
@@ -48,13 +41,8 @@ class QuantizedRowsData:
 
 
 @dataclass(frozen=True)
-class QuantizedLayout:
-    """The layout of one task: `rows` weight rows of `k` values in `format`, in ring stages of `stage_bytes`."""
-
-    rows: int
-    k: int
-    stage_bytes: int
-    format: QuantizedFormat
+class QuantizedLayout(QuantizedStages):
+    """The layout of one task's weights in memory."""
 
     @property
     def problem(self) -> str | None:
@@ -67,11 +55,6 @@ class QuantizedLayout:
                 f"{self.stage_bytes} bytes; use smaller tiles or larger stages"
             )
         return None
-
-    @property
-    def group(self) -> int:
-        """Columns that share a scale; 0 if all of a row do."""
-        return 0 if self.format.group >= self.k else self.format.group
 
     @property
     def stored_zero(self) -> int:
@@ -87,90 +70,6 @@ class QuantizedLayout:
     def zeroed_k(self) -> int:
         """Columns up to which activations are read: from `k` on they must be zero."""
         return self.padded_k
-
-    @property
-    def groups(self) -> int:
-        """Groups of 8 rows."""
-        return -(-self.rows // GROUP_ROWS)
-
-    @property
-    def lane_words(self) -> int:
-        """32-bit words of codes that a lane has of a block: what leaves the busiest warp the fewest columns."""
-        word_k = 128 // self.format.code_bits
-        widths = [words for words in (4, 2, 1) if words * word_k >= 32]
-
-        def busiest(words: int) -> int:
-            block = words * word_k
-            return ceil(ceil(self.k / block) / WARPS) * block
-
-        return min(widths, key=busiest)
-
-    @property
-    def block_k(self) -> int:
-        return self.lane_words * 128 // self.format.code_bits
-
-    @property
-    def block_steps(self) -> int:
-        """Steps of 32 columns of a block."""
-        return self.block_k // STEP_K
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.k // self.block_k)
-
-    @property
-    def padded_k(self) -> int:
-        """Columns including padding; a multiple of 32."""
-        return self.blocks * self.block_k
-
-    @property
-    def k_blocks(self) -> int:
-        """Blocks of 32 columns, as of the activations."""
-        return self.padded_k // STEP_K
-
-    @property
-    def block_bytes(self) -> int:
-        """Codes of a block of one group of rows."""
-        return 32 * 4 * self.lane_words
-
-    def scale_bytes(self, blocks: int) -> int:
-        """Scales of `blocks` blocks of grouped columns, or of whole rows; as many bytes are beside them, if any."""
-        columns = -(-blocks * self.block_k // self.group) if self.group else 1
-        return columns * self.groups * GROUP_ROWS * _SCALE_BYTES[self.format.scale_dtype]
-
-    @property
-    def has_beside(self) -> bool:
-        return self.format.zero_points or self.format.minimums
-
-    @property
-    def chunk_blocks(self) -> int:
-        """Blocks that one ring stage takes; 0 if not even one fits. Stages begin with a new group of columns."""
-        unit = max(1, self.group // self.block_k)
-        most = self.stage_bytes // (self.block_bytes * self.groups) // unit * unit
-        # of whole rows, only the last stage has scales
-        while most > 0 and self._chunk_bytes(min(most, self.blocks)) > self.stage_bytes:
-            most -= unit
-        if most >= self.blocks:
-            return self.blocks
-        step = max(unit, WARPS)  # the same number of blocks for each warp
-        return most // step * step or most
-
-    def _chunk_bytes(self, blocks: int) -> int:
-        return blocks * self.groups * self.block_bytes + self.scale_bytes(blocks) * (1 + self.has_beside)
-
-    @property
-    def chunks(self) -> int:
-        return -(-self.blocks // self.chunk_blocks)
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Bytes of every stage of a task but the last."""
-        return self._chunk_bytes(self.chunk_blocks) - (0 if self.group else self.scale_bytes(self.chunk_blocks))
-
-    @property
-    def task_bytes(self) -> int:
-        rest = self.blocks - (self.chunks - 1) * self.chunk_blocks
-        return (self.chunks - 1) * self.chunk_bytes + self._chunk_bytes(rest)
 
     def pack(self, data: QuantizedRowsData) -> NDArray[np.uint8]:
         """[tasks, task bytes] of the rows of some tasks; codes of padding read as any finite value, its scales are zero."""
@@ -218,7 +117,7 @@ class QuantizedLayout:
         if self.format.minimums:
             return self._as_scales(beside)
         added = bf16_from_f32((beside + np.float32(self.stored_zero)) * np.float32(-1 / _UNIT))
-        if _SCALE_BYTES[self.format.scale_dtype] == 2:
+        if SCALE_BYTES[self.format.scale_dtype] == 2:
             return added
         return added.astype(np.uint32) * np.uint32(0x00010001)
 

@@ -9,6 +9,7 @@ import pytest
 from cuda_emulator import EmulatedKernel
 from cuda_models import CONFIGS, LLAMA_1B, LLAMA_8B, SMOLLM2, RandomWeights, llama_config, lower_anew, verified
 from cuda_targets import CUDA_TARGETS
+from xdsl.utils.exceptions import PassFailedException
 
 from amk.amk_ir.dtypes import bf16_from_f32
 from amk.amk_ir.errors import CompileError, ExecutionError, UsageError
@@ -160,6 +161,49 @@ def test_long_rows_of_quantised_weights_fit(shape: dict[str, Any], format: str) 
     plan = emit_kernel(verified({**shape, "num_hidden_layers": 2}, tokens=8, outputs=False, weights=format).kernel).plan
     assert plan.ring.stages >= 3
     assert plan.dynamic_shared <= get_target("sm_90a").shared_memory_per_block
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_89", "sm_90a"])
+@pytest.mark.parametrize("format", ["int8", "int4:g32", "int4:g32:min", "int4:g64:zp", "fp8"])
+@pytest.mark.parametrize("tokens", [3, 4, 5, 8])
+def test_what_is_planned_fits(tokens: int, format: str, target: str) -> None:
+    """The pass, the verifier and the emitter agree on what segments take: what is planned can be emitted."""
+    shape = {**LLAMA_8B, "num_hidden_layers": 1, "vocab_size": 1024}
+    refusal = ""
+    try:
+        plan = emit_kernel(verified(shape, target, tokens=tokens, weights=format, outputs=False).kernel).plan
+        assert plan.dynamic_shared <= get_target(target).shared_memory_per_block
+    except (PassFailedException, CompileError) as e:
+        refusal = str(e)
+    assert target != "sm_90a" or not refusal
+    assert not refusal or "fewer tokens a step" in refusal
+
+
+@pytest.mark.parametrize(("target", "mlp", "tokens"), [("sm_90a", 6176, 8), ("sm_80", 8224, 3)])
+def test_segments_beside_larger_stages_fit(target: str, mlp: int, tokens: int) -> None:
+    """A quantised head makes stages larger, so that segments of bf16 weights hold more activations."""
+    config = llama_config(1024, mlp, 1, 16, 8, 64, 300, tied=False)
+    plan = emit_kernel(verified(config, target, tokens=tokens, head="int4:g16:min").kernel).plan
+    assert plan.ring.stage_bytes > 16384
+    assert plan.dynamic_shared <= get_target(target).shared_memory_per_block
+
+
+@pytest.mark.parametrize(
+    ("weights", "head"),
+    [
+        ("none", "int8:g32"),
+        ("none", "int4:g128"),
+        ("int8", "int4:g32:min"),
+        ("int8", "int8:g32"),
+        ("int4:g32:f16", "int8:g16"),
+    ],
+)
+def test_kernels_without_the_head_have_the_same_stages(weights: str, head: str) -> None:
+    """Scales of the head make them larger, and a kernel that does not multiply it shares the other weights."""
+    config = llama_config(1024, 512, 1, 4, 2, 64, 300, tied=False)
+    single = emit_kernel(verified(config, weights=weights, head=head).kernel).plan
+    several = verified(config, tokens=8, outputs=False, weights=weights, head=head).kernel
+    check_shared(emit_kernel(several, resident=single).plan, single)
 
 
 # what has 96 columns has three blocks for three SMs; six heads of 16 elements are three pairs

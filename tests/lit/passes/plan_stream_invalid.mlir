@@ -53,5 +53,5 @@ task.program @p max_seq 8 tokens 1 {
 // BYTES: plan-stream: bytes must be a positive multiple of 512, found 100
 // STAGES: plan-stream: expected stages >= 0 and in-flight >= 1, found -1 and 3
 // FLIGHT: plan-stream: expected stages >= 0 and in-flight >= 1, found 0 and 0
-// ROOM: plan-stream: 1 stages of 16384 bytes do not fit on sm_90a, 0 of 232448 bytes are left beside what one task holds; use fewer or smaller stages
+// ROOM: plan-stream: 1 stages of 16384 bytes do not fit on sm_90a, 0 of 232448 bytes are left beside what one task holds; use smaller stages
 // ANY: ring #amk.ring<stages = 3, bytes = 16384, in_flight = 3>
