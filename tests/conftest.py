@@ -42,7 +42,8 @@ def tool() -> Tool:
     def run(name: str, *args: str | Path, stdin: str = "", env: dict[str, str] | None = None):
         program = Path(sys.executable).with_name(name)
         start = f"from amk.tools.{name.replace('-', '_')} import main; raise SystemExit(main())"
-        command = [program] if program.exists() else [sys.executable, "-c", start]  # not installed, such as beside a GPU
+        # not installed, such as on a machine that was lent
+        command = [program] if program.exists() else [sys.executable, "-c", start]
         return subprocess.run(
             [*map(str, (*command, *args))],
             input=stdin,

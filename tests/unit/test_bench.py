@@ -17,7 +17,8 @@ from amk.amk_ir.quantization import QuantizedFormat, parse_format
 from amk.amk_ir.quantized_type import QuantizedRows, QuantizedType
 from amk.amk_ir.targets import get_target
 from amk.backends.reference.backend import ReferenceBackend
-from amk.frontends.import_model import import_config
+from amk.frontends.import_model import import_config, import_model
+from amk.frontends.importance import ImportanceCheckpoint, importance_file
 from amk.frontends.registry import find_recipe
 from amk.runtime.compile import plan
 from amk.runtime.tuned import tuned_shape
@@ -44,6 +45,7 @@ from amk.tools.bench.results import (
 )
 from amk.tools.bench.shapes import SHAPES
 from amk.tools.bench.weight_only import Product, has_weight_only, int4_layout, products
+from amk.tools.calibration import measure_importance
 from amk.tools.commands import bench
 
 # Random weights.
@@ -146,10 +148,28 @@ def test_a_shape_in_several_formats():
     assert found == [(n, w) for n in ("smollm2-135m", "qwen3-0.6b") for w in ("bf16", "int8", "int4:g64")]
 
 
-@pytest.mark.parametrize("weights", ["bf16,", ",int8", "int8,int8", "bf16,,int8", ""])
+@pytest.mark.parametrize("weights", ["bf16,", ",int8", "int8,int8", "bf16,,int8", "fp8,fp8:f32", ""])
 def test_lists_of_formats_that_are_none(weights: str):
     with pytest.raises(UsageError, match=f"--weights {weights}: expected different formats with commas in between"):
         open_models(namespace(weights=weights), ["smollm2-135m"], [16])
+
+
+def test_options_of_some_formats(tiny_model: Path, tmp_path: Path):
+    """--keep and --importance are for those formats of a list that they mean something to."""
+    importance = tmp_path / "tiny.importance"
+    importance.write_bytes(importance_file(measure_importance(import_model(tiny_model), [[1, 2, 3]]), {}))
+    args = namespace(weights="bf16,fp8,int8", keep=["down_proj"], importance=importance)
+    plain, fp8, int8 = open_models(args, [str(tiny_model)], [16])
+    assert not plain.quantized_types()
+    for model in (fp8, int8):
+        names = model.quantized_types()
+        assert names and not any("down_proj" in name for name in names)
+    found = [isinstance(model.model.checkpoint, ImportanceCheckpoint) for model in (plain, fp8, int8)]
+    assert found == [False, False, True]
+    with pytest.raises(UsageError, match="--importance goes with an int8 or int4 format"):
+        open_models(namespace(weights="bf16,fp8", importance=importance), [str(tiny_model)], [16])
+    with pytest.raises(UsageError, match="--keep goes with a quantised format"):
+        open_models(namespace(weights="bf16,f32", keep=["down_proj"]), [str(tiny_model)], [16])
 
 
 def test_a_quantised_shape():
@@ -513,7 +533,7 @@ def reports() -> dict[str, Report]:
         "big": results(contexts=(big,), memory=Memory(10**12, 10**11, 10**11), launches=Launches(10**6, 10**9)),
         "not finite": results(check=Check("torch float32", NONE, HUGE)),
         "not checked": results(check=NotRun("torch is not installed, " * 9), matmuls=NotRun("no torch " * 20)),
-        "failed": Failure(LONG, "out of device memory " * 9),
+        "failed": Failure(LONG, "int8", "out of device memory " * 9),
     }
     return {key: Report("NVIDIA H100 80GB HBM3", "sm_90a", 132, 3.02e12, [model]) for key, model in models.items()}
 
@@ -548,7 +568,7 @@ def test_the_json(key: str):
     )
     (model,) = content["models"]
     if key == "failed":
-        assert set(model) == {"model", "error"}
+        assert set(model) == {"model", "weight_dtype", "error"}
         return
     for context in model["contexts"]:
         assert context["min_us"] <= context["q1_us"] <= context["median_us"] <= context["q3_us"]
@@ -613,9 +633,9 @@ def test_a_model_that_fails_does_not_take_the_others_along(
     out = tmp_path / "bench.json"
     args = ["--context", "8", "--repeat", "2", "--launches", "0", "--json", out]
     assert bench_run("smollm2-135m", tiny_model, *args) == 2
-    assert "smollm2-135m: not measured: out of device memory" in capsys.readouterr().out
+    assert "smollm2-135m, bf16 weights: not measured: out of device memory" in capsys.readouterr().out
     failed, measured = json.loads(out.read_text())["models"]
-    assert failed == {"model": "smollm2-135m", "error": "out of device memory"}
+    assert failed == {"model": "smollm2-135m", "weight_dtype": "bf16", "error": "out of device memory"}
     assert measured["ok"] is True
 
 
@@ -639,7 +659,7 @@ def test_the_json_is_written_after_each_model(tiny_model: Path, tmp_path: Path, 
         bench_run("smollm2-135m", tiny_model, "llama-3.2-1b", *args)
     assert seen == [[], ["smollm2-135m"], sorted(["smollm2-135m", str(tiny_model)])]
     failed, measured = json.loads(out.read_text())["models"]
-    assert failed == {"model": "smollm2-135m", "error": "out of device memory"}
+    assert failed == {"model": "smollm2-135m", "weight_dtype": "bf16", "error": "out of device memory"}
     assert measured["ok"] is True
 
 

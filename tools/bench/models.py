@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ...amk_ir.attrs import CheckpointAttr
 from ...amk_ir.dtypes import FloatType
 from ...amk_ir.errors import UsageError
+from ...amk_ir.quantization import QuantizedFormat
 from ...amk_ir.quantized_type import QuantizedType
 from ...amk_ir.weight_choice import NONE
 from ...dialects.graph import WeightOp
@@ -16,7 +17,8 @@ from ...frontends.import_model import ImportedModel, import_config
 from ...frontends.registry import find_recipe
 from ...runtime.backend import Weights
 from ...runtime.footprint import model_of
-from ..commands.options import import_named, quantize_shape
+from ...runtime.weight_formats import WeightFormat, parse_weight_format
+from ..commands.options import import_named, quantize_shape, uses_importance
 from .random_weights import RandomWeights, weight_shapes
 from .shapes import SHAPES
 
@@ -65,19 +67,43 @@ def _dtype(args: argparse.Namespace, option: str) -> FloatType:
 
 
 def open_models(args: argparse.Namespace, names: Sequence[str], contexts: Sequence[int]) -> list[BenchModel]:
-    """Each of the models or shapes `names` in each format that --weights lists, with commas in between; as `open_model`."""
+    """Each of the models or shapes `names` in each format that --weights lists, with commas in between; as `open_model`.
+
+    Of several formats, --keep and --importance are for those that they mean something to.
+    """
     if "weights" not in args:
         return [open_model(args, name, contexts) for name in names]
-    formats: list[str] = args.weights.split(",")
-    if "" in formats or len({*formats}) < len(formats):
+    texts: list[str] = args.weights.split(",")
+    if "" in texts or len({_format(text) for text in texts}) < len(texts):
         raise UsageError(
             f"--weights {args.weights}: expected different formats with commas in between, such as bf16,int8"
         )
     return [
-        open_model(argparse.Namespace(**{**vars(args), "weights": weights}), name, contexts)
+        open_model(argparse.Namespace(**{**_arguments_for(args, text, texts), "weights": text}), name, contexts)
         for name in names
-        for weights in formats
+        for text in texts
     ]
+
+
+def _format(text: str) -> WeightFormat | str:
+    """The format that `text` names, however it is written; `text` if there is none: `open_model` will say so."""
+    try:
+        return parse_weight_format(text)
+    except UsageError:
+        return text
+
+
+def _arguments_for(args: argparse.Namespace, text: str, texts: Sequence[str]) -> dict[str, object]:
+    """The arguments without those that only others of the formats `texts` take."""
+
+    def keeps(text: str) -> bool:
+        return isinstance(_format(text), QuantizedFormat)
+
+    left = dict(vars(args))
+    for option, takes in (("keep", keeps), ("importance", uses_importance)):
+        if not takes(text) and any(map(takes, texts)):
+            left.pop(option, None)
+    return left
 
 
 def open_model(args: argparse.Namespace, name: str, contexts: Sequence[int]) -> BenchModel:

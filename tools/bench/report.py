@@ -32,7 +32,7 @@ def report_lines(report: Report) -> Iterator[str]:
 def model_lines(result: ModelResult | Failure, read_peak: float) -> Iterator[str]:
     """The part about one model. read_peak: bytes per second."""
     if isinstance(result, Failure):
-        yield from _wrapped(f"{result.name}: not measured: {result.error}")
+        yield from _wrapped(f"{result.name}, {result.weight_dtype} weights: not measured: {result.error}")
         return
     weights = f", {result.weights_from}" if result.is_random else ""
     yield from _wrapped(

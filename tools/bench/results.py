@@ -155,9 +155,10 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Failure:
-    """A model that could not be measured."""
+    """A model with some weights that could not be measured."""
 
     name: str
+    weight_dtype: str
     error: str
 
 
@@ -198,7 +199,7 @@ def to_json(report: Report, environment: Mapping[str, Any], arguments: Mapping[s
 
 def _model(result: ModelResult | Failure, read_peak: float) -> dict[str, Any]:
     if isinstance(result, Failure):
-        return {"model": result.name, "error": result.error}
+        return {"model": result.name, "weight_dtype": result.weight_dtype, "error": result.error}
     return {
         "model": result.name,
         "weights": result.weights_from,

@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             report.models.append(_measure(args, model, device, contexts, compiled_contexts, known))
         except AmkError as e:  # the others are worth having
-            report.models.append(Failure(model.name, str(e)))
+            report.models.append(Failure(model.name, model.weights_text, str(e)))
         print("\n".join(["", *model_lines(report.models[-1], report.read_peak)]), flush=True)
         _write(args, report)
     if any(isinstance(model, Failure) for model in report.models):
@@ -175,7 +175,7 @@ def _measure(
     far_from: int | None = getattr(args, "far_from", far_position(model.model.config.head_dim))
     if far_from is not None and far_from > contexts[-1]:
         far_from = None  # it would not be used
-    with StageLines(model.name) as progress:
+    with StageLines(f"{model.name}, {model.weights_text}") as progress:
         result = measure(
             model,
             lambda: load_engine(model, device.target, choice, far_from, progress),
