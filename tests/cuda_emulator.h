@@ -106,12 +106,21 @@ constexpr size_t EMU_STACK = 256 << 10;
 constexpr int EMU_COPIES = 1024;
 constexpr int EMU_WORD_COPIES = 64;
 
+// By the bulk copy engine, or of a lane of the producer warp: every 32nd 16 bytes.
 struct Copy {
-    void* to;
-    const void* from;
+    unsigned char* to;
+    const unsigned char* from;
     unsigned bytes;
     unsigned long long* barrier;
     unsigned delay;
+    bool is_bulk;
+    unsigned lane;
+
+    template <typename Piece>
+    void each_piece(Piece piece) const {
+        if (is_bulk) piece(to, from, bytes);
+        for (unsigned at = lane * 16; !is_bulk && at < bytes; at += 32 * 16) piece(to + at, from + at, 16u);
+    }
 };
 // Words that a thread copies itself: read at any time after the copy began, there when the thread has waited for its group.
 struct WordCopy {
@@ -181,6 +190,15 @@ static T __shfl_xor_sync(unsigned, T value, int mask) {
     memcpy(&result, emu_sm->slot[threadIdx.x ^ mask], sizeof result);
     __syncwarp();
     return result;
+}
+
+static inline int __any_sync(unsigned, bool value) {
+    emu_sm->slot[threadIdx.x][0] = value;
+    __syncwarp();
+    unsigned any = 0;
+    for (unsigned lane = 0; lane < 32; ++lane) any |= emu_sm->slot[threadIdx.x / 32 * 32 + lane][0];
+    __syncwarp();
+    return any != 0;
 }
 
 // ---- what replaces PTX ----------------------------------------------------------------------------------------------
@@ -295,14 +313,22 @@ static inline bool mbarrier_poll(unsigned long long* p, unsigned parity) {
 }
 static inline void publish_barriers() {}
 static inline void order_copies() {}
+static inline void drain_copies() {}
 static inline void __threadfence_block() {}
+// By the one thread that drives a ring of bulk copies, or by all lanes of the warp that drives another one: their arrivals are
+// made when their copies have landed.
 static inline void start_copy(unsigned char* to, const unsigned char* from, unsigned bytes, unsigned long long* full) {
     if (bytes % 16 || reinterpret_cast<uintptr_t>(from) % 16) abort();
-    mbarrier_at(full)->bytes += bytes;
-    memset(to, 0xff, bytes);  // NaN until the copy lands
+    const bool is_bulk = mbarrier_at(full)->expected == 1;
+    if (!is_bulk && mbarrier_at(full)->expected != 32) abort();
+    const Copy copy = {to, from, bytes, full, emu_random(7), is_bulk, threadIdx.x % 32};
+    copy.each_piece([](unsigned char* to, const unsigned char*, unsigned n) { memset(to, 0xff, n); });  // NaN until it lands
     if (emu_sm->copy_count == EMU_COPIES) abort();
-    emu_sm->copies[emu_sm->copy_count++] = {to, from, bytes, full, emu_random(7)};
-    mbarrier_arrive(full);
+    emu_sm->copies[emu_sm->copy_count++] = copy;
+    if (is_bulk) {
+        mbarrier_at(full)->bytes += bytes;
+        mbarrier_arrive(full);
+    }
 }
 
 // mma.m16n8k16 with the register layout of the PTX manual: lane = 4 * row + pair
@@ -363,9 +389,13 @@ static void emu_round(Sm* sm) {
             sm->copies[kept++] = copy;
             continue;
         }
-        memcpy(copy.to, copy.from, copy.bytes);
-        mbarrier_at(copy.barrier)->bytes -= copy.bytes;
-        mbarrier_check(mbarrier_at(copy.barrier));
+        copy.each_piece([](unsigned char* to, const unsigned char* from, unsigned n) { memcpy(to, from, n); });
+        if (copy.is_bulk) {
+            mbarrier_at(copy.barrier)->bytes -= copy.bytes;
+            mbarrier_check(mbarrier_at(copy.barrier));
+        } else {
+            mbarrier_arrive(copy.barrier);
+        }
     }
     if (kept > 0) ++emu_events;
     sm->copy_count = kept;

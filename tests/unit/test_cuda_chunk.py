@@ -118,14 +118,14 @@ def test_segments_change_no_bit(mlp: int, tmp_path: Path) -> None:
         assert np.array_equal(found["logits"][row], single.step(ids([token]), row)["logits"][0])
 
 
-def emulate_quantised(config: dict[str, Any], tokens: int, folder: Path, format: str) -> EmulatedKernel:
+def emulate_quantised(config: dict[str, Any], target: str, tokens: int, folder: Path, format: str) -> EmulatedKernel:
     """Only the product that is made in segments has quantised weights."""
     model = import_config(config, weight_dtype="bf16", kv_dtype="bf16", tokens=tokens)
     module, context = model.module.clone(), new_context()
     QuantizeWeightsPass(format, keep=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")).apply(
         context, module
     )
-    GraphToQueuePass(target="sm_90a", sms=3, handoff="counter", fuse_attention="never").apply(context, module)
+    GraphToQueuePass(target=target, sms=3, handoff="counter", fuse_attention="never").apply(context, module)
     kernel = verify(find_kernel(module)).kernel
     folder.mkdir()
     emitted = emit_kernel(kernel)
@@ -134,21 +134,22 @@ def emulate_quantised(config: dict[str, Any], tokens: int, folder: Path, format:
 
 @emulated_only
 @pytest.mark.parametrize(
-    ("mlp", "format"),
+    ("mlp", "format", "target"),
     [
-        (8192, "int8"),
-        (4864, "fp8"),  # a short last segment
-        (4720, "int8"),  # and padding
-        (8192, "int8:zp"),
-        (8192, "int4:g128"),
-        (4864, "int8:g32"),
-        (4736, "int4:g32:min:f16"),
-        (8192, "int4:g8192:min"),  # minimums of whole rows
+        (8192, "int8", "sm_90a"),
+        (4864, "fp8", "sm_90a"),  # a short last segment
+        (4720, "int8", "sm_90a"),  # and padding
+        (8192, "int8:zp", "sm_90a"),
+        (8192, "int4:g128", "sm_90a"),
+        (4864, "int8:g32", "sm_90a"),
+        (4736, "int4:g32:min:f16", "sm_90a"),
+        (8192, "int4:g8192:min", "sm_90a"),  # minimums of whole rows
+        (4864, "int8", "sm_80"),
     ],
 )
-def test_segments_of_quantised_weights_change_no_bit(mlp: int, format: str, tmp_path: Path) -> None:
+def test_segments_of_quantised_weights_change_no_bit(mlp: int, format: str, target: str, tmp_path: Path) -> None:
     config = llama_config(32, mlp, 1, 2, 1, 16, 300)
-    single, several = (emulate_quantised(config, n, tmp_path / str(n), format) for n in (1, 8))
+    single, several = (emulate_quantised(config, target, n, tmp_path / str(n), format) for n in (1, 8))
     assert "multiply_quantized_segment<" in (tmp_path / "8" / "kernel.cpp").read_text().partition("amk_step(")[2]
     found = several.step(ids(TOKENS[:8]), 0)
     for row, token in enumerate(TOKENS[:8]):

@@ -30,10 +30,17 @@ from amk.runtime.compile import find_kernel, new_context
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
-@pytest.mark.parametrize("handoff", ["auto", "counter"])
-@pytest.mark.parametrize("name", ["gqa", "odd", "head_dim_80"])
-def test_steps_agree(name: str, handoff: str, tmp_path: Path) -> None:
-    kernel = verified(CONFIGS[name], sms=3, handoff=handoff, kv_dtype="f32")
+@pytest.mark.parametrize(
+    ("name", "handoff", "target"),
+    [
+        *((name, handoff, "sm_90a") for name in ("gqa", "odd", "head_dim_80") for handoff in ("auto", "counter")),
+        # rings that all lanes of the producer warp fill
+        ("gqa", "auto", "sm_80"),
+        ("odd", "counter", "sm_89"),
+    ],
+)
+def test_steps_agree(name: str, handoff: str, target: str, tmp_path: Path) -> None:
+    kernel = verified(CONFIGS[name], target, sms=3, handoff=handoff, kv_dtype="f32")
     emitted, weights = emit_kernel(kernel.kernel), RandomWeights(kernel.kernel)
     emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
     reference = ReferenceBackend().load(kernel, weights)

@@ -37,11 +37,22 @@ def test_steps_agree(name: str, tmp_path: Path) -> None:
     assert_steps_agree(CONFIGS[config], tmp_path, **options)
 
 
-@pytest.mark.parametrize("format", ["int8", "int4:g128:f16", "int8:g128:zp", "fp8:b128x128", "fp8"])
-def test_tasks_of_several_stages(format: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("format", "target"),
+    [
+        ("int8", "sm_90a"),
+        ("int4:g128:f16", "sm_90a"),
+        ("int8:g128:zp", "sm_90a"),
+        ("fp8:b128x128", "sm_90a"),
+        ("fp8", "sm_90a"),
+        ("int4:g64:zp", "sm_80"),
+    ],
+)
+def test_tasks_of_several_stages(format: str, target: str, tmp_path: Path) -> None:
     """Rows of 320 and 640 columns in stages of 1.5 KiB, the last of them not full, and tiles of up to 32 rows."""
     config = llama_config(320, 640, 1, 4, 2, 64, 80)
-    assert_steps_agree(config, tmp_path, 1, weights=format, head=format, stages=3, bytes=4096, in_flight=2)
+    options: dict[str, Any] = {"target": target, "stages": 3, "bytes": 4096, "in_flight": 2}
+    assert_steps_agree(config, tmp_path, 1, weights=format, head=format, **options)
 
 
 @pytest.mark.parametrize("format", ["int8", "int4:g32:zp", "fp8", "int8:g16"])
