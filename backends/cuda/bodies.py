@@ -23,7 +23,7 @@ from ...dialects.task import (
 )
 from .argmax import ARGMAX_OPS, argmaxes_of, write_argmax
 from .attention import write_attended, write_attention, write_merge
-from .context import EmitContext, attentions_of, weight_streams
+from .context import EmitContext, attentions_of, partial_slot_bytes, weight_streams
 from .coordinates import INDEX_PREFIX, Coordinates, Segment, sum_text
 from .limits import MOST_TOKENS
 from .placement import PlacedTasks
@@ -363,7 +363,7 @@ class _Matmul:
             raise CompileError(
                 f"family @{run.name}: a task has {layout.rows} weight rows, at most {MAX_GROUPS * 8} fit the registers"
             )
-        slot = 8 * tokens * layout.groups * 8
+        slot = partial_slot_bytes(tokens, layout.groups) // 4
         segments = context.segments(run.name, run.most)
         batch = max(1, min(run.most, context.partial_bytes // (4 * slot))) if is_shared else 1
         if segments is not None:

@@ -260,6 +260,17 @@ def test_parts_of_columns_are_packed_as_whole_tiles_are() -> None:
         check_shared(other, whole)
 
 
+def test_small_tasks_share_the_room_of_the_sums_of_large_ones() -> None:
+    """Tiles of 32 rows need 8 KiB of partial sums, twice; tiles of 8 rows then have one barrier for four."""
+    shape = {**LLAMA_8B, "num_hidden_layers": 2}
+    emitted = emit_kernel(verified(shape, sms=132, tokens=8, outputs=False).kernel)
+    assert "constexpr int PARTIAL_FLOATS = 2048;" in emitted.source
+    body = emitted.source.partition("amk_step(")[2]
+    down = body[body.index("// queue.run @linear_down[") :]
+    assert "left < 4 ? left : 4" in down[: down.index("consumer_barrier();")]
+    assert emitted.plan.dynamic_shared <= get_target("sm_90a").shared_memory_per_block
+
+
 def test_packed_parts_are_bytes_of_packed_tiles() -> None:
     config = llama_config(64, 192, 2, 4, 2, 16, 300)
     packed: list[bytes] = []
