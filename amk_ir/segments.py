@@ -24,6 +24,11 @@ def rows_bytes(tokens: int, k_blocks: int) -> int:
     return tokens * (k_blocks * BLOCK_K + _PADDING) * ELEMENT_BYTES
 
 
+def partials_bytes(tokens: int, groups: int) -> int:
+    """Shared memory of the partial sums of a task of `groups` groups of eight weight rows: [warp][token][row], four bytes each."""
+    return 4 * (THREADS // 32) * tokens * groups * 8
+
+
 def sums_bytes(tokens: int, groups: int, keeps_x: bool = False) -> int:
     """Shared memory of the sums that the threads keep of a task of `groups` groups of eight weight rows.
 

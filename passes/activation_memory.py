@@ -6,15 +6,13 @@ from math import prod
 
 from xdsl.dialects.builtin import DYNAMIC_INDEX
 
-from ..amk_ir.quantized_stages import QuantizedStages
+from ..amk_ir.quantized_stages import GROUP_ROWS, QuantizedStages
 from ..amk_ir.quantized_type import QuantizedType
 from ..amk_ir.rope import turns_bytes
-from ..amk_ir.segments import BLOCK_K, ELEMENT_BYTES, plan_segments
+from ..amk_ir.segments import BLOCK_K, ELEMENT_BYTES, partials_bytes, plan_segments
 from ..amk_ir.targets import get_target
 from ..dialects import queue, task
 
-_GROUP_ROWS = 8
-"""Weight rows that a fragment has."""
 _PARTIAL_RESERVE = 6144
 """Bytes of partial sums that are part of what plan-stream reserves."""
 
@@ -42,12 +40,12 @@ def _segment_bytes(kernel: queue.KernelOp, name: str, shape: tuple[int, ...], st
     groups, keeps_x = _groups(family, k), False
     element = family.streams[0].result.type.get_element_type()
     if isinstance(element, QuantizedType):
-        stages = QuantizedStages(groups * _GROUP_ROWS, k, stage_bytes, element.format)
+        stages = QuantizedStages(groups * GROUP_ROWS, k, stage_bytes, element.format)
         k_blocks, chunk_blocks = stages.k_blocks, max(1, stages.chunk_blocks) * stages.block_steps
         keeps_x = element.format.minimums and not stages.group
     else:
         k_blocks = -(-k // BLOCK_K)
-        chunk_blocks = max(1, min(k_blocks, stage_bytes // (_GROUP_ROWS * BLOCK_K * 2 * groups)))
+        chunk_blocks = max(1, min(k_blocks, stage_bytes // (GROUP_ROWS * BLOCK_K * 2 * groups)))
     tasks = 1
     for program in kernel.programs:
         for op in program.body.walk():
@@ -61,7 +59,7 @@ def _segment_bytes(kernel: queue.KernelOp, name: str, shape: tuple[int, ...], st
 
 def _groups(family: task.FamilyOp, k: int) -> int:
     """Groups of eight weight rows of a task."""
-    return max(1, -(-sum(prod(op.region.tile_shape) // k for op in family.streams) // _GROUP_ROWS))
+    return max(1, -(-sum(prod(op.region.tile_shape) // k for op in family.streams) // GROUP_ROWS))
 
 
 def partial_bytes(kernel: queue.KernelOp) -> int:
@@ -71,7 +69,7 @@ def partial_bytes(kernel: queue.KernelOp) -> int:
         for op in family.body.block.ops:
             if isinstance(op, task.MatmulOp) and family.streams:
                 tokens, *inner = task.shape_of(op.x)
-                most = max(most, 2 * 4 * 8 * tokens * _GROUP_ROWS * _groups(family, prod(inner)))
+                most = max(most, 2 * partials_bytes(tokens, _groups(family, prod(inner))))
     return max(0, most - _PARTIAL_RESERVE)
 
 

@@ -358,7 +358,7 @@ def write_together(
                 with loop.rounds(source):
                     loop.write_loads(source, values)
                     _write_loaded(source, values, loop, put)
-                    loop.write_finished(source, values)
+                    write_finished(source, [values])
             return
         writers = [values for values, _, _ in loops]
         write_finish(source, writers)

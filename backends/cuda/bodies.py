@@ -10,7 +10,7 @@ from math import prod
 from xdsl.ir import SSAValue
 
 from ...amk_ir.errors import CompileError
-from ...amk_ir.segments import Segments
+from ...amk_ir.segments import Segments, partials_bytes
 from ...dialects.task import (
     AttentionMergeOp,
     AttentionOp,
@@ -23,7 +23,7 @@ from ...dialects.task import (
 )
 from .argmax import ARGMAX_OPS, argmaxes_of, write_argmax
 from .attention import write_attended, write_attention, write_merge
-from .context import EmitContext, attentions_of, partial_slot_bytes, weight_streams
+from .context import EmitContext, attentions_of, weight_streams
 from .coordinates import INDEX_PREFIX, Coordinates, Segment, sum_text
 from .limits import MOST_TOKENS
 from .placement import PlacedTasks
@@ -35,6 +35,7 @@ from .values import (
     ElementLoop,
     Given,
     ValueWriter,
+    write_finished,
 )
 
 MAX_GROUPS = 16
@@ -304,7 +305,7 @@ def _write_row_activations(
             loop.write_rows(source, values, "x.put_four(first, row);")
         else:
             loop.write_elements(source, [*values.lines, f"x.put(i, {text});"])
-        loop.write_finished(source, values)
+        write_finished(source, [values])
 
 
 def _depends_on(value: SSAValue, on: SSAValue) -> bool:
@@ -363,7 +364,7 @@ class _Matmul:
             raise CompileError(
                 f"family @{run.name}: a task has {layout.rows} weight rows, at most {MAX_GROUPS * 8} fit the registers"
             )
-        slot = partial_slot_bytes(tokens, layout.groups) // 4
+        slot = partials_bytes(tokens, layout.groups) // 4
         segments = context.segments(run.name, run.most)
         batch = max(1, min(run.most, context.partial_bytes // (4 * slot))) if is_shared else 1
         if segments is not None:

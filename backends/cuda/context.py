@@ -11,12 +11,11 @@ from xdsl.ir import SSAValue
 from ...amk_ir.attrs import BufferKind, Ring
 from ...amk_ir.errors import CompileError
 from ...amk_ir.rope import turns_bytes
-from ...amk_ir.segments import Segments, plan_segments
+from ...amk_ir.segments import Segments, partials_bytes, plan_segments
 from ...amk_ir.targets import get_target
 from ...dialects.queue import KernelOp
 from ...dialects.task import AttentionOp, AttentionPartOp, FamilyOp, MatmulOp, StreamOp, op_of, shape_of
 from .caches import CacheLayout
-from .fragments import GROUP_ROWS
 from .plan import KernelPlan, Operation, TokenLoop
 from .quantized_fragments import QuantizedLayout
 from .storage import BufferStorage, StreamStorage, buffer_storage, packed_row_layout, stream_storage
@@ -99,9 +98,7 @@ class EmitContext:
         tokens = kernel.tokens.value.data
         if tokens > 1 and partial_bytes > 0:
             # what the sums of the largest task need can hold those of several smaller ones, with a barrier for all of them
-            partial_bytes = max(
-                [partial_bytes, *(partial_slot_bytes(tokens, s.layout.groups) for s in streams.values())]
-            )
+            partial_bytes = max([partial_bytes, *(partials_bytes(tokens, s.layout.groups) for s in streams.values())])
         context = EmitContext(kernel, ring, buffers, streams, loads, partial_bytes, TraceWriter(trace), loop)
         for storage in buffers.values():
             if storage.kind in (BufferKind.INPUT.value, BufferKind.OUTPUT.value, BufferKind.STATE.value):
@@ -164,11 +161,6 @@ class EmitContext:
     def need_work(self, size: int) -> None:
         """Asks for `size` bytes of the work area, which one run uses at a time."""
         self.work_bytes = max(self.work_bytes, size)
-
-
-def partial_slot_bytes(tokens: int, groups: int) -> int:
-    """Shared memory of the partial sums of a task of `groups` groups of eight weight rows: [warp][token][row] f32."""
-    return 4 * 8 * tokens * groups * GROUP_ROWS
 
 
 def attentions_of(family: FamilyOp) -> list[AttentionOp | AttentionPartOp]:

@@ -18,7 +18,7 @@ from .context import EmitContext
 from .coordinates import Coordinates, Segment, row_major_strides
 from .placement import PlacedTasks
 from .source import SourceWriter
-from .values import VECTOR, ElementLoop, ValueWriter
+from .values import VECTOR, ElementLoop, ValueWriter, write_finish, write_finished
 
 
 def write_rows(
@@ -136,11 +136,11 @@ class _Row:
                 with self.loop.rounds(source):
                     self.loop.write_loads(source, self.values)
                     self._write_elements(source, at)
-                    self.loop.write_finished(source, self.values)
+                    write_finished(source, [self.values])
             else:
-                self.loop.write_finish(source, self.values)
+                write_finish(source, [self.values])
                 self._write_elements(source, at)
-                self.loop.write_finished(source, self.values)
+                write_finished(source, [self.values])
 
     def _write_elements(self, source: SourceWriter, at: str) -> None:
         lines = self.values.lines

@@ -12,7 +12,7 @@ from .context import EmitContext
 from .coordinates import Coordinates
 from .placement import PlacedTasks
 from .source import SourceWriter
-from .values import ElementLoop, Given, ValueWriter, is_traced
+from .values import ElementLoop, Given, ValueWriter, is_traced, write_finish, write_finished
 
 
 @dataclass
@@ -43,9 +43,9 @@ class StoreLoop:
 
     def write_rest(self, source: SourceWriter) -> None:
         """What follows the start of the loads of a single round."""
-        self.loop.write_finish(source, self.values, is_late=True)
+        write_finish(source, [self.values], is_late=True)
         self.loop.write_elements(source, self.values.lines, self.prelude)
-        self.loop.write_finished(source, self.values, is_late=True)
+        write_finished(source, [self.values], is_late=True)
 
 
 def store_loop(

@@ -296,7 +296,7 @@ class ElementLoop:
         with self.rounds(source):
             self.write_loads(source, values, prelude)
             self.write_elements(source, values.lines, prelude)
-            self.write_finished(source, values)
+            write_finished(source, [values])
 
     def rounds(self, source: SourceWriter):
         """The loop over rounds; `base` is this thread's first vector of one. Who has none goes along with its warp, or what
@@ -329,7 +329,7 @@ class ElementLoop:
     def write_loads(self, source: SourceWriter, values: ValueWriter, prelude: Sequence[str] = ()) -> None:
         """Loads the leaves of this thread's elements of the round that begins at `base`."""
         self.write_issue(source, values, prelude)
-        self.write_finish(source, values)
+        write_finish(source, [values])
 
     def write_issue(self, source: SourceWriter, values: ValueWriter, prelude: Sequence[str] = ()) -> None:
         """Starts all loads, tagged ones last."""
@@ -357,14 +357,6 @@ class ElementLoop:
             else:
                 load = f"{inside}{each}{name}[{number}] = load_value({leaf.pointer} + ({offset}));"
                 self.write_elements(source, [load], prelude)
-
-    def write_finish(self, source: SourceWriter, values: ValueWriter, *, is_late: bool = False) -> None:
-        """Waits for the tagged words among the leaves. is_late: they were loaded long ago, and rarely take time."""
-        write_finish(source, [values], is_late=is_late)
-
-    def write_finished(self, source: SourceWriter, values: ValueWriter, *, is_late: bool = False) -> None:
-        """Follows what was made of the words that `write_finish` has waited for."""
-        write_finished(source, [values], is_late=is_late)
 
     def _vector(self, leaf: Leaf) -> int:
         return self.vector if leaf.is_run and (leaf.tagged or leaf.is_f32) else 1
