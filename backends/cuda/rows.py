@@ -69,6 +69,7 @@ def _gather_text(
     first = values.address(load.region, Coordinates((Segment("0", shape[:1]), Segment("i", shape[1:]))))
     if not storage.tagged or first.run != "i" or first.inside:
         return None
+    origin = Segment("0", shape[1:])
     weights = "static_cast<const Unweighted*>(nullptr), nullptr"
     if norm is not None:
         weight = op_of(norm.weight)
@@ -78,20 +79,16 @@ def _gather_text(
         if at.run != "i" or at.inside:
             return None
         context.use_buffer(weight.region.buffer)
-        weights = f"p.{values.storage(weight.region).parameter} + ({_at_zero(at.offset)}), squares"
+        begin = values.address(weight.region, Coordinates((origin,))).offset
+        weights = f"p.{values.storage(weight.region).parameter} + ({begin}), squares"
     context.use_buffer(storage.name)
     rows = next(axis for axis, dim in enumerate(load.region.dims) if dim.kept)
     step = row_major_strides(storage.shape)[rows]
     operation = context.operation(f"the read of {load.region}", load.region.buffer)
+    begin = values.address(load.region, Coordinates((Segment("0", shape[:1]), origin))).offset
     return (
-        f"gather<{prod(shape[1:])}, {stride}>(p.{storage.parameter}, {_at_zero(first.offset)}, {step}, {weights}, epoch, "
-        f"{operation});"
+        f"gather<{prod(shape[1:])}, {stride}>(p.{storage.parameter}, {begin}, {step}, {weights}, epoch, {operation});"
     )
-
-
-def _at_zero(offset: str) -> str:
-    """The element number `offset` of i = 0."""
-    return re.sub(r"\bi\b", "0", offset)
 
 
 class _Row:
