@@ -37,16 +37,29 @@ MAX_DIGITS = 1000
 """Digits of an integer. Python refuses to convert more than 4300, with a ValueError that nobody expects of a parser; what
 is computed from a few such numbers has to stay below that too."""
 
-_get_int_value = MLIRTokenKind.get_int_value
+_get_int_value, _get_float_value = MLIRTokenKind.get_int_value, MLIRTokenKind.get_float_value
+
+
+def _check_digits(span: Span) -> None:
+    """xDSL takes all that Unicode calls numeric for digits: Python converts some, such as those of other scripts, and not others."""
+    if not span.text.isascii():
+        raise ParseError(span, f"digits are 0 to 9, found {span.text[:20]!r}")
 
 
 def _get_short_int_value(kind: MLIRTokenKind, span: Span) -> int:
+    _check_digits(span)
     if len(span.text) > MAX_DIGITS:
         raise ParseError(span, f"an integer has at most {MAX_DIGITS} digits, found {len(span.text)}")
     return _get_int_value(kind, span)
 
 
+def _get_ascii_float_value(kind: MLIRTokenKind, span: Span) -> float:
+    _check_digits(span)
+    return _get_float_value(kind, span)
+
+
 setattr(MLIRTokenKind, _get_int_value.__name__, _get_short_int_value)
+setattr(MLIRTokenKind, _get_float_value.__name__, _get_ascii_float_value)
 
 
 MAX_DENSE = 2**20
