@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from .quantization import QuantizedFormat
+from .segments import GROUP_ROWS
 
-GROUP_ROWS = 8
-"""Weight rows of a group: those of an mma fragment."""
 STEP_K = 32
 """Columns of which a lane has eight."""
 WARPS = 8
@@ -104,6 +103,16 @@ class QuantizedStages:
             return self.blocks
         step = max(unit, WARPS)  # the same number of blocks for each warp
         return most // step * step or most
+
+    @property
+    def chunk_steps(self) -> int:
+        """Steps of 32 columns that one ring stage takes."""
+        return self.chunk_blocks * self.block_steps
+
+    @property
+    def keeps_x(self) -> bool:
+        """Whether sums of activations wait until rows are complete: minimums of whole rows are multiplied by them."""
+        return self.format.minimums and not self.group
 
     def _chunk_bytes(self, blocks: int) -> int:
         return blocks * self.groups * self.block_bytes + self.scale_bytes(blocks) * (1 + self.has_beside)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+GROUP_ROWS = 8
+"""Weight rows that a fragment has; tasks pad theirs to a multiple."""
 BLOCK_K = 32
 """Elements of k that a weight fragment has."""
 THREADS = 256
@@ -26,7 +28,7 @@ def rows_bytes(tokens: int, k_blocks: int) -> int:
 
 def partials_bytes(tokens: int, groups: int) -> int:
     """Shared memory of the partial sums of a task of `groups` groups of eight weight rows: [warp][token][row], four bytes each."""
-    return 4 * (THREADS // 32) * tokens * groups * 8
+    return 4 * (THREADS // 32) * tokens * groups * GROUP_ROWS
 
 
 def sums_bytes(tokens: int, groups: int, keeps_x: bool = False) -> int:

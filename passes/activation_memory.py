@@ -6,10 +6,10 @@ from math import prod
 
 from xdsl.dialects.builtin import DYNAMIC_INDEX
 
-from ..amk_ir.quantized_stages import GROUP_ROWS, QuantizedStages
+from ..amk_ir.quantized_stages import QuantizedStages
 from ..amk_ir.quantized_type import QuantizedType
 from ..amk_ir.rope import turns_bytes
-from ..amk_ir.segments import BLOCK_K, ELEMENT_BYTES, partials_bytes, plan_segments
+from ..amk_ir.segments import BLOCK_K, ELEMENT_BYTES, GROUP_ROWS, partials_bytes, plan_segments
 from ..amk_ir.targets import get_target
 from ..dialects import queue, task
 
@@ -41,8 +41,8 @@ def _segment_bytes(kernel: queue.KernelOp, name: str, shape: tuple[int, ...], st
     element = family.streams[0].result.type.get_element_type()
     if isinstance(element, QuantizedType):
         stages = QuantizedStages(groups * GROUP_ROWS, k, stage_bytes, element.format)
-        k_blocks, chunk_blocks = stages.k_blocks, max(1, stages.chunk_blocks) * stages.block_steps
-        keeps_x = element.format.minimums and not stages.group
+        k_blocks, keeps_x = stages.k_blocks, stages.keeps_x
+        chunk_blocks = stages.chunk_steps or stages.block_steps
     else:
         k_blocks = -(-k // BLOCK_K)
         chunk_blocks = max(1, min(k_blocks, stage_bytes // (GROUP_ROWS * BLOCK_K * 2 * groups)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from math import prod
 
-from ..amk_ir.quantized_stages import GROUP_ROWS, SCALE_BYTES
+from ..amk_ir.quantized_stages import SCALE_BYTES
 from ..amk_ir.quantized_type import QuantizedType, contracted
+from ..amk_ir.segments import GROUP_ROWS
 from ..dialects import task
 
 STAGE_UNIT = 512

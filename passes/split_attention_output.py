@@ -13,6 +13,7 @@ from xdsl.utils.exceptions import PassFailedException
 from ..amk_ir.access import Dim
 from ..amk_ir.linear import Linear
 from ..amk_ir.quantized_type import QuantizedType, columns_problem
+from ..amk_ir.segments import GROUP_ROWS
 from ..dialects import task
 from .family_bodies import ProgramIndex, is_before, programs
 from .partial_products import Product, divide_product, find_product
@@ -20,8 +21,6 @@ from .tiling import narrow
 
 HEAD, TILE = "kv_head", "tile"
 """Domain indices of the products: the KV head whose queries are multiplied, and the output rows."""
-_GROUP_ROWS = 8
-"""Weight rows that are multiplied together: tiles have a multiple of them."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class SplitAttentionOutputPass(ModulePass):
         family, load, stream = index.families[product.name], product.load, product.stream
         rows = task.shape_of(product.matmul.result)[1]
         heads = task.shape_of(load.result)[1]
-        tile = -(-ceil(rows / max(1, self.tasks // kv_heads)) // _GROUP_ROWS) * _GROUP_ROWS
+        tile = -(-ceil(rows / max(1, self.tasks // kv_heads)) // GROUP_ROWS) * GROUP_ROWS
         if kv_heads < 2 or tile > self.rows or {HEAD, TILE} & {*family.domain.names}:
             return
         group = heads // kv_heads

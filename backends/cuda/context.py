@@ -141,7 +141,7 @@ class EmitContext:
         shared = get_target(self.kernel.target.data).shared_memory_per_block
         chunk, keeps_x = layout.chunk_blocks, False
         if isinstance(layout, QuantizedLayout):
-            chunk, keeps_x = chunk * layout.block_steps, layout.format.minimums and not layout.group
+            chunk, keeps_x = layout.chunk_steps, layout.keeps_x
         return plan_segments(self.tokens, layout.k_blocks, chunk, layout.groups, tasks, shared, keeps_x)
 
     def packed_rows(self, buffer: str) -> tuple[StreamStorage, int, int] | None:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-GROUP_ROWS = 8
-BLOCK_K = 32
+from ...amk_ir.segments import BLOCK_K, GROUP_ROWS
+
 FRAGMENT_BYTES = GROUP_ROWS * BLOCK_K * 2
 
 

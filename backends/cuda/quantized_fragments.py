@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...amk_ir.dtypes import bf16_from_f32
-from ...amk_ir.quantized_stages import GROUP_ROWS, SCALE_BYTES, STEP_K, QuantizedStages
+from ...amk_ir.quantized_stages import SCALE_BYTES, STEP_K, QuantizedStages
+from ...amk_ir.segments import GROUP_ROWS
 
 LEAST_GROUP = 16
 """Columns that share a scale, at least."""

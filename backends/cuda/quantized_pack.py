@@ -16,7 +16,7 @@ from ...amk_ir.linear import Linear
 from ...amk_ir.quantization import QuantizedTensor
 from ...amk_ir.quantized_type import QuantizedType, contracted
 from ...amk_ir.quantized_weights import LoadsTensors, quantized_entry
-from .fragments import GROUP_ROWS
+from ...amk_ir.segments import GROUP_ROWS
 from .quantized_fragments import QuantizedRowsData
 from .storage import BufferStorage
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .fragments import GROUP_ROWS, FragmentLayout
+from ...amk_ir.segments import GROUP_ROWS
+from .fragments import FragmentLayout
 from .quantized_fragments import QuantizedLayout
 from .storage import BufferStorage, StreamStorage
 

@@ -14,9 +14,10 @@ from ...amk_ir.attrs import BufferKind, CheckpointAttr, RopeFrequenciesAttr
 from ...amk_ir.errors import CompileError
 from ...amk_ir.linear import Linear
 from ...amk_ir.quantized_type import QuantizedType
+from ...amk_ir.segments import BLOCK_K, GROUP_ROWS
 from ...dialects.task import BufferOp, FamilyOp, StreamOp
 from .caches import CacheLayout
-from .fragments import BLOCK_K, GROUP_ROWS, FragmentLayout
+from .fragments import FragmentLayout
 from .quantized_fragments import QuantizedLayout
 
 WHOLE_ROWS = 1 << 40

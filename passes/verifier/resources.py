@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from ...amk_ir.targets import TARGETS, Target
 from ...dialects.queue import KernelOp
 from ..activation_memory import activation_bytes
+from ..scale_room import STAGE_UNIT
 from .diagnostics import Diagnostic, plural
 from .failures import Rule
-
-RING_UNIT = 512
-"""The size of a ring stage in bytes is a multiple of this."""
 
 
 def resident_blocks(target: Target) -> int | None:
@@ -34,7 +32,7 @@ def check_resources(kernel: KernelOp) -> Iterator[Diagnostic]:
             ops=(kernel,),
         )
     ring = 0 if kernel.ring is None else kernel.ring.data.total_bytes
-    stage_bytes = RING_UNIT if kernel.ring is None else kernel.ring.data.stage_bytes
+    stage_bytes = STAGE_UNIT if kernel.ring is None else kernel.ring.data.stage_bytes
     # a lower bound: backends know theirs
     held = {name: activation_bytes(kernel, name, stage_bytes) for name in kernel.families}
     name = max(held, key=lambda name: held[name], default="")
@@ -54,11 +52,11 @@ def _smaller(kernel: KernelOp, widest: int, target: Target) -> str:
     """What to do about a ring and `widest` bytes of activations that do not fit together."""
     tile = "tile the reduction dimension of the matmul, so that its activations take less"
     room = target.shared_memory_per_block - widest
-    if kernel.ring is None or room < RING_UNIT:
+    if kernel.ring is None or room < STAGE_UNIT:
         return tile
     ring = kernel.ring.data
     if fitting := room // ring.stage_bytes:
         remedy = f"use at most {plural(fitting, 'ring stage')} of {ring.stage_bytes} bytes (plan-stream)"
     else:
-        remedy = f"use ring stages of at most {room // RING_UNIT * RING_UNIT} bytes (plan-stream)"
+        remedy = f"use ring stages of at most {room // STAGE_UNIT * STAGE_UNIT} bytes (plan-stream)"
     return remedy if ring.total_bytes > target.shared_memory_per_block else f"{remedy}, or {tile}"
