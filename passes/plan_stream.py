@@ -25,13 +25,19 @@ _MAX_STAGES = 10
 _FIXED_RESERVE = 8192
 """Shared memory in bytes for mbarriers, reductions over warps, partial sums and phase tables."""
 
+_FEW_LOADS = 3
+"""Loads of 16 KiB that keep an SM's share of the memory busy."""
+_SHORT_RING = 4
+"""Stages of a ring in which a stage that is being read is missed."""
+
 
 @dataclass(frozen=True)
 class PlanStreamPass(ModulePass):
     """Gives each kernel a weight ring and each program the stream that its body consumes: the same runs, in order.
 
     stages: number of ring stages; 0: as many as fit beside the activations, at most ten. bytes: size of a stage, a
-    multiple of 512; scales of quantised weights come on top. in_flight: loads outstanding at a time; few, so that polls do not queue behind them.
+    multiple of 512; scales of quantised weights come on top. in_flight: loads outstanding at a time; few, so that polls do not queue
+    behind them: 0 stands for 3, or for all stages of a ring of at most 4, which could not be kept full otherwise.
     room: bytes for scales in a stage, at least: kernels that share weights cut them into the same stages, whatever else they have.
     """
 
@@ -39,7 +45,7 @@ class PlanStreamPass(ModulePass):
 
     stages: int = 0
     bytes: int = 16384
-    in_flight: int = 3
+    in_flight: int = 0
     room: int = 0
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
@@ -47,9 +53,9 @@ class PlanStreamPass(ModulePass):
             raise PassFailedException(
                 f"plan-stream: bytes must be a positive multiple of {STAGE_UNIT}, found {self.bytes}"
             )
-        if self.stages < 0 or self.in_flight < 1:
+        if self.stages < 0 or self.in_flight < 0:
             raise PassFailedException(
-                f"plan-stream: expected stages >= 0 and in-flight >= 1, found {self.stages} and {self.in_flight}"
+                f"plan-stream: expected stages >= 0 and in-flight >= 0, found {self.stages} and {self.in_flight}"
             )
         if self.room < 0 or self.room % STAGE_UNIT:
             raise PassFailedException(f"plan-stream: room must be 0 or a multiple of {STAGE_UNIT}, found {self.room}")
@@ -57,7 +63,8 @@ class PlanStreamPass(ModulePass):
             if isinstance(kernel, queue.KernelOp):
                 stage_bytes = self.bytes + max(self.room, scale_room(kernel, self.bytes))
                 stages = self._stages(kernel, stage_bytes)
-                kernel.properties["ring"] = RingAttr(Ring(stages, stage_bytes, min(self.in_flight, stages)))
+                in_flight = self.in_flight or (_FEW_LOADS if stages > _SHORT_RING else stages)
+                kernel.properties["ring"] = RingAttr(Ring(stages, stage_bytes, min(in_flight, stages)))
                 streaming = {name for name, family in kernel.families.items() if family.streams}
                 for program in kernel.programs:
                     _fill_stream(program, streaming)

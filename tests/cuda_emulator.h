@@ -233,6 +233,7 @@ static inline void start_words(void* to, const unsigned* from) {
     emu_sm->words[threadIdx.x][count++] = {to, load_words(from), emu_sm->word_groups[threadIdx.x]};
     memset(to, 0xff, 16);
 }
+static inline void prefetch_line(const void*) {}
 static inline void commit_words() { ++emu_sm->word_groups[threadIdx.x]; }
 static void emu_await_words(int others) {
     int& count = emu_sm->word_copies[threadIdx.x];
@@ -244,8 +245,7 @@ static void emu_await_words(int others) {
     }
     count = left;
 }
-static inline void await_copied() { emu_await_words(0); }
-static inline void await_all_but_one() { emu_await_words(1); }
+static inline void await_copied(int later) { emu_await_words(later < 3 ? later : 3); }
 static inline uint4 load_shared_if(const unsigned short* p, bool wanted) {
     return wanted ? *reinterpret_cast<const uint4*>(p) : uint4{0, 0, 0, 0};
 }

@@ -10,7 +10,7 @@ from math import prod
 from xdsl.ir import SSAValue
 
 from ...amk_ir.errors import CompileError
-from ...amk_ir.segments import Segments, partials_bytes
+from ...amk_ir.segments import BLOCK_K, Segments, partials_bytes
 from ...dialects.task import (
     AttentionMergeOp,
     AttentionOp,
@@ -25,10 +25,11 @@ from .argmax import ARGMAX_OPS, argmaxes_of, write_argmax
 from .attention import write_attended, write_attention, write_merge
 from .context import EmitContext, attentions_of, weight_streams
 from .coordinates import INDEX_PREFIX, Coordinates, Segment, sum_text
+from .fragments import FragmentLayout
 from .limits import MOST_TOKENS
 from .placement import PlacedTasks
-from .quantized_text import finish_activations, multiply_text, segment_text
-from .rows import write_rows
+from .quantized_text import finish_activations, gathered_text, multiply_text, segment_text
+from .rows import GATHERED_TOGETHER, RowGather, write_rows
 from .source import SourceWriter
 from .stores import StoreLoop, store_loop
 from .values import (
@@ -244,7 +245,6 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
     at = "i" if shape[0] == 1 else f"t * {layout.activations} + i"
     source.line("const Activations x = activations(work);")
     if _deferred_norm(run) is not None:
-        source.line("float* const norm_sums = control.norm_sums[norm_flip];\nnorm_flip ^= 1;")
         source.line(f"float squares[{shape[0]}] = {{}};  // of this thread's elements of each row")
     source.line("{")
     if norm is None or norm.result is x:
@@ -268,6 +268,24 @@ def _write_activations(source: SourceWriter, context: EmitContext, run: PlacedTa
         source.unrolled(shape[0])
         source.line(f"for (int t = 0; t < {shape[0]}; ++t) put_norm_sum(norm_sums, t, squares[t]);")
     context.need_work(4 * shape[0] * layout.activations)
+
+
+def _write_norm_sums(source: SourceWriter, run: PlacedTasks) -> None:
+    """Where the sums of squares of a run's activations go, if its products are scaled by them."""
+    if _deferred_norm(run) is not None:
+        source.line("float* const norm_sums = control.norm_sums[norm_flip];\nnorm_flip ^= 1;")
+
+
+def _gather_of(context: EmitContext, run: PlacedTasks) -> RowGather | None:
+    """What gathers the activations of a run, if the first product of an SM is made meanwhile: of long rows, in whole stages."""
+    x, layout = _matmuls(run.family)[0].x, context.streams[run.name].layout
+    norm = op_of(x) if _deferred_norm(run) is not None else None
+    assert norm is None or isinstance(norm, RmsNormOp)
+    if context.tokens == 1 or not isinstance(layout, FragmentLayout) or layout.k <= GATHERED_TOGETHER:
+        return None
+    if layout.zeroed_k > layout.k or GATHERED_TOGETHER // BLOCK_K % layout.chunk_blocks:
+        return None
+    return RowGather.of(context, run, x, norm)
 
 
 def _deferred_norm(run: PlacedTasks) -> str | None:
@@ -317,6 +335,12 @@ def _write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pl
     """Runs over one set of activations (`shared`), or one run whose activations belong to each task."""
     owns = " || ".join(f"{run.begin} < {run.end}" for run in runs)
     matmuls = [_Matmul.of(context, run, shared is not None) for run in runs]
+
+    def write_shared() -> None:
+        assert shared is not None
+        source.line(shared.rstrip("\n"))
+        context.trace.store(source, "activations", ", ".join(run.text for run in runs))
+
     with source.block(f"if ({owns})"):
         source.line("const int base = threadIdx.x;")
         if shared is not None and INDEX_PREFIX in shared:
@@ -326,8 +350,13 @@ def _write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pl
             if matmul.is_once:
                 matmul.write_early(source)
         if shared is not None:
-            source.line(shared.rstrip("\n"))
-            context.trace.store(source, "activations", ", ".join(run.text for run in runs))
+            _write_norm_sums(source, runs[0])
+            matmuls[0].gather = _gather_of(context, runs[0])
+            if matmuls[0].gather is None:
+                write_shared()
+            elif len(runs) > 1:
+                with source.block(f"if ({runs[0].begin} >= {runs[0].end})"):
+                    write_shared()
         for matmul in matmuls:
             source.line(f"// {matmul.run.text}")
             with source.block(""):
@@ -339,7 +368,7 @@ class _Matmul:
     """A run of tasks that multiply; `batch` of them, neighbours on their SM, between two barriers.
 
     function: what multiplies. slot: floats of partial sums a task. loops: what the tasks of a batch store.
-    segments: of the activations, if they are not held at once.
+    segments: of the activations, if they are not held at once. gather: of the activations, if an SM's first product does it.
     """
 
     context: EmitContext
@@ -351,6 +380,7 @@ class _Matmul:
     operation: int
     loops: list[StoreLoop]
     segments: Segments | None
+    gather: RowGather | None = None
 
     @staticmethod
     def of(context: EmitContext, run: PlacedTasks, is_shared: bool) -> _Matmul:
@@ -430,6 +460,7 @@ class _Matmul:
         if not self.is_shared:
             source.line(f"const int tile = first_{run.number};")
             source.lines(run.index_lines())
+            _write_norm_sums(source, run)
             _write_activations(source, self.context, run)
             self.context.trace.store(source, "activations", run.text)
         source.line("float* partial = partials + flip * PARTIAL_FLOATS;")
@@ -445,7 +476,7 @@ class _Matmul:
             trace.store(source, "products", run.text)
         source.line("flip ^= 1;")
         if (deferred := _deferred_norm(run)) is not None:
-            source.line(f"const NormScales<{self.context.tokens}> scales(norm_sums, {deferred});")
+            source.line(f"const NormScales<{self.context.tokens}> scales = {{norm_sums, {deferred}}};")
         for loop in self.loops:
             if loop.is_single:
                 loop.write_rest(source)
@@ -457,12 +488,25 @@ class _Matmul:
 
     def _write_products(self, source: SourceWriter) -> None:
         run = self.run
-        product = f"at = {self.function}(at, flip * PARTIAL_FLOATS"
+        layout = self.context.streams[run.name].layout
         traced = ", trace" if self.context.trace.has_stages else ""
         slots = "" if self.batch == 1 else f" + slot * {self.slot}"
+        arguments = f"at, flip * PARTIAL_FLOATS{slots}, {self.operation}"
         with source.block("" if self.batch == 1 else f"for (int slot = 0; slot < count_{run.number}; ++slot)"):
-            source.line(f"{product}{slots}, {self.operation}{traced});")
-            self._skip_stages(source, self.context.streams[run.name].layout.chunks)
+            if self.gather is not None:
+                assert isinstance(layout, FragmentLayout)
+                norm_sums = "nullptr" if _deferred_norm(run) is None else "norm_sums"
+                gathering = self.gather.product_arguments(norm_sums)
+                is_first = [] if self.is_once else [f"first_{run.number} == {run.begin}"]
+                is_first += [] if self.batch == 1 else ["slot == 0"]
+                with source.block(f"if ({' && '.join(is_first)})" if is_first else ""):
+                    self.gather.write_wait(source, self.context)
+                    source.line(f"at = {gathered_text(layout)}({arguments}, {gathering}{traced});")
+                if is_first:
+                    source.line(f"else\n    at = {self.function}({arguments}{traced});")
+            else:
+                source.line(f"at = {self.function}({arguments}{traced});")
+            self._skip_stages(source, layout.chunks)
 
     def _skip_stages(self, source: SourceWriter, stages: int) -> None:
         """After a call that has noted the stages that it took from the ring."""

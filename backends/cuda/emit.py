@@ -26,7 +26,13 @@ from .coordinates import LOOP_PREFIX, linear_text
 from .hazards import check_hazards
 from .placement import PlacedTasks
 from .plan import CounterStorage, KernelPlan
-from .quantized_text import MULTIPLY, MULTIPLY_QUANTIZED, MULTIPLY_QUANTIZED_SEGMENT, MULTIPLY_SEGMENT
+from .quantized_text import (
+    MULTIPLY,
+    MULTIPLY_GATHERED,
+    MULTIPLY_QUANTIZED,
+    MULTIPLY_QUANTIZED_SEGMENT,
+    MULTIPLY_SEGMENT,
+)
 from .sharing import check_shared
 from .source import SourceWriter
 from .storage import StreamStorage
@@ -411,15 +417,36 @@ class _Emitter:
         source.line()
 
     def _write_gather(self, source: SourceWriter) -> None:
+        tokens = self.context.tokens
+        words = "const u32* base, u32 from, u32 stride, const Weight* weights"
         source.line("// Several rows of tagged words become the activations of the next product.")
         source.line("template <int WIDTH, int STRIDE, typename Weight>")
-        head = "const u32* base, u32 at, u32 stride, const Weight* weights, float* squares, u32 epoch, u32 operation"
-        with source.block(f"__device__ __forceinline__ void gather({head})"):
+        with source.block(f"__device__ __forceinline__ void gather({words}, float* squares, u32 epoch, u32 operation)"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
             source.line(
-                f"gather_rows<{self.context.tokens}, WIDTH, STRIDE>(activations(shared + WORK_AT), base, at, stride, weights, "
-                "squares, epoch, control.watch, operation);"
+                f"RowGather<{tokens}, WIDTH, STRIDE, Weight> rows = {{base, from, stride, weights, epoch, operation}};"
             )
+            source.line("gather_rows(rows, activations(shared + WORK_AT), squares, control.watch);")
+        source.line()
+        source.line("// The same, and a task's product with them.")
+        source.line("template <int GROUPS, int K_BLOCKS, int CHUNK, typename Weight>")
+        trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
+        head = f"u32 at, int partial_at, u32 operation, {words}, float* norm_sums, u32 epoch, u32 gathering{trace}"
+        with source.block(f"__device__ __noinline__ u32 {MULTIPLY_GATHERED}({head})"):
+            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
+            source.line(
+                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
+            )
+            source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
+            source.line(
+                f"RowGather<{tokens}, K_BLOCKS * 32, activation_stride(K_BLOCKS), Weight> rows = {{base, from, stride, "
+                "weights, epoch, gathering};"
+            )
+            source.line(
+                "matvec_gathered<GROUPS, K_BLOCKS, CHUNK>(reader, rows, activations(shared + WORK_AT), norm_sums, partial, "
+                "control.watch, operation);"
+            )
+            source.line("return reader.stage | reader.parity << 16;")
         source.line()
 
     def _program(self, source: SourceWriter, program: ProgramOp):

@@ -12,6 +12,9 @@ MULTIPLY, MULTIPLY_QUANTIZED = "multiply", "multiply_quantized"
 MULTIPLY_SEGMENT, MULTIPLY_QUANTIZED_SEGMENT = "multiply_segment", "multiply_quantized_segment"
 """Those for a segment of the activations."""
 
+MULTIPLY_GATHERED = "multiply_gathered"
+"""That for a product which gathers its activations meanwhile."""
+
 _SCALES = {"f32": "F32Scale", "bf16": "Bf16Scale", "f16": "F16Scale"}
 
 
@@ -20,6 +23,11 @@ def multiply_text(layout: FragmentLayout | QuantizedLayout) -> str:
     if isinstance(layout, FragmentLayout):
         return f"{MULTIPLY}<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}>"
     return f"{MULTIPLY_QUANTIZED}<{quantized_type(layout)}, {layout.groups}, {layout.blocks}, {layout.chunk_blocks}>"
+
+
+def gathered_text(layout: FragmentLayout) -> str:
+    """The function that gathers a task's activations and multiplies its rows meanwhile."""
+    return f"{MULTIPLY_GATHERED}<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}>"
 
 
 def segment_text(layout: FragmentLayout | QuantizedLayout, blocks: int, room: int) -> str:

@@ -6,18 +6,19 @@ One row after the other would wait for memory once a row.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 from xdsl.ir import SSAValue
 
 from ...amk_ir.errors import CompileError
-from ...amk_ir.segments import BLOCK_K, Segments
+from ...amk_ir.segments import BLOCK_K, THREADS, Segments
 from ...dialects.task import LoadOp, RmsNormOp, op_of, shape_of
 from .context import EmitContext
 from .coordinates import Coordinates, Segment, row_major_strides
 from .placement import PlacedTasks
 from .source import SourceWriter
+from .trace_points import PointKind
 from .values import VECTOR, ElementLoop, ValueWriter, write_finish, write_finished
 
 
@@ -37,8 +38,9 @@ def write_rows(
     """
     shape = shape_of(x)
     tokens = shape[0]
-    if segments is None and (gather := _gather_text(context, run, x, norm, stride)) is not None:
-        source.line(gather)
+    if segments is None and (gather := RowGather.of(context, run, x, norm)) is not None:
+        gather.write_wait(source, context)
+        source.line(gather.text(stride, "squares" if norm is not None else "nullptr"))
         return
     budget = 8 * context.loads.elements // 3  # vectors; a thread has little else under way here
     rows = [_Row.of(context, run, x, norm, t, budget, segments) for t in range(tokens)]
@@ -57,38 +59,72 @@ def write_rows(
                 row.write(source, stride, alone=False)
 
 
-def _gather_text(
-    context: EmitContext, run: PlacedTasks, x: SSAValue, norm: RmsNormOp | None, stride: str
-) -> str | None:
-    """The call that gathers rows which lie in memory as they are multiplied, as tagged words; None if these do not."""
-    load, shape = op_of(x if norm is None else norm.x), shape_of(x)
-    if not isinstance(load, LoadOp) or prod(shape[1:]) % VECTOR:
-        return None
-    values = ValueWriter(context, run.task, {})
-    storage = values.storage(load.region)
-    first = values.address(load.region, Coordinates((Segment("0", shape[:1]), Segment("i", shape[1:]))))
-    if not storage.tagged or first.run != "i" or first.inside:
-        return None
-    origin = Segment("0", shape[1:])
-    weights = "static_cast<const Unweighted*>(nullptr), nullptr"
-    if norm is not None:
-        weight = op_of(norm.weight)
-        if not isinstance(weight, LoadOp) or values.storage(weight.region).quantized is not None:
+GATHERED_TOGETHER = 4 * THREADS
+"""Elements of a row that consumer threads gather with one vector each; as RowGather::SEGMENT, device/gather_rows.cuh."""
+
+
+@dataclass(frozen=True)
+class RowGather:
+    """Rows that lie in memory as they are multiplied, as tagged words, and are copied by the hardware (device/gather_rows.cuh).
+
+    width: elements of a row. place: of the first row's words: buffer, element. step: elements from row to row. weights: of a
+    norm, if it is one.
+    """
+
+    width: int
+    place: str
+    step: int
+    weights: str | None
+    operation: int
+
+    @staticmethod
+    def of(context: EmitContext, run: PlacedTasks, x: SSAValue, norm: RmsNormOp | None) -> RowGather | None:
+        """What gathers the rows of `x`; None if they do not lie like that."""
+        load, shape = op_of(x if norm is None else norm.x), shape_of(x)
+        if not isinstance(load, LoadOp) or prod(shape[1:]) % VECTOR:
             return None
-        at = values.address(weight.region, Coordinates((Segment("i", shape[1:]),)))
-        if at.run != "i" or at.inside:
+        values = ValueWriter(context, run.task, {})
+        storage = values.storage(load.region)
+        first = values.address(load.region, Coordinates((Segment("0", shape[:1]), Segment("i", shape[1:]))))
+        if not storage.tagged or first.run != "i" or first.inside:
             return None
-        context.use_buffer(weight.region.buffer)
-        begin = values.address(weight.region, Coordinates((origin,))).offset
-        weights = f"p.{values.storage(weight.region).parameter} + ({begin}), squares"
-    context.use_buffer(storage.name)
-    rows = next(axis for axis, dim in enumerate(load.region.dims) if dim.kept)
-    step = row_major_strides(storage.shape)[rows]
-    operation = context.operation(f"the read of {load.region}", load.region.buffer)
-    begin = values.address(load.region, Coordinates((Segment("0", shape[:1]), origin))).offset
-    return (
-        f"gather<{prod(shape[1:])}, {stride}>(p.{storage.parameter}, {begin}, {step}, {weights}, epoch, {operation});"
-    )
+        origin = Segment("0", shape[1:])
+        weights = None
+        if norm is not None:
+            weight = op_of(norm.weight)
+            if not isinstance(weight, LoadOp) or values.storage(weight.region).quantized is not None:
+                return None
+            at = values.address(weight.region, Coordinates((Segment("i", shape[1:]),)))
+            if at.run != "i" or at.inside:
+                return None
+            context.use_buffer(weight.region.buffer)
+            begin = values.address(weight.region, Coordinates((origin,))).offset
+            weights = f"p.{values.storage(weight.region).parameter} + ({begin})"
+        context.use_buffer(storage.name)
+        rows = next(axis for axis, dim in enumerate(load.region.dims) if dim.kept)
+        step = row_major_strides(storage.shape)[rows]
+        operation = context.operation(f"the read of {load.region}", load.region.buffer)
+        begin = values.address(load.region, Coordinates((Segment("0", shape[:1]), origin))).offset
+        return RowGather(prod(shape[1:]), f"p.{storage.parameter}, {begin}", step, weights, operation)
+
+    def write_wait(self, source: SourceWriter, context: EmitContext) -> None:
+        """Waits for words of the first row, before all others are copied."""
+        if self.weights is not None:
+            source.line(f"prefetch_row<{self.width}>({self.weights});")
+        source.line(f"await_row<{self.width}>({self.place}, epoch, watch, {self.operation});")
+        context.trace.mark(source, context.operations[self.operation].text, kind=PointKind.WORDS)
+
+    @property
+    def _rows(self) -> str:
+        return f"{self.place}, {self.step}, {self.weights or 'static_cast<const Unweighted*>(nullptr)'}"
+
+    def text(self, stride: str, squares: str) -> str:
+        """The call that gathers all rows, `stride` elements apart."""
+        return f"gather<{self.width}, {stride}>({self._rows}, {squares}, epoch, {self.operation});"
+
+    def product_arguments(self, norm_sums: str) -> str:
+        """What a product that gathers the rows meanwhile takes after its own arguments."""
+        return f"{self._rows}, {norm_sums}, epoch, {self.operation}"
 
 
 class _Row:

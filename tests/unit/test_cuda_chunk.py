@@ -118,6 +118,21 @@ def test_segments_change_no_bit(mlp: int, tmp_path: Path) -> None:
         assert np.array_equal(found["logits"][row], single.step(ids([token]), row)["logits"][0])
 
 
+@emulated_only
+@pytest.mark.parametrize(("hidden", "tokens"), [(2048, 8), (1056, 8), (2080, 2), (3136, 3)])
+def test_products_that_gather_meanwhile_change_no_bit(hidden: int, tokens: int, tmp_path: Path) -> None:
+    """Rows of more elements than consumers gather together: norms' and, of the head, with fewer tasks than SMs as well."""
+    config = llama_config(hidden, 64, 1, 2, 1, 16, 300)
+    single, several = (emulate(config, n, tmp_path / str(n), product_values=0) for n in (1, tokens))
+    main = (tmp_path / str(tokens) / "kernel.cpp").read_text().partition("amk_step(")[2]
+    assert main.count("multiply_gathered<") >= 2 and f"gather<{hidden}, " in main
+    for first in (0, tokens):
+        found = several.step(ids(TOKENS[first : first + tokens]), first, seed=first)
+        for row in range(tokens):
+            expected = single.step(ids([TOKENS[first + row]]), first + row)
+            assert np.array_equal(found["logits"][row], expected["logits"][0])
+
+
 def emulate_quantised(config: dict[str, Any], target: str, tokens: int, folder: Path, format: str) -> EmulatedKernel:
     """Only the product that is made in segments has quantised weights."""
     model = import_config(config, weight_dtype="bf16", kv_dtype="bf16", tokens=tokens)

@@ -1,6 +1,6 @@
 // RUN: amk-opt %s --verify-diagnostics -p 'place-tasks,plan-stream{bytes=100}' | filecheck %s --check-prefix=BYTES
 // RUN: amk-opt %s --verify-diagnostics -p 'place-tasks,plan-stream{stages=-1}' | filecheck %s --check-prefix=STAGES
-// RUN: amk-opt %s --verify-diagnostics -p 'place-tasks,plan-stream{in-flight=0}' | filecheck %s --check-prefix=FLIGHT
+// RUN: amk-opt %s --verify-diagnostics -p 'place-tasks,plan-stream{in-flight=-1}' | filecheck %s --check-prefix=FLIGHT
 // RUN: amk-opt %s --verify-diagnostics -p 'place-tasks,plan-stream' | filecheck %s --check-prefix=ROOM
 // RUN: amk-opt %s --verify-diagnostics -p 'place-tasks{target=reference},plan-stream{stages=3}' | filecheck %s --check-prefix=ANY
 
@@ -51,7 +51,7 @@ task.program @p max_seq 8 tokens 1 {
   }
 }
 // BYTES: plan-stream: bytes must be a positive multiple of 512, found 100
-// STAGES: plan-stream: expected stages >= 0 and in-flight >= 1, found -1 and 3
-// FLIGHT: plan-stream: expected stages >= 0 and in-flight >= 1, found 0 and 0
+// STAGES: plan-stream: expected stages >= 0 and in-flight >= 0, found -1 and 0
+// FLIGHT: plan-stream: expected stages >= 0 and in-flight >= 0, found 0 and -1
 // ROOM: plan-stream: 1 stages of 16384 bytes do not fit on sm_90a, 0 of 232448 bytes are left beside what one task holds; use smaller stages
 // ANY: ring #amk.ring<stages = 3, bytes = 16384, in_flight = 3>

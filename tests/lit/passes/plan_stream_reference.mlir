@@ -47,4 +47,4 @@ task.program @p max_seq 8 tokens 1 {
   }
 }
 
-// CHECK: queue.kernel @p target "reference" sms 4 max_seq 8 tokens 1 ring #amk.ring<stages = 4, bytes = 16384, in_flight = 3> {
+// CHECK: queue.kernel @p target "reference" sms 4 max_seq 8 tokens 1 ring #amk.ring<stages = 4, bytes = 16384, in_flight = 4> {
