@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log, prod
 
@@ -201,17 +201,17 @@ def write_attention(
         _write_stores(source, context, run, task, given)
 
 
-def write_attended(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
+def write_attended(source: SourceWriter, context: EmitContext, run: PlacedTasks, meanwhile: Callable[[], None]) -> None:
     """Attends for one task, whose indices are defined, and makes the result the `Activations x` of its matmuls.
 
-    They overwrite the queries; ends with a barrier.
+    They overwrite the queries; ends with a barrier. meanwhile: writes what may be done while other warps still attend.
     """
     layout = context.streams[run.name].layout
     name, plan = _write_type(source, context, run)
     source.line(
         f'static_assert({plan.tokens * layout.activations * 4} <= {name}::MAXIMA_AT, "the activations leave the sums alone");'
     )
-    _write_task(source, context, run, plan, name)
+    _write_task(source, context, run, plan, name, meanwhile)
     width = plan.heads * plan.dim
     source.line("const Activations x = activations(work);")
     pairs = plan.tokens * width // 2
@@ -233,7 +233,14 @@ def _write_type(source: SourceWriter, context: EmitContext, run: PlacedTasks) ->
     return name, plan
 
 
-def _write_task(source: SourceWriter, context: EmitContext, run: PlacedTasks, plan: AttentionPlan, name: str) -> None:
+def _write_task(
+    source: SourceWriter,
+    context: EmitContext,
+    run: PlacedTasks,
+    plan: AttentionPlan,
+    name: str,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
     """Attends for one task: everything from its operands to results in the work area that a barrier has made visible."""
     operation = context.operation(f"task.stream in @{run.name}, consumed")
     source.lines(plan.pointers(context, run))
@@ -247,6 +254,7 @@ def _write_task(source: SourceWriter, context: EmitContext, run: PlacedTasks, pl
     source.line(f"at = attend<{name}>(at, pos, {plan.part_text(run)}, {operation}{traced});")
     if traced:
         source.line("trace.next = stages.next;")
+    meanwhile()
     source.line("consumer_barrier();")
     trace.mark(source, "attention", run.text)
 

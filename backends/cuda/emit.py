@@ -6,7 +6,7 @@ its producer warp walks the stream regions and keeps the weight ring full, its e
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,7 +27,9 @@ from .hazards import check_hazards
 from .placement import PlacedTasks
 from .plan import CounterStorage, KernelPlan
 from .quantized_text import (
+    LOAD_STAGE,
     MULTIPLY,
+    MULTIPLY_AFTER,
     MULTIPLY_GATHERED,
     MULTIPLY_QUANTIZED,
     MULTIPLY_QUANTIZED_SEGMENT,
@@ -43,12 +45,14 @@ BLOCK_THREADS = 288
 LOADS = (
     Loads(6),
     Loads(6, anew=True),
+    Loads(6, early=False),
+    Loads(6, early=False, anew=True),
     Loads(6, inline=False),
     Loads(6, inline=False, anew=True),
     Loads(2, inline=False, anew=True),
 )
 """To be tried in this order, until no registers are spilled."""
-LOADS_OF_ROWS = (Loads(3), Loads(3, inline=False), Loads(2, inline=False))
+LOADS_OF_ROWS = (Loads(3), Loads(3, early=False), Loads(3, inline=False), Loads(2, inline=False))
 """The same for steps of several tokens."""
 PARTIAL_BYTES = 3072
 """Shared memory for the partial sums of one batch of tasks; there are two such buffers."""
@@ -334,10 +338,19 @@ class _Emitter:
     def _write_multiply(self, source: SourceWriter, is_quantized: bool) -> None:
         """The matrix product of one task."""
         source.line("// A task's product with the activations in the work area; returns where the ring is read next.")
-        self._write_product(source, "template <int GROUPS, int K_BLOCKS, int CHUNK>", MULTIPLY, "matvec<")
+        sizes, tokens = "int GROUPS, int K_BLOCKS, int CHUNK", self.context.tokens
+        sized = f"template <{sizes}>"
+        self._write_product(source, sized, MULTIPLY, "u32 at", f"matvec<GROUPS, K_BLOCKS, CHUNK, {tokens}>(")
+        if self.context.loads.is_early:
+            source.line("// Its first stage, to registers; and the product after that.")
+            stage = "FirstStage<GROUPS, K_BLOCKS, CHUNK>& first, u32 at"
+            load = "first.load(reader, control.watch, operation);"
+            self._write_reading(source, sized, LOAD_STAGE, stage, [load])
+            product = f"matvec_after<GROUPS, K_BLOCKS, CHUNK, {tokens}>(first, "
+            self._write_product(source, sized, MULTIPLY_AFTER, f"const {stage}", product)
         if is_quantized:
-            template = "template <typename Q, int GROUPS, int K_BLOCKS, int CHUNK>"
-            self._write_product(source, template, MULTIPLY_QUANTIZED, "quantized_matvec<Q, ")
+            product = f"quantized_matvec<Q, GROUPS, K_BLOCKS, CHUNK, {tokens}>("
+            self._write_product(source, f"template <typename Q, {sizes}>", MULTIPLY_QUANTIZED, "u32 at", product)
         source.line(
             "// All of an attention task but its operands, likewise; out of line, so that it has registers of its own."
         )
@@ -358,20 +371,25 @@ class _Emitter:
             self._write_multiply_segment(source, is_quantized)
             self._write_gather(source)
 
-    def _write_product(self, source: SourceWriter, template: str, name: str, function: str) -> None:
+    def _write_product(self, source: SourceWriter, template: str, name: str, head: str, product: str) -> None:
+        """A function of a product, by a call that begins as `product`."""
+        lines = [
+            "float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;",
+            f"{product}reader, activations(shared + WORK_AT), partial, control.watch, operation);",
+        ]
+        self._write_reading(source, template, name, f"{head}, int partial_at", lines)
+
+    def _write_reading(self, source: SourceWriter, template: str, name: str, head: str, lines: Sequence[str]) -> None:
+        """A function that reads the ring from `at` on, and returns where it is read next."""
         source.line(template)
         inline = "forceinline" if self.context.loads.inline else "noinline"
         trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
-        with source.block(f"__device__ __{inline}__ u32 {name}(u32 at, int partial_at, u32 operation{trace})"):
+        with source.block(f"__device__ __{inline}__ u32 {name}({head}, u32 operation{trace})"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
             source.line(
                 f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
             )
-            source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
-            source.line(
-                f"{function}GROUPS, K_BLOCKS, CHUNK, {self.context.tokens}>(reader, activations(shared + WORK_AT), partial, "
-                "control.watch, operation);"
-            )
+            source.lines(lines)
             source.line("return reader.stage | reader.parity << 16;")
 
     def _write_multiply_segment(self, source: SourceWriter, is_quantized: bool) -> None:

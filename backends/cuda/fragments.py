@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...amk_ir.segments import BLOCK_K, GROUP_ROWS
+from ...amk_ir.segments import BLOCK_K, GROUP_ROWS, THREADS
 
 FRAGMENT_BYTES = GROUP_ROWS * BLOCK_K * 2
 
@@ -48,6 +48,11 @@ class FragmentLayout:
     def chunk_blocks(self) -> int:
         """k blocks that one ring stage takes; 0 if not even one fits."""
         return min(self.k_blocks, self.stage_bytes // (FRAGMENT_BYTES * self.groups))
+
+    @property
+    def stage_vectors(self) -> int:
+        """Vectors of 16 bytes that a thread has of a stage, at most."""
+        return -(-self.chunk_blocks // (THREADS // 32)) * self.groups
 
     @property
     def chunks(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -128,3 +129,19 @@ class PlacedTasks:
             if name in names:
                 lines.append(f"const int {INDEX_PREFIX}{name} = {text};")
         return lines
+
+
+def most_of_all(runs: Sequence[PlacedTasks]) -> int:
+    """The greatest number of tasks that an SM has in all `runs` of a program: exact where it is the same for all values of the
+    loop indices, else at most so many."""
+    sms = len(runs[0].sms)
+    placements = [run.op.placement.data for run in runs if run.op.placement is not None]
+    offsets = [placement.offset - placements[0].offset for placement in placements]
+    kinds = {placement.kind for placement in placements}
+    if len(placements) < len(runs) or kinds != {"cyclic"} or not all(offset.is_constant for offset in offsets):
+        return sum(run.most for run in runs)
+    tasks = [0] * sms
+    for run, offset in zip(runs, offsets, strict=True):
+        for number in range(run.count):
+            tasks[(number + offset.constant) % sms] += 1
+    return max(tasks)

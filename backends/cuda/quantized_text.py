@@ -12,6 +12,8 @@ MULTIPLY, MULTIPLY_QUANTIZED = "multiply", "multiply_quantized"
 MULTIPLY_SEGMENT, MULTIPLY_QUANTIZED_SEGMENT = "multiply_segment", "multiply_quantized_segment"
 """Those for a segment of the activations."""
 
+LOAD_STAGE, MULTIPLY_AFTER = "load_stage", "multiply_after"
+"""That which brings the first stage of a task into registers, and the product after that."""
 MULTIPLY_GATHERED = "multiply_gathered"
 """That for a product which gathers its activations meanwhile."""
 
@@ -23,6 +25,16 @@ def multiply_text(layout: FragmentLayout | QuantizedLayout) -> str:
     if isinstance(layout, FragmentLayout):
         return f"{MULTIPLY}<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}>"
     return f"{MULTIPLY_QUANTIZED}<{quantized_type(layout)}, {layout.groups}, {layout.blocks}, {layout.chunk_blocks}>"
+
+
+def after_text(layout: FragmentLayout) -> str:
+    """The function that multiplies a task's rows, the first stage of which is in registers."""
+    return f"{MULTIPLY_AFTER}<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}>"
+
+
+def first_stage_text(layout: FragmentLayout) -> str:
+    """The type of the first stage of a task, in registers."""
+    return f"FirstStage<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}>"
 
 
 def gathered_text(layout: FragmentLayout) -> str:

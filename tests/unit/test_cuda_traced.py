@@ -13,9 +13,11 @@ from cuda_models import CONFIGS, RandomWeights, llama_config, lower, verified
 from cuda_targets import spread
 
 from amk.amk_ir.targets import TARGETS
-from amk.backends.cuda.emit import ENTRY, EmittedKernel, emit_kernel
-from amk.backends.cuda.nvrtc import check_resources, compile_cubin
+from amk.backends.cuda.context import Loads
+from amk.backends.cuda.emit import ENTRY, LOADS, EmittedKernel, emit_kernel
+from amk.backends.cuda.nvrtc import Resources, check_resources, compile_cubin
 from amk.backends.cuda.pack import packed_weights
+from amk.backends.cuda.plan import KernelPlan
 from amk.backends.cuda.trace_points import (
     LANDED,
     POINT_BITS,
@@ -137,14 +139,24 @@ def test_overflow(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("detail", "target"), spread(get_args(TraceDetail)))
 def test_traced_kernels_compile(detail: TraceDetail, target: str) -> None:
-    """With the loads of the untraced kernel, and without spills: else the two would not compare."""
+    """Without spills, like the untraced kernel with the same loads: else the two would not compare."""
     pytest.importorskip("cuda.bindings.nvrtc")
     kernel = verified(llama_config(576, 1536, 30, 9, 3, 64, 49152, 2048), target, sms=TARGETS[target].num_sms)
-    emitted = emit_kernel(kernel.kernel, trace=detail)
-    assert comparable(emitted.plan) == comparable(emit_kernel(kernel.kernel).plan)
-    resources = compile_cubin(emitted.source, TARGETS[target], ENTRY).resources
-    assert resources.spill_stores == resources.spill_loads == 0
-    check_resources(resources, emitted.plan.dynamic_shared, emitted.plan.threads, TARGETS[target], "traced")
+
+    def compiled(loads: Loads, detail: TraceDetail | None) -> tuple[KernelPlan, Resources]:
+        emitted = emit_kernel(kernel.kernel, loads=loads, trace=detail)
+        return emitted.plan, compile_cubin(emitted.source, TARGETS[target], ENTRY).resources
+
+    for loads in LOADS[:3]:
+        plan, resources = compiled(loads, detail)
+        if not resources.spill_stores:
+            untraced, untraced_resources = compiled(loads, None)
+            break
+    else:
+        pytest.fail("all spill registers")
+    assert comparable(plan) == comparable(untraced)
+    assert resources.spill_stores == resources.spill_loads == untraced_resources.spill_stores == 0
+    check_resources(resources, plan.dynamic_shared, plan.threads, TARGETS[target], "traced")
 
 
 def test_untraced_text() -> None:

@@ -232,12 +232,64 @@ __device__ __forceinline__ void add_stages(Sums<GROUPS, ROWS>& sums, Reader& rea
     }
 }
 
+// A warp's weights of the first stage of a task, in registers: so they can be there before the activations are.
+template <int GROUPS, int K_BLOCKS, int CHUNK>
+struct FirstStage {
+    static constexpr int BLOCKS = K_BLOCKS < CHUNK ? K_BLOCKS : CHUNK, REST = BLOCKS % CONSUMER_WARPS;
+    static constexpr int MOST = (BLOCKS + CONSUMER_WARPS - 1) / CONSUMER_WARPS;
+    uint4 weights[MOST][GROUPS];
+
+    // Whether this warp has block number `b` of its own.
+    __device__ __forceinline__ static bool has(int b) { return REST == 0 || b + 1 < MOST || threadIdx.x / 32 < REST; }
+
+    template <typename Reader>
+    __device__ __forceinline__ void load(Reader& reader, Watch& watch, u32 operation) {
+        const uint4* from = reinterpret_cast<const uint4*>(reader.acquire(watch, operation));
+        from += threadIdx.x / 32 * GROUPS * 32 + threadIdx.x % 32;
+#pragma unroll
+        for (int b = 0; b < MOST; ++b)
+            if (has(b)) {
+#pragma unroll
+                for (int g = 0; g < GROUPS; ++g) weights[b][g] = from[(b * CONSUMER_WARPS * GROUPS + g) * 32];
+            }
+        reader.release();
+    }
+
+    template <int ROWS, int STRIDE>
+    __device__ __forceinline__ void add(Sums<GROUPS, ROWS>& sums, const LaneActivations<ROWS, STRIDE>& x) const {
+        typename LaneActivations<ROWS, STRIDE>::Operand operand[MOST];
+#pragma unroll
+        for (int b = 0; b < MOST; ++b)
+            if (has(b)) x.load(operand[b], b);
+#pragma unroll
+        for (int b = 0; b < MOST; ++b)
+            if (has(b)) {
+#pragma unroll
+                for (int g = 0; g < GROUPS; ++g) sums.add(g, b, weights[b][g], operand[b]);
+            }
+    }
+};
+
 // One task: GROUPS * 8 weight rows of K_BLOCKS * 32 elements from the ring, CHUNK k blocks a stage. Each consumer warp
 // takes every eighth k block of a stage and writes its partial sums to partial[warp][vector][row].
 template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS, typename Reader>
 __device__ __forceinline__ void matvec(Reader& reader, Activations x, float* partial, Watch& watch, u32 operation) {
     Sums<GROUPS, ROWS> sums = {};
     add_stages<K_BLOCKS, CHUNK>(sums, reader, LaneActivations<ROWS, activation_stride(K_BLOCKS)>(x), watch, operation);
+    sums.put(partial);
+}
+
+// The same, with the first stage from registers.
+template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS, typename Reader>
+__device__ __forceinline__ void matvec_after(const FirstStage<GROUPS, K_BLOCKS, CHUNK>& first, Reader& reader, Activations x,
+                                             float* partial, Watch& watch, u32 operation) {
+    Sums<GROUPS, ROWS> sums = {};
+    LaneActivations<ROWS, activation_stride(K_BLOCKS)> lane(x);
+    first.add(sums, lane);
+    if constexpr (K_BLOCKS > CHUNK) {
+        lane.skip(CHUNK);
+        add_stages<K_BLOCKS - CHUNK, CHUNK>(sums, reader, lane, watch, operation);
+    }
     sums.put(partial);
 }
 

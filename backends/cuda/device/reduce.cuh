@@ -46,8 +46,7 @@ __device__ __forceinline__ float inverse_root(float value) {
     return root * (1.5f - 0.5f * value * root * root);
 }
 
-// The factors 1 / sqrt(mean square + eps) of ROWS rows: of one row made at once, of one of several where it is used.
-template <int ROWS>
+// The factors 1 / sqrt(mean square + eps) of rows, made where they are used: beside the sums of products that they scale.
 struct NormScales {
     const float* scratch;
     float width, eps;
@@ -56,14 +55,6 @@ struct NormScales {
         const float sum = sum_over_warps(scratch + row * CONSUMER_WARPS, 1);
         return inverse_root(sum * (1.0f / width) + eps);
     }
-};
-template <>
-struct NormScales<1> {
-    float scale;
-
-    __device__ __forceinline__ NormScales(const float* scratch, float width, float eps)
-        : scale(inverse_root(sum_over_warps(scratch, 1) * (1.0f / width) + eps)) {}
-    __device__ __forceinline__ float of(int) const { return scale; }
 };
 
 // The greatest value and where it is: the lowest index wins a tie, and NaN counts as greatest (as NumPy's argmax),

@@ -13,8 +13,11 @@
 
 // Codes of every format are multiplied with the same activations as bf16 weights, once for q, k and v.
 // CHECK: const Activations x = activations(work);
+// CHECK: for (int slot = 0; slot < count_{{[0-9]+}} + count_{{[0-9]+}} + count_{{[0-9]+}}; ++slot)
 // CHECK: at = multiply_quantized<Quantized<Int8, 128, F32Scale, 0, NOTHING, 2>, 1, 1, 1>(at,
-// CHECK: at = multiply_quantized<Quantized<Int8, 128, F32Scale, 0, NOTHING, 2>, 1, 1, 1>(at,
-// CHECK: at = multiply_quantized<Quantized<Int8, 128, F32Scale, 0, NOTHING, 2>, 1, 1, 1>(at,
+// CHECK-NOT: multiply_quantized
+// CHECK: // queue.run @linear_q[layer]
+// CHECK-NOT: multiply_quantized
+// CHECK: // queue.run @linear_v[layer]
 // CHECK: const Activations x = activations(work);
 // CHECK: at = multiply_quantized<Quantized<Int4, 0, F16Scale, 16, ZERO_POINT, 1>, 2, 1, 1>(at,
