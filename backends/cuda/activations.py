@@ -114,10 +114,6 @@ def write_activations(
         write_norm_rows(source, context, run, norm, (put_raw, get_raw), [put])
     source.line(f"}}\n{finish_activations(layout, shape[0])}")
     context.trace.read(source)
-    if deferred_norm(run) is not None:
-        # behind the barrier, so that it waits for the activations alone; the barrier behind the products is theirs too
-        source.unrolled(shape[0])
-        source.line(f"for (int t = 0; t < {shape[0]}; ++t) put_norm_sum(norm_sums, t, squares[t]);")
     context.need_work(4 * shape[0] * layout.activations)
 
 
@@ -125,6 +121,14 @@ def write_norm_sums(source: SourceWriter, run: PlacedTasks) -> None:
     """Where the sums of squares of a run's activations go, if its products are scaled by them."""
     if deferred_norm(run) is not None:
         source.line("float* const norm_sums = control.norm_sums[norm_flip];\nnorm_flip ^= 1;")
+
+
+def norm_sums_text(run: PlacedTasks, tokens: int) -> str:
+    """What puts them there, if the products are scaled by them: behind the barrier of the activations, which others wait at. The
+    barrier behind the products makes them known."""
+    if deferred_norm(run) is None:
+        return ""
+    return f"for (int t = 0; t < {tokens}; ++t) put_norm_sum(norm_sums, t, squares[t]);"
 
 
 def gather_of(context: EmitContext, run: PlacedTasks) -> RowGather | None:

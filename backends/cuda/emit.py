@@ -343,11 +343,19 @@ class _Emitter:
         self._write_product(source, sized, MULTIPLY, "u32 at", f"matvec<GROUPS, K_BLOCKS, CHUNK, {tokens}>(")
         if self.context.loads.is_early:
             source.line("// Its first stage, to registers; and the product after that.")
-            stage = "FirstStage<GROUPS, K_BLOCKS, CHUNK>& first, u32 at"
             load = "first.load(reader, control.watch, operation);"
-            self._write_reading(source, sized, LOAD_STAGE, stage, [load])
-            product = f"matvec_after<GROUPS, K_BLOCKS, CHUNK, {tokens}>(first, "
-            self._write_product(source, sized, MULTIPLY_AFTER, f"const {stage}", product)
+            self._write_reading(source, "template <typename Stage>", LOAD_STAGE, "Stage& first, u32 at", [load])
+            self._write_reading(
+                source,
+                "template <typename Stage, typename Meanwhile = Nothing>",
+                MULTIPLY_AFTER,
+                "const Stage& first, u32 at, int partial_at",
+                [
+                    "float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;",
+                    "first.multiply(reader, activations(shared + WORK_AT), partial, control.watch, operation, meanwhile);",
+                ],
+                ", Meanwhile meanwhile = {}",
+            )
         if is_quantized:
             product = f"quantized_matvec<Q, GROUPS, K_BLOCKS, CHUNK, {tokens}>("
             self._write_product(source, f"template <typename Q, {sizes}>", MULTIPLY_QUANTIZED, "u32 at", product)
@@ -379,12 +387,14 @@ class _Emitter:
         ]
         self._write_reading(source, template, name, f"{head}, int partial_at", lines)
 
-    def _write_reading(self, source: SourceWriter, template: str, name: str, head: str, lines: Sequence[str]) -> None:
+    def _write_reading(
+        self, source: SourceWriter, template: str, name: str, head: str, lines: Sequence[str], last: str = ""
+    ) -> None:
         """A function that reads the ring from `at` on, and returns where it is read next."""
         source.line(template)
         inline = "forceinline" if self.context.loads.inline else "noinline"
         trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
-        with source.block(f"__device__ __{inline}__ u32 {name}({head}, u32 operation{trace})"):
+        with source.block(f"__device__ __{inline}__ u32 {name}({head}, u32 operation{trace}{last})"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
             source.line(
                 f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"

@@ -11,13 +11,22 @@ from xdsl.ir import SSAValue
 from ...amk_ir.errors import CompileError
 from ...amk_ir.segments import Segments, partials_bytes
 from ...dialects.task import RmsNormOp, shape_of
-from .activations import deferred_norm, gather_of, matmuls_of, ops_of, write_activations, write_norm_sums
+from .activations import (
+    deferred_norm,
+    gather_of,
+    matmuls_of,
+    norm_sums_text,
+    ops_of,
+    write_activations,
+    write_norm_sums,
+)
 from .context import EmitContext, attentions_of
 from .coordinates import INDEX_PREFIX, Coordinates, sum_text
 from .fragments import FragmentLayout
 from .limits import MOST_TOKENS
 from .placement import PlacedTasks, most_of_all
-from .quantized_text import LOAD_STAGE, after_text, first_stage_text, gathered_text, multiply_text, segment_text
+from .quantized_fragments import QuantizedLayout
+from .quantized_text import LOAD_STAGE, MULTIPLY_AFTER, first_stage_text, gathered_text, multiply_text, segment_text
 from .rows import RowGather, write_rows
 from .source import SourceWriter
 from .stores import StoreLoop, store_loop
@@ -25,8 +34,10 @@ from .values import Given
 
 MAX_GROUPS = 16
 """Groups of 8 weight rows whose sums a thread keeps in registers."""
-MOST_VECTORS = 4
-"""Vectors of weights that a thread keeps in registers while activations are waited for."""
+MOST_WEIGHTS, MOST_CODES = 4, 6
+"""Vectors of bf16, and of codes, that a thread keeps in registers while activations are waited for."""
+MOST_COLUMNS = 2
+"""Tokens whose activations are columns of the n side of mma; as LaneActivations, device/matvec.cuh."""
 
 
 def write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[PlacedTasks], shared: str | None) -> None:
@@ -39,6 +50,7 @@ def write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pla
         assert shared is not None
         source.line(shared.rstrip("\n"))
         context.trace.store(source, "activations", ", ".join(run.text for run in runs))
+        first.write_norm_sums(source)
 
     with source.block(f"if ({owns})"):
         source.line("const int base = threadIdx.x;")
@@ -57,6 +69,7 @@ def write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pla
             return
         first.gather = gather_of(context, runs[0])
         if first.gather is None:
+            first.is_alone = len(runs) == first.run.most == 1
             condition = f"{runs[0].begin} < {runs[0].end}" if len(runs) > 1 else ""
             first.write_first_stage(source, condition, str(first.operation))
             write_shared()
@@ -93,6 +106,7 @@ def _write_together(
     names = ", ".join(f"@{matmul.run.name}" for matmul in matmuls)
     operation = str(context.operation(f"task.stream in {names}, consumed"))
     context.partial_floats = max(context.partial_floats, most * first.slot)
+    first.is_alone = most == 1
     first.write_first_stage(source, "", operation)
     write_activations()
     source.line("const float* const products = partials + flip * PARTIAL_FLOATS;")
@@ -117,7 +131,8 @@ class _Matmul:
 
     function: what multiplies. slot: floats of partial sums a task. loops: what the tasks of a batch store.
     segments: of the activations, if they are not held at once. gather: of the activations, if an SM's first product does it.
-    is_early: whether the first stage of an SM's first task is in registers before its activations are there.
+    is_early: whether the first stage of an SM's first task is in registers before its activations are there. is_alone: whether an SM
+    makes one product with them.
     """
 
     context: EmitContext
@@ -131,6 +146,7 @@ class _Matmul:
     segments: Segments | None
     gather: RowGather | None = None
     is_early: bool = False
+    is_alone: bool = False
 
     @staticmethod
     def of(context: EmitContext, run: PlacedTasks, is_shared: bool) -> _Matmul:
@@ -175,10 +191,14 @@ class _Matmul:
     @property
     def _first_stage(self) -> str | None:
         """The type of the first stage of a task, if it comes into registers by a call of its own."""
-        layout = self.context.streams[self.run.name].layout
-        if not isinstance(layout, FragmentLayout) or self.segments is not None or not self.context.loads.is_early:
-            return None
-        return first_stage_text(layout) if layout.stage_vectors <= MOST_VECTORS else None
+        context = self.context
+        layout, tokens = context.streams[self.run.name].layout, context.tokens
+        is_quantized = isinstance(layout, QuantizedLayout)
+        if is_quantized and tokens > MOST_COLUMNS:
+            return None  # codes and as many activations are more than fit the registers
+        most = MOST_CODES if is_quantized else MOST_WEIGHTS
+        is_early = self.segments is None and context.loads.is_early and layout.stage_vectors <= most
+        return first_stage_text(layout, tokens) if is_early else None
 
     def write_early(self, source: SourceWriter) -> None:
         """What needs no activations, of a run with one batch an SM, which may have no tasks here."""
@@ -200,9 +220,12 @@ class _Matmul:
             self._load_first_stage(source, operation)
 
     def _load_first_stage(self, source: SourceWriter, operation: str) -> None:
-        traced = ", trace" if self.context.trace.has_stages else ""
-        source.line(f"at = {LOAD_STAGE}(stage, at, {operation}{traced});")
-        self._skip_stages(source, 1)
+        self._call_traced(source, LOAD_STAGE, f"stage, at, {operation}", self._loaded_events)
+
+    @property
+    def _loaded_events(self) -> int:
+        """The events of the ring when a first stage is in registers: that of codes, whose scales may be needed, is not given back."""
+        return 0 if isinstance(self.context.streams[self.run.name].layout, QuantizedLayout) else 2
 
     def _write_issue(self, source: SourceWriter) -> None:
         for loop in self.loops:
@@ -237,6 +260,7 @@ class _Matmul:
                 source.line(f"{self._first_stage} stage;")
             write_activations(source, self.context, run, lambda: self._load_own_stage(source))
             self.context.trace.store(source, "activations", run.text)
+            self.write_norm_sums(source)
         source.line("const float* const partial = partials + flip * PARTIAL_FLOATS;")
         if self.segments is not None:
             self._write_segments(source, self.segments)
@@ -245,6 +269,18 @@ class _Matmul:
         source.line("consumer_barrier();\nflip ^= 1;")
         self.write_scales(source)
         self.write_results(source)
+
+    def write_norm_sums(self, source: SourceWriter) -> None:
+        """Unless the product does it, which takes as long as they do."""
+        tokens = self.context.tokens
+        if (text := norm_sums_text(self.run, tokens)) and not self._sums_meanwhile:
+            source.unrolled(tokens)
+            source.line(text)
+
+    @property
+    def _sums_meanwhile(self) -> bool:
+        """Whether sums of squares are made while a product is: of the one product of an SM."""
+        return self.is_early and self.context.tokens == 1 and self.is_alone and deferred_norm(self.run) is not None
 
     def write_scales(self, source: SourceWriter) -> None:
         """What products of a norm are multiplied by, behind the barrier that makes its sums of squares known."""
@@ -304,19 +340,20 @@ class _Matmul:
         if reloads:
             with source.block(f"if ({reloads})"):
                 self._load_first_stage(source, operation)
-        assert isinstance(layout, FragmentLayout)
-        self._call(source, after_text(layout), f"stage, at, {partial_at}, {operation}", layout.chunks - 1)
+        events = 2 * layout.chunks - self._loaded_events
+        meanwhile = f"[&] {{ {norm_sums_text(self.run, 1)} }}" if self._sums_meanwhile else ""
+        self._call_traced(source, MULTIPLY_AFTER, f"stage, at, {partial_at}, {operation}", events, meanwhile)
 
     def _call(self, source: SourceWriter, function: str, arguments: str, stages: int) -> None:
         """A call that takes so many stages from the ring."""
-        traced = ", trace" if self.context.trace.has_stages else ""
-        source.line(f"at = {function}({arguments}{traced});")
-        self._skip_stages(source, stages)
+        self._call_traced(source, function, arguments, 2 * stages)
 
-    def _skip_stages(self, source: SourceWriter, stages: int) -> None:
-        """After a call that has noted the stages that it took from the ring."""
-        if self.context.trace.has_stages and stages:
-            source.line(f"trace.next += {2 * stages};  // two events a stage")
+    def _call_traced(self, source: SourceWriter, function: str, arguments: str, events: int, last: str = "") -> None:
+        """A call that notes so many events of the ring, two a stage, if the trace has any. last: an argument behind the trace."""
+        has_stages = self.context.trace.has_stages
+        source.line(f"at = {function}({arguments}{', trace' if has_stages else ''}{f', {last}' if last else ''});")
+        if has_stages and events:
+            source.line(f"trace.next += {events};")
 
     def _write_segments(self, source: SourceWriter, segments: Segments) -> None:
         """All products of a batch: with the first segment of the activations, then with the next one."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...amk_ir.dtypes import bf16_from_f32
-from ...amk_ir.quantized_stages import SCALE_BYTES, STEP_K, QuantizedStages
+from ...amk_ir.quantized_stages import SCALE_BYTES, STEP_K, WARPS, QuantizedStages
 from ...amk_ir.segments import GROUP_ROWS
 
 LEAST_GROUP = 16
@@ -71,6 +71,12 @@ class QuantizedLayout(QuantizedStages):
     def zeroed_k(self) -> int:
         """Columns up to which activations are read: from `k` on they must be zero."""
         return self.padded_k
+
+    @property
+    def stage_vectors(self) -> int:
+        """Vectors of 16 bytes of codes that a thread has of a stage, at most."""
+        blocks = -(-min(self.chunk_blocks, self.blocks) // WARPS)
+        return -(-blocks * self.groups * self.lane_words // 4)
 
     def pack(self, data: QuantizedRowsData) -> NDArray[np.uint8]:
         """[tasks, task bytes] of the rows of some tasks; codes of padding read as any finite value, its scales are zero."""

@@ -27,14 +27,11 @@ def multiply_text(layout: FragmentLayout | QuantizedLayout) -> str:
     return f"{MULTIPLY_QUANTIZED}<{quantized_type(layout)}, {layout.groups}, {layout.blocks}, {layout.chunk_blocks}>"
 
 
-def after_text(layout: FragmentLayout) -> str:
-    """The function that multiplies a task's rows, the first stage of which is in registers."""
-    return f"{MULTIPLY_AFTER}<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}>"
-
-
-def first_stage_text(layout: FragmentLayout) -> str:
+def first_stage_text(layout: FragmentLayout | QuantizedLayout, tokens: int) -> str:
     """The type of the first stage of a task, in registers."""
-    return f"FirstStage<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}>"
+    if isinstance(layout, FragmentLayout):
+        return f"FirstStage<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}, {tokens}>"
+    return f"FirstCodes<{quantized_type(layout)}, {layout.groups}, {layout.blocks}, {layout.chunk_blocks}, {tokens}>"
 
 
 def gathered_text(layout: FragmentLayout) -> str:

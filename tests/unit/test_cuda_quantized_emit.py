@@ -79,9 +79,9 @@ def test_streams_have_the_bytes_of_their_formats() -> None:
 
 def test_a_mixed_kernel_uses_both_products() -> None:
     source = emit_kernel(lower(CONFIGS["gqa"], weights="int8")).source
-    assert "multiply_quantized<Quantized<Int8, 128, F32Scale, 0, NOTHING," in source
-    assert " multiply_after<" in source
-    assert "multiply_quantized" not in emit_kernel(lower(CONFIGS["gqa"])).source
+    assert "FirstCodes<Quantized<Int8, 128, F32Scale, 0, NOTHING," in source
+    assert " FirstStage<" in source
+    assert "FirstCodes" not in emit_kernel(lower(CONFIGS["gqa"])).source
 
 
 def test_tiles_of_two_formats_are_refused() -> None:

@@ -232,11 +232,16 @@ __device__ __forceinline__ void add_stages(Sums<GROUPS, ROWS>& sums, Reader& rea
     }
 }
 
+struct Nothing {
+    __device__ __forceinline__ void operator()() const {}
+};
+
 // A warp's weights of the first stage of a task, in registers: so they can be there before the activations are.
-template <int GROUPS, int K_BLOCKS, int CHUNK>
+template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS>
 struct FirstStage {
     static constexpr int BLOCKS = K_BLOCKS < CHUNK ? K_BLOCKS : CHUNK, REST = BLOCKS % CONSUMER_WARPS;
     static constexpr int MOST = (BLOCKS + CONSUMER_WARPS - 1) / CONSUMER_WARPS;
+    using Lane = LaneActivations<ROWS, activation_stride(K_BLOCKS)>;
     uint4 weights[MOST][GROUPS];
 
     // Whether this warp has block number `b` of its own.
@@ -255,18 +260,28 @@ struct FirstStage {
         reader.release();
     }
 
-    template <int ROWS, int STRIDE>
-    __device__ __forceinline__ void add(Sums<GROUPS, ROWS>& sums, const LaneActivations<ROWS, STRIDE>& x) const {
-        typename LaneActivations<ROWS, STRIDE>::Operand operand[MOST];
+    // The rest of `matvec`. meanwhile: what is done while the first products are made.
+    template <typename Reader, typename Meanwhile>
+    __device__ __forceinline__ void multiply(Reader& reader, Activations x, float* partial, Watch& watch, u32 operation,
+                                             Meanwhile meanwhile) const {
+        Sums<GROUPS, ROWS> sums = {};
+        Lane lane(x);
+        typename Lane::Operand operand[MOST];
 #pragma unroll
         for (int b = 0; b < MOST; ++b)
-            if (has(b)) x.load(operand[b], b);
+            if (has(b)) lane.load(operand[b], b);
 #pragma unroll
         for (int b = 0; b < MOST; ++b)
             if (has(b)) {
 #pragma unroll
                 for (int g = 0; g < GROUPS; ++g) sums.add(g, b, weights[b][g], operand[b]);
             }
+        meanwhile();
+        if constexpr (K_BLOCKS > CHUNK) {
+            lane.skip(CHUNK);
+            add_stages<K_BLOCKS - CHUNK, CHUNK>(sums, reader, lane, watch, operation);
+        }
+        sums.put(partial);
     }
 };
 
@@ -276,20 +291,6 @@ template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS, typename Reader>
 __device__ __forceinline__ void matvec(Reader& reader, Activations x, float* partial, Watch& watch, u32 operation) {
     Sums<GROUPS, ROWS> sums = {};
     add_stages<K_BLOCKS, CHUNK>(sums, reader, LaneActivations<ROWS, activation_stride(K_BLOCKS)>(x), watch, operation);
-    sums.put(partial);
-}
-
-// The same, with the first stage from registers.
-template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS, typename Reader>
-__device__ __forceinline__ void matvec_after(const FirstStage<GROUPS, K_BLOCKS, CHUNK>& first, Reader& reader, Activations x,
-                                             float* partial, Watch& watch, u32 operation) {
-    Sums<GROUPS, ROWS> sums = {};
-    LaneActivations<ROWS, activation_stride(K_BLOCKS)> lane(x);
-    first.add(sums, lane);
-    if constexpr (K_BLOCKS > CHUNK) {
-        lane.skip(CHUNK);
-        add_stages<K_BLOCKS - CHUNK, CHUNK>(sums, reader, lane, watch, operation);
-    }
     sums.put(partial);
 }
 

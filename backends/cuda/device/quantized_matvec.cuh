@@ -90,33 +90,70 @@ __device__ __forceinline__ void clear(u32 (&values)[N]) {
     for (int i = 0; i < N; ++i) values[i] = 0;
 }
 
-// What a warp adds to its sums: COUNT blocks, every eighth one from number `block` of a stage with END on, with the activations
-// from `x` on. Of some warps the last one may be beyond the END: it is multiplied with zeros, which is faster than a branch.
-template <typename Q, int COUNT, int END, int GROUPS, int ROWS, int STRIDE>
-__device__ __forceinline__ void add_code_blocks(CodesSums<Q, GROUPS, ROWS>& sums, const CodesStage& stage,
+// A warp's codes of COUNT blocks, every eighth one from number `first` of a stage with END on. Of some warps the last one may be
+// beyond the END: it is multiplied with zeros, which is faster than a branch.
+template <typename Q, int COUNT, int END, int GROUPS>
+struct BlockCodes {
+    LaneCodes<Q> codes[COUNT][GROUPS];
+    int number[COUNT];  // of the block in its stage
+
+    __device__ __forceinline__ static bool exists(int b, int first) {
+        return END % CONSUMER_WARPS == 0 || b + 1 < COUNT || first + b * CONSUMER_WARPS < END;
+    }
+    __device__ __forceinline__ void load(const CodesStage& stage, int first) {
+#pragma unroll
+        for (int b = 0; b < COUNT; ++b) {
+            number[b] = exists(b, first) ? first + b * CONSUMER_WARPS : END - 1;
+#pragma unroll
+            for (int g = 0; g < GROUPS; ++g) codes[b][g].load(stage.codes + (number[b] * GROUPS + g) * Q::BLOCK_BYTES);
+        }
+    }
+    // Step `s` of a block as mma takes it. addend: where that of the lane's row is.
+    __device__ __forceinline__ uint4 weights(int b, int g, int s, const u8* addend) const {
+        return Q::Code::unpack(codes[b][g].word + s * Q::Code::WORDS, Q::addend(addend));
+    }
+};
+
+// The same, as mma takes them: of whole rows, whose scales are not needed before the products are complete.
+template <typename Q, int COUNT, int END, int GROUPS>
+struct BlockWeights {
+    uint4 unpacked[COUNT][GROUPS][Q::BLOCK_STEPS];
+    int number[COUNT];
+
+    __device__ __forceinline__ void load(const CodesStage& stage, int first) {
+        BlockCodes<Q, COUNT, END, GROUPS> packed;
+        packed.load(stage, first);
+#pragma unroll
+        for (int b = 0; b < COUNT; ++b) {
+            number[b] = packed.number[b];
+#pragma unroll
+            for (int g = 0; g < GROUPS; ++g)
+#pragma unroll
+                for (int s = 0; s < Q::BLOCK_STEPS; ++s)
+                    unpacked[b][g][s] = packed.weights(b, g, s, stage.addends + g * 8 * Q::Scale::BYTES);
+        }
+    }
+    __device__ __forceinline__ uint4 weights(int b, int g, int s, const u8*) const { return unpacked[b][g][s]; }
+};
+
+// What a warp adds to its sums: COUNT blocks that are in registers, with the activations from `x` on.
+template <typename Q, int COUNT, int END, typename Held, int GROUPS, int ROWS, int STRIDE>
+__device__ __forceinline__ void add_held_blocks(CodesSums<Q, GROUPS, ROWS>& sums, const CodesStage& stage, const Held& held,
                                                 const LaneActivations<ROWS, STRIDE>& x, int block) {
     using All = CodesSums<Q, GROUPS, ROWS>;
-    using Code = typename Q::Code;
     constexpr int STEPS = Q::BLOCK_STEPS, COLUMN_BYTES = GROUPS * 8 * Q::Scale::BYTES;
-    LaneCodes<Q> codes[COUNT][GROUPS];
-    int number[COUNT];
     typename LaneActivations<ROWS, STRIDE>::Operand operand[COUNT][STEPS];
 #pragma unroll
-    for (int b = 0; b < COUNT; ++b) {
-        const bool exists = END % CONSUMER_WARPS == 0 || b + 1 < COUNT || block + b * CONSUMER_WARPS < END;
-        number[b] = exists ? block + b * CONSUMER_WARPS : END - 1;
-#pragma unroll
-        for (int g = 0; g < GROUPS; ++g) codes[b][g].load(stage.codes + (number[b] * GROUPS + g) * Q::BLOCK_BYTES);
+    for (int b = 0; b < COUNT; ++b)
 #pragma unroll
         for (int s = 0; s < STEPS; ++s) {
             LaneActivations<ROWS, STRIDE> from = x;
             from.skip(b * CONSUMER_WARPS * STEPS + s);
-            if (exists)
+            if (BlockCodes<Q, COUNT, END, GROUPS>::exists(b, block))
                 from.load(operand[b][s], 0);
             else
                 clear(operand[b][s]);
         }
-    }
     // steps that share a scale, and scales that share a step
     constexpr int TOGETHER = Q::GROUP == 0 || Q::GROUP >= Q::BLOCK_K ? STEPS : Q::GROUP < 32 ? 1 : Q::GROUP / 32;
     constexpr int PARTS = Q::GROUP == 16 ? 2 : 1;
@@ -124,7 +161,7 @@ __device__ __forceinline__ void add_code_blocks(CodesSums<Q, GROUPS, ROWS>& sums
     for (int b = 0; b < COUNT; ++b)
 #pragma unroll
         for (int first = 0; first < STEPS; first += TOGETHER) {
-            const int at = Q::column(number[b] * Q::BLOCK_K + first * 32) * COLUMN_BYTES;
+            const int at = Q::column(held.number[b] * Q::BLOCK_K + first * 32) * COLUMN_BYTES;
 #pragma unroll
             for (int part = 0; part < PARTS; ++part) {
                 typename All::Products of_group = {};
@@ -140,8 +177,7 @@ __device__ __forceinline__ void add_code_blocks(CodesSums<Q, GROUPS, ROWS>& sums
                         masked[i] = PARTS == 1 || threadIdx.x % 4 / 2 == part ? mine[i] : 0;
 #pragma unroll
                     for (int g = 0; g < GROUPS; ++g) {
-                        const u32 addend = Q::addend(stage.addends + at + g * 8 * Q::Scale::BYTES);
-                        const uint4 weights = Code::unpack(codes[b][g].word + s * Code::WORDS, addend);
+                        const uint4 weights = held.weights(b, g, s, stage.addends + at + g * 8 * Q::Scale::BYTES);
                         products.add(g, (Q::GROUP == 0 ? b * STEPS : 0) + s - first, weights, masked);
                     }
                     if constexpr (Q::BESIDE == MINIMUM) of_x.add(masked);
@@ -152,6 +188,16 @@ __device__ __forceinline__ void add_code_blocks(CodesSums<Q, GROUPS, ROWS>& sums
                 }
             }
         }
+}
+
+// What a warp adds to its sums: COUNT blocks, every eighth one from number `block` of a stage with END on, with the activations
+// from `x` on.
+template <typename Q, int COUNT, int END, int GROUPS, int ROWS, int STRIDE>
+__device__ __forceinline__ void add_code_blocks(CodesSums<Q, GROUPS, ROWS>& sums, const CodesStage& stage,
+                                                const LaneActivations<ROWS, STRIDE>& x, int block) {
+    BlockCodes<Q, COUNT, END, GROUPS> held;
+    held.load(stage, block);
+    add_held_blocks<Q, COUNT, END>(sums, stage, held, x, block);
 }
 
 // A warp's share of COUNT blocks of a stage: every eighth one.
@@ -211,6 +257,67 @@ __device__ __forceinline__ void quantized_matvec(Reader& reader, Activations x, 
                                        watch, operation);
     sums.total.put(partial);
 }
+
+template <bool FIRST, typename A, typename B>
+struct Either {
+    using Type = A;
+};
+template <typename A, typename B>
+struct Either<false, A, B> {
+    using Type = B;
+};
+
+// A warp's codes of the first stage of a task, in registers, before the activations are there; as `FirstStage` (matvec.cuh).
+// Those of whole rows are unpacked then, if they are few, and so are their scales there, if the stage has them.
+template <typename Q, int GROUPS, int BLOCKS, int CHUNK, int ROWS>
+struct FirstCodes {
+    static constexpr int FIRST = BLOCKS < CHUNK ? BLOCKS : CHUNK, MOST = (FIRST + CONSUMER_WARPS - 1) / CONSUMER_WARPS;
+    static constexpr bool ARE_UNPACKED = Q::GROUP == 0 && MOST * GROUPS * Q::BLOCK_STEPS <= 6;
+    static constexpr bool ARE_SCALED = Q::GROUP == 0 && Q::BESIDE != MINIMUM && BLOCKS <= CHUNK && ROWS <= 2;
+    using Held = typename Either<ARE_UNPACKED, BlockWeights<Q, MOST, FIRST, GROUPS>, BlockCodes<Q, MOST, FIRST, GROUPS>>::Type;
+    Held held;
+    float scale[ARE_SCALED ? GROUPS : 1];
+    CodesStage stage;
+
+    template <typename Reader>
+    __device__ __forceinline__ void load(Reader& reader, Watch& watch, u32 operation) {
+        stage = CodesStage::of<Q, GROUPS, ROWS>(reader.acquire(watch, operation), FIRST);
+        held.load(stage, threadIdx.x / 32);
+        if constexpr (ARE_SCALED) {
+#pragma unroll
+            for (int g = 0; g < GROUPS; ++g) scale[g] = Q::Scale::load_one(stage.scales + g * 8 * Q::Scale::BYTES) * Q::Code::UNIT;
+        }
+    }
+
+    // The rest of `quantized_matvec`.
+    template <typename Reader, typename Meanwhile>
+    __device__ __forceinline__ void multiply(Reader& reader, Activations x, float* partial, Watch& watch, u32 operation,
+                                             Meanwhile meanwhile) const {
+        using All = CodesSums<Q, GROUPS, ROWS>;
+        All sums = {};
+        LaneActivations<ROWS, activation_stride(BLOCKS * Q::BLOCK_STEPS)> lane(x), mine = lane;
+        mine.skip(threadIdx.x / 32 * (Q::BLOCK_STEPS - 1));
+        reader.trace.read(operation << POINT_BITS | POINT_STAGE_READY);
+        add_held_blocks<Q, MOST, FIRST>(sums, stage, held, mine, threadIdx.x / 32);
+        meanwhile();
+        if constexpr (BLOCKS > CHUNK) {
+            reader.release();
+            lane.skip(CHUNK * Q::BLOCK_STEPS);
+            add_codes_stages<Q, BLOCKS - CHUNK, CHUNK>(sums, reader, lane, true, watch, operation);
+        } else {
+            if constexpr (ARE_SCALED) {
+#pragma unroll
+                for (int n = 0; n < All::Products::COUNT; ++n)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) sums.total.sum[n][i] *= scale[n / (All::Products::COUNT / GROUPS)];
+            } else if constexpr (Q::GROUP == 0) {
+                sums.finish(stage);
+            }
+            reader.release();
+        }
+        sums.total.put(partial);
+    }
+};
 
 // BLOCKS blocks of one task, as `matvec_segment` (matvec_segment.cuh): the activations have room for SEGMENT blocks.
 template <typename Q, int GROUPS, int BLOCKS, int SEGMENT, int CHUNK, int ROWS, typename Reader>
