@@ -136,7 +136,9 @@ def gather_of(context: EmitContext, run: PlacedTasks) -> RowGather | None:
     x, layout = matmuls_of(run.family)[0].x, context.streams[run.name].layout
     norm = op_of(x) if deferred_norm(run) is not None else None
     assert norm is None or isinstance(norm, RmsNormOp)
-    if context.tokens == 1 or not isinstance(layout, FragmentLayout) or layout.k <= GATHERED_TOGETHER:
+    if context.tokens == 1 or not context.loads.gathers or context.segments(run.name, run.most) is not None:
+        return None
+    if not isinstance(layout, FragmentLayout) or layout.k <= GATHERED_TOGETHER:
         return None
     if layout.zeroed_k > layout.k or GATHERED_TOGETHER // BLOCK_K % layout.chunk_blocks:
         return None

@@ -27,12 +27,14 @@ class Loads:
     """How much a thread keeps in registers: loads issued together, enough to cover their latency, few enough to fit.
 
     elements: vectors of up to 16 bytes in loops over elements. inline: whether products are inlined; out of line, they have
-    registers of their own. early: whether those inlined have their first weights in registers before their activations. anew: whether what depends on the thread is computed anew in each iteration of a loop.
+    registers of their own. early: whether those inlined have their first weights in registers before their activations. gathers:
+    whether, of several tokens, an SM's first product is made while its activations are gathered. anew: whether what depends on the thread is computed anew in each iteration of a loop.
     """
 
     elements: int
     inline: bool = True
     early: bool = True
+    gathers: bool = True
     anew: bool = False
 
     @property

@@ -52,7 +52,15 @@ LOADS = (
     Loads(2, inline=False, anew=True),
 )
 """To be tried in this order, until no registers are spilled."""
-LOADS_OF_ROWS = (Loads(3), Loads(3, early=False), Loads(3, inline=False), Loads(2, inline=False))
+LOADS_OF_ROWS = (
+    Loads(3),
+    Loads(3, early=False),
+    Loads(3, inline=False),
+    Loads(2, inline=False),
+    Loads(3, early=False, gathers=False),
+    Loads(3, inline=False, gathers=False),
+    Loads(2, inline=False, gathers=False),
+)
 """The same for steps of several tokens."""
 PARTIAL_BYTES = 3072
 """Shared memory for the partial sums of one batch of tasks; there are two such buffers."""

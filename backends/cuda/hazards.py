@@ -2,7 +2,8 @@
 
 The verifier proves a schedule for tasks that run one after the other on their SM, each of which reads all it needs before
 it writes. The emitter executes the tasks of one run together, their loads shared and hoisted, and publishes tagged words
-one by one. Both give the same results unless a task touches what it, or another task of its run, writes.
+one by one. Both give the same results unless a task touches what it, or another task of its run, writes. Products of runs
+that share their activations may be made together, too; but what each run stores, and reads for that, follows the run before.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from .quantized_text import LOAD_STAGE, MULTIPLY_AFTER, first_stage_text, gather
 from .rows import RowGather, write_rows
 from .source import SourceWriter
 from .stores import StoreLoop, store_loop
+from .trace_points import PointKind
 from .values import Given
 
 MAX_GROUPS = 16
@@ -103,7 +104,7 @@ def _write_together(
     first = matmuls[0]
     most = most_of_all([matmul.run for matmul in matmuls])
     counts = [f"count_{matmul.run.number}" for matmul in matmuls]
-    names = ", ".join(f"@{matmul.run.name}" for matmul in matmuls)
+    names = ", ".join(dict.fromkeys(f"@{matmul.run.name}" for matmul in matmuls))
     operation = str(context.operation(f"task.stream in {names}, consumed"))
     context.partial_floats = max(context.partial_floats, most * first.slot)
     first.is_alone = most == 1
@@ -221,11 +222,13 @@ class _Matmul:
 
     def _load_first_stage(self, source: SourceWriter, operation: str) -> None:
         self._call_traced(source, LOAD_STAGE, f"stage, at, {operation}", self._loaded_events)
+        if not self.context.trace.has_stages:
+            self.context.trace.mark(source, "first weights", kind=PointKind.RING)
 
     @property
     def _loaded_events(self) -> int:
         """The events of the ring when a first stage is in registers: that of codes, whose scales may be needed, is not given back."""
-        return 0 if isinstance(self.context.streams[self.run.name].layout, QuantizedLayout) else 2
+        return 1 if isinstance(self.context.streams[self.run.name].layout, QuantizedLayout) else 2
 
     def _write_issue(self, source: SourceWriter) -> None:
         for loop in self.loops:

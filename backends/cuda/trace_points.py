@@ -54,7 +54,7 @@ STAGE_READY, STAGE_DONE, PUSHED, LANDED, TIME = range(5)
 """Numbers of the points that the device library knows; as in device/trace.cuh."""
 FIXED_POINTS = (
     TracePoint(PointKind.RING, "wait for the ring"),
-    TracePoint(PointKind.WORK, "products of a stage"),
+    TracePoint(PointKind.WORK, "a stage was read"),
     TracePoint(PointKind.PRODUCER, "load of a stage started"),
     TracePoint(PointKind.PRODUCER, "load of a stage landed"),
     TracePoint(PointKind.PRODUCER, "the GPU's timer"),

@@ -16,6 +16,7 @@ from amk.amk_ir.errors import CompileError, ExecutionError, UsageError
 from amk.amk_ir.segments import Segments, plan_segments, rows_bytes
 from amk.amk_ir.targets import TARGETS, get_target
 from amk.backends.cuda.backend import CudaBackend
+from amk.backends.cuda.compile import compile_kernel
 from amk.backends.cuda.emit import emit_kernel
 from amk.backends.cuda.pack import packed_weights
 from amk.backends.cuda.sharing import check_shared
@@ -131,6 +132,18 @@ def test_products_that_gather_meanwhile_change_no_bit(hidden: int, tokens: int, 
         for row in range(tokens):
             expected = single.step(ids([TOKENS[first + row]]), first + row)
             assert np.array_equal(found["logits"][row], expected["logits"][0])
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens", "options"), [(LLAMA_8B, 4, {}), (LLAMA_1B, 8, {"widest": 64})], ids=["8b", "1b"]
+)
+def test_what_has_no_registers_for_that_gathers_before(
+    config: dict[str, Any], tokens: int, options: dict[str, Any]
+) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc")
+    compiled = compile_kernel(verified(config, "sm_90a", sms=132, tokens=tokens, **options))
+    assert compiled.resources.spill_stores == 0
+    assert "gather<" in compiled.source.partition("amk_step(")[2]
 
 
 def emulate_quantised(config: dict[str, Any], target: str, tokens: int, folder: Path, format: str) -> EmulatedKernel:

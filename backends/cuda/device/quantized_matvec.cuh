@@ -273,15 +273,17 @@ template <typename Q, int GROUPS, int BLOCKS, int CHUNK, int ROWS>
 struct FirstCodes {
     static constexpr int FIRST = BLOCKS < CHUNK ? BLOCKS : CHUNK, MOST = (FIRST + CONSUMER_WARPS - 1) / CONSUMER_WARPS;
     static constexpr bool ARE_UNPACKED = Q::GROUP == 0 && MOST * GROUPS * Q::BLOCK_STEPS <= 6;
-    static constexpr bool ARE_SCALED = Q::GROUP == 0 && Q::BESIDE != MINIMUM && BLOCKS <= CHUNK && ROWS <= 2;
+    static constexpr bool ARE_SCALED = Q::GROUP == 0 && Q::BESIDE != MINIMUM && BLOCKS <= CHUNK;
     using Held = typename Either<ARE_UNPACKED, BlockWeights<Q, MOST, FIRST, GROUPS>, BlockCodes<Q, MOST, FIRST, GROUPS>>::Type;
     Held held;
+    static_assert(ROWS <= 2, "a lane's sums are of one row");
     float scale[ARE_SCALED ? GROUPS : 1];
     CodesStage stage;
 
     template <typename Reader>
     __device__ __forceinline__ void load(Reader& reader, Watch& watch, u32 operation) {
         stage = CodesStage::of<Q, GROUPS, ROWS>(reader.acquire(watch, operation), FIRST);
+        reader.trace.store();
         held.load(stage, threadIdx.x / 32);
         if constexpr (ARE_SCALED) {
 #pragma unroll
@@ -297,11 +299,10 @@ struct FirstCodes {
         All sums = {};
         LaneActivations<ROWS, activation_stride(BLOCKS * Q::BLOCK_STEPS)> lane(x), mine = lane;
         mine.skip(threadIdx.x / 32 * (Q::BLOCK_STEPS - 1));
-        reader.trace.read(operation << POINT_BITS | POINT_STAGE_READY);
         add_held_blocks<Q, MOST, FIRST>(sums, stage, held, mine, threadIdx.x / 32);
         meanwhile();
         if constexpr (BLOCKS > CHUNK) {
-            reader.release();
+            reader.give_back();
             lane.skip(CHUNK * Q::BLOCK_STEPS);
             add_codes_stages<Q, BLOCKS - CHUNK, CHUNK>(sums, reader, lane, true, watch, operation);
         } else {
@@ -313,7 +314,7 @@ struct FirstCodes {
             } else if constexpr (Q::GROUP == 0) {
                 sums.finish(stage);
             }
-            reader.release();
+            reader.give_back();
         }
         sums.total.put(partial);
     }

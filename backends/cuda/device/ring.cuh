@@ -71,6 +71,10 @@ struct RingReader {
     // follow __syncwarp into the arrival, calls the next copy a race.
     __device__ __forceinline__ void release() {
         trace.store();
+        give_back();
+    }
+    // The same, where a trace has noted already that the stage was there.
+    __device__ __forceinline__ void give_back() {
         trace.read(POINT_STAGE_DONE);
         mbarrier_arrive(ring.empty + stage);
         if (++stage == STAGES) {
