@@ -67,31 +67,30 @@ def read_points() -> list[Point]:
     """All recorded steps, with the phases of their kernels."""
     points: list[Point] = []
     target = get_target("sm_90a")
-    peak = 0.0
-    for file in ("bench_h200.json", "bench_h200_8b.json"):
-        record = json.loads((RESULTS / file).read_text())
-        rate = record["read_peak_bytes_per_s"] / record["num_sms"] / 1e6
-        peak = peak or rate
-        for entry in record["models"]:
-            model = _import(entry["model"], entry["max_seq"])
-            near = plan(model.module, target)
-            far = plan(model.module, target, options=RECORDED_FAR)
-            for step in entry["contexts"]:
-                kernel = near if step["context"] < entry["kernel"]["far_from"] else far
-                points.append(
-                    Point(
-                        entry["model"],
-                        1,
-                        True,
-                        step["context"],
-                        step["median_us"],
-                        entry["model"] in FITTED and step["context"] in FITTED_AT,
-                        rate,
-                        ring_bytes_of(kernel.kernel),
-                        near.digest == entry["kernel"]["schedule"],
-                        step_phases(kernel.kernel, step["context"]),
-                    )
+    record = json.loads((RESULTS / "bench_h200.json").read_text())
+    peak = record["read_peak_bytes_per_s"] / record["num_sms"] / 1e6
+    for entry in record["models"]:
+        if entry["weight_dtype"] != "bf16":
+            continue
+        model = _import(entry["model"], entry["max_seq"])
+        near = plan(model.module, target)
+        far = plan(model.module, target, options=RECORDED_FAR)
+        for step in entry["contexts"]:
+            kernel = near if step["context"] < entry["kernel"]["far_from"] else far
+            points.append(
+                Point(
+                    entry["model"],
+                    1,
+                    True,
+                    step["context"],
+                    step["median_us"],
+                    entry["model"] in FITTED and step["context"] in FITTED_AT,
+                    peak,
+                    ring_bytes_of(kernel.kernel),
+                    near.digest == entry["kernel"]["schedule"],
+                    step_phases(kernel.kernel, step["context"]),
                 )
+            )
     record = json.loads((RESULTS / "chunk_cost_h200.json").read_text())["results"]
     for entry in record["models"]:
         for kind, times in entry["steps_us"].items():
@@ -102,7 +101,7 @@ def read_points() -> list[Point]:
             for context, time in times.items():
                 phases = step_phases(kernel, int(context))
                 ring = ring_bytes_of(kernel)
-                # its run did not measure the read peak: that of the first one
+                # its run did not measure the read peak: that of the other one
                 fitted = not outputs and entry["model"] in FITTED
                 points.append(
                     Point(entry["model"], tokens, outputs, int(context), time, fitted, peak, ring, None, phases)
