@@ -52,6 +52,20 @@ def test_steps_agree(name: str, handoff: str, target: str, tmp_path: Path) -> No
         assert outputs["next_token"][0] == logits.argmax()
 
 
+@pytest.mark.parametrize(("sms", "weights"), [(9, "none"), (16, "none"), (16, "int8")])
+def test_products_of_several_runs_made_together(sms: int, weights: str, tmp_path: Path) -> None:
+    """Of q, k and v: one product an SM, or one after the other."""
+    kernel = verified(CONFIGS["gqa"], sms=sms, weights=weights, kv_dtype="f32")
+    emitted, tensors = emit_kernel(kernel.kernel), RandomWeights(kernel.kernel)
+    assert "task.stream in @linear_q, @linear_k, @linear_v, consumed" in {o.text for o in emitted.plan.operations}
+    emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, tensors), tmp_path)
+    reference = ReferenceBackend().load(kernel, tensors)
+    for pos, token in enumerate((5, 17)):
+        logits = emulated.step({"token": np.array([token], np.int32)}, pos, seed=pos)["logits"][0]
+        _, expected = reference.step(token, pos)
+        assert np.abs(logits - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "head_dim", "kv_dtype", "parts", "block"),  # 0 parts: fused into the products
     [

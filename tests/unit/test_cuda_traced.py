@@ -40,17 +40,17 @@ POSITION = 40  # its attention has two groups of earlier rows in the ring
 
 
 def run(
-    folder: Path, detail: TraceDetail | None, events: int = 4000, **options: Any
+    folder: Path, detail: TraceDetail | None, events: int = 4000, sms: int = SMS, **options: Any
 ) -> tuple[EmittedKernel, np.ndarray, list[BlockTrace]]:
     """The kernel, its logits, and its trace in the emulator."""
-    kernel = verified(CONFIGS["gqa"], sms=SMS, **options)
+    kernel = verified(CONFIGS["gqa"], sms=sms, **options)
     emitted = emit_kernel(kernel.kernel, trace=detail)
     weights = packed_weights(emitted.plan, RandomWeights(kernel.kernel))
     folder = folder / f"{detail}_{events}"
     folder.mkdir()
     emulated = EmulatedKernel(emitted, weights, folder, trace_events=events)
     logits = emulated.step({"token": np.array([5], np.int32)}, POSITION)["logits"].copy()
-    return emitted, logits, [] if detail is None else read_rows(emulated.arrays["trace"], SMS, events)
+    return emitted, logits, [] if detail is None else read_rows(emulated.arrays["trace"], sms, events)
 
 
 @needs_emulator
@@ -182,18 +182,19 @@ def test_points_are_told_apart() -> None:
 
 
 @needs_emulator
+@pytest.mark.parametrize("sms", [SMS, 16], ids=["apart", "together"])  # the products of q, k and v
 @pytest.mark.parametrize("detail", get_args(TraceDetail))
-def test_timeline_of_a_step(detail: TraceDetail, tmp_path: Path) -> None:
+def test_timeline_of_a_step(detail: TraceDetail, sms: int, tmp_path: Path) -> None:
     """What the device notes becomes a timeline in which every operation has its time and every stage is followed."""
-    emitted, _, blocks = run(tmp_path, detail)
+    emitted, _, blocks = run(tmp_path, detail, sms=sms)
     facts = facts_of("emulated", "a CPU", emitted.plan, TraceOptions(POSITION, detail))
     timeline = align(RawTrace(facts, tuple(blocks)))
     summary = summarise(timeline)
     assert sum(summary.shares.values()) == pytest.approx(1)
     runs = {operation.name: operation.runs for operation in summary.operations}
     layers = CONFIGS["gqa"]["num_hidden_layers"]
-    assert runs["linear_o"] * SMS >= layers
-    assert runs["argmax_next"] == pytest.approx(1 / SMS)
+    assert runs["linear_o"] * sms >= layers
+    assert runs["argmax_next"] == pytest.approx(1 / sms)
     assert all(count > 0 for name, count in runs.items() if name != "other")
     for sm in timeline.sms:
         assert len(sm.pushed) == len(sm.read)
