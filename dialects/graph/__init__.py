@@ -13,7 +13,8 @@ from __future__ import annotations
 from xdsl.ir import Dialect
 
 from .compute import AddOp, ArgmaxOp, AttentionOp, CacheAppendOp, EmbeddingOp, LinearOp, RmsNormOp, RopeOp, SiluMulOp
-from .structure import CacheOp, LayersOp, ModelOp, ReturnOp, StepOp, WeightOp, YieldOp, enclosing_layers, resolve
+from .layers import LayersOp, YieldOp, enclosing_layers, resolve
+from .structure import CacheOp, ModelOp, ReturnOp, StepOp, WeightOp
 from .values import F32Tensor, IdTensor, WeightTensor
 
 __all__ = [

@@ -37,7 +37,8 @@ from xdsl.traits import (
 from xdsl.utils.exceptions import VerifyException
 
 from ...amk_ir.quantized_type import QuantizedType
-from .structure import CacheOp, WeightOp, resolve
+from .layers import resolve
+from .structure import CacheOp, WeightOp
 from .values import F32, IDS, SYMBOL, CacheTensor, F32Tensor, shape_of, shape_text, symbol_ref
 
 
