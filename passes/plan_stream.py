@@ -24,7 +24,6 @@ _MAX_STAGES = 10
 """More stages than this were not measured to help."""
 _FIXED_RESERVE = 8192
 """Shared memory in bytes for mbarriers, reductions over warps, partial sums and phase tables."""
-
 _FEW_LOADS = 3
 """Loads of 16 KiB that keep an SM's share of the memory busy."""
 _SHORT_RING = 4

@@ -117,7 +117,7 @@ def write_activations(
     context.need_work(4 * shape[0] * layout.activations)
 
 
-def write_norm_sums(source: SourceWriter, run: PlacedTasks) -> None:
+def write_sums_place(source: SourceWriter, run: PlacedTasks) -> None:
     """Where the sums of squares of a run's activations go, if its products are scaled by them."""
     if deferred_norm(run) is not None:
         source.line("float* const norm_sums = control.norm_sums[norm_flip];\nnorm_flip ^= 1;")

@@ -28,7 +28,8 @@ class Loads:
 
     elements: vectors of up to 16 bytes in loops over elements. inline: whether products are inlined; out of line, they have
     registers of their own. early: whether those inlined have their first weights in registers before their activations. gathers:
-    whether, of several tokens, an SM's first product is made while its activations are gathered. anew: whether what depends on the thread is computed anew in each iteration of a loop.
+    whether, of several tokens, an SM's first product is made while its activations are gathered. anew: whether what depends on
+    the thread is computed anew in each iteration of a loop.
     """
 
     elements: int
@@ -39,6 +40,7 @@ class Loads:
 
     @property
     def is_early(self) -> bool:
+        """Whether first weights come into registers by a call of their own, which only inlined products can follow."""
         return self.inline and self.early
 
 

@@ -68,6 +68,8 @@ CONTROL_BYTES = 1536
 """Shared memory, at most, of barriers, reductions and what waits need."""
 ENTRY = "amk_step"
 """Name of the kernel's entry function."""
+_PARTIAL = "float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;"
+"""Where a function puts the partial sums of a task."""
 MAX_EVENTS = 1000
 """Runs, fetches, waits and signals that are written out; more make the text too large for the compiler."""
 
@@ -347,26 +349,23 @@ class _Emitter:
         """The matrix product of one task."""
         source.line("// A task's product with the activations in the work area; returns where the ring is read next.")
         sizes, tokens = "int GROUPS, int K_BLOCKS, int CHUNK", self.context.tokens
-        sized = f"template <{sizes}>"
-        self._write_product(source, sized, MULTIPLY, "u32 at", f"matvec<GROUPS, K_BLOCKS, CHUNK, {tokens}>(")
+        inline = self.context.loads.inline
+        parameters, place = "u32 at, int partial_at, u32 operation", "reader, activations(shared + WORK_AT), partial"
+        product = f"matvec<GROUPS, K_BLOCKS, CHUNK, {tokens}>({place}, control.watch, operation);"
+        self._write_reading(source, f"template <{sizes}>", MULTIPLY, parameters, [_PARTIAL, product], inline)
         if self.context.loads.is_early:
             source.line("// Its first stage, to registers; and the product after that.")
             load = "first.load(reader, control.watch, operation);"
-            self._write_reading(source, "template <typename Stage>", LOAD_STAGE, "Stage& first, u32 at", [load])
-            self._write_reading(
-                source,
-                "template <typename Stage, typename Meanwhile = Nothing>",
-                MULTIPLY_AFTER,
-                "const Stage& first, u32 at, int partial_at",
-                [
-                    "float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;",
-                    "first.multiply(reader, activations(shared + WORK_AT), partial, control.watch, operation, meanwhile);",
-                ],
-                ", Meanwhile meanwhile = {}",
-            )
+            stage = "template <typename Stage>"
+            self._write_reading(source, stage, LOAD_STAGE, "Stage& first, u32 at, u32 operation", [load], inline)
+            stage = "template <typename Stage, typename Meanwhile = Nothing>"
+            product = f"first.multiply({place}, control.watch, operation, meanwhile);"
+            after, last = f"const Stage& first, {parameters}", ", Meanwhile meanwhile = {}"
+            self._write_reading(source, stage, MULTIPLY_AFTER, after, [_PARTIAL, product], inline, last)
         if is_quantized:
-            product = f"quantized_matvec<Q, GROUPS, K_BLOCKS, CHUNK, {tokens}>("
-            self._write_product(source, f"template <typename Q, {sizes}>", MULTIPLY_QUANTIZED, "u32 at", product)
+            product = f"quantized_matvec<Q, GROUPS, K_BLOCKS, CHUNK, {tokens}>({place}, control.watch, operation);"
+            template = f"template <typename Q, {sizes}>"
+            self._write_reading(source, template, MULTIPLY_QUANTIZED, parameters, [_PARTIAL, product], inline)
         source.line(
             "// All of an attention task but its operands, likewise; out of line, so that it has registers of its own."
         )
@@ -387,22 +386,21 @@ class _Emitter:
             self._write_multiply_segment(source, is_quantized)
             self._write_gather(source)
 
-    def _write_product(self, source: SourceWriter, template: str, name: str, head: str, product: str) -> None:
-        """A function of a product, by a call that begins as `product`."""
-        lines = [
-            "float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;",
-            f"{product}reader, activations(shared + WORK_AT), partial, control.watch, operation);",
-        ]
-        self._write_reading(source, template, name, f"{head}, int partial_at", lines)
-
     def _write_reading(
-        self, source: SourceWriter, template: str, name: str, head: str, lines: Sequence[str], last: str = ""
+        self,
+        source: SourceWriter,
+        template: str,
+        name: str,
+        parameters: str,
+        lines: Sequence[str],
+        inline: bool,
+        last: str = "",
     ) -> None:
-        """A function that reads the ring from `at` on, and returns where it is read next."""
+        """A function that reads the ring from `at` on, and returns where it is read next. last: a parameter behind the trace."""
         source.line(template)
-        inline = "forceinline" if self.context.loads.inline else "noinline"
         trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
-        with source.block(f"__device__ __{inline}__ u32 {name}({head}, u32 operation{trace}{last})"):
+        how = "forceinline" if inline else "noinline"
+        with source.block(f"__device__ __{how}__ u32 {name}({parameters}{trace}{last})"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
             source.line(
                 f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
@@ -432,24 +430,18 @@ class _Emitter:
         self, source: SourceWriter, template: str, name: str, function: str, room: str, sums: str
     ) -> None:
         """room: blocks of 32 columns that a segment has room for. sums: that a thread keeps."""
-        source.line(f"template <{template}int GROUPS, int BLOCKS, int SEGMENT, int CHUNK>")
-        trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
-        head = f"u32 at, int slot, int segment, int last, int partial_at, u32 operation{trace}"
-        with source.block(f"__device__ __noinline__ u32 {name}({head})"):
-            tokens = self.context.tokens
-            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
-            source.line(
-                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
-            )
-            source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
-            source.line(f"constexpr int SUMS = {sums} * CONSUMERS;")
-            source.line(f"constexpr int KEPT_AT = WORK_AT + 4 * {tokens} * activation_stride({room});")
-            source.line("float4* kept = reinterpret_cast<float4*>(shared + KEPT_AT) + slot * SUMS;")
-            source.line(
-                f"{function}GROUPS, BLOCKS, SEGMENT, CHUNK, {tokens}>(reader, activations(shared + WORK_AT), kept, "
-                "segment == 0, segment == last, partial, control.watch, operation);"
-            )
-            source.line("return reader.stage | reader.parity << 16;")
+        tokens = self.context.tokens
+        lines = [
+            _PARTIAL,
+            f"constexpr int SUMS = {sums} * CONSUMERS;",
+            f"constexpr int KEPT_AT = WORK_AT + 4 * {tokens} * activation_stride({room});",
+            "float4* kept = reinterpret_cast<float4*>(shared + KEPT_AT) + slot * SUMS;",
+            f"{function}GROUPS, BLOCKS, SEGMENT, CHUNK, {tokens}>(reader, activations(shared + WORK_AT), kept, "
+            "segment == 0, segment == last, partial, control.watch, operation);",
+        ]
+        template = f"template <{template}int GROUPS, int BLOCKS, int SEGMENT, int CHUNK>"
+        parameters = "u32 at, int slot, int segment, int last, int partial_at, u32 operation"
+        self._write_reading(source, template, name, parameters, lines, inline=False)
         source.line()
 
     def _write_gather(self, source: SourceWriter) -> None:
@@ -465,24 +457,16 @@ class _Emitter:
             source.line("gather_rows(rows, activations(shared + WORK_AT), squares, control.watch);")
         source.line()
         source.line("// The same, and a task's product with them.")
-        source.line("template <int GROUPS, int K_BLOCKS, int CHUNK, typename Weight>")
-        trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
-        head = f"u32 at, int partial_at, u32 operation, {words}, float* norm_sums, u32 epoch, u32 gathering{trace}"
-        with source.block(f"__device__ __noinline__ u32 {MULTIPLY_GATHERED}({head})"):
-            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
-            source.line(
-                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
-            )
-            source.line("float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + partial_at;")
-            source.line(
-                f"RowGather<{tokens}, K_BLOCKS * 32, activation_stride(K_BLOCKS), Weight> rows = {{base, from, stride, "
-                "weights, epoch, gathering};"
-            )
-            source.line(
-                "matvec_gathered<GROUPS, K_BLOCKS, CHUNK>(reader, rows, activations(shared + WORK_AT), norm_sums, partial, "
-                "control.watch, operation);"
-            )
-            source.line("return reader.stage | reader.parity << 16;")
+        lines = [
+            _PARTIAL,
+            f"RowGather<{tokens}, K_BLOCKS * 32, activation_stride(K_BLOCKS), Weight> rows = {{base, from, stride, "
+            "weights, epoch, gathering};",
+            "matvec_gathered<GROUPS, K_BLOCKS, CHUNK>(reader, rows, activations(shared + WORK_AT), norm_sums, partial, "
+            "control.watch, operation);",
+        ]
+        template = "template <int GROUPS, int K_BLOCKS, int CHUNK, typename Weight>"
+        parameters = f"u32 at, int partial_at, u32 operation, {words}, float* norm_sums, u32 epoch, u32 gathering"
+        self._write_reading(source, template, MULTIPLY_GATHERED, parameters, lines, inline=False)
         source.line()
 
     def _program(self, source: SourceWriter, program: ProgramOp):

@@ -18,7 +18,7 @@ from .activations import (
     norm_sums_text,
     ops_of,
     write_activations,
-    write_norm_sums,
+    write_sums_place,
 )
 from .context import EmitContext, attentions_of
 from .coordinates import INDEX_PREFIX, Coordinates, sum_text
@@ -64,15 +64,15 @@ def write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pla
         if shared is None:
             first.write(source)
             return
-        write_norm_sums(source, runs[0])
-        if _are_together(context, matmuls):
-            _write_together(source, context, matmuls, write_shared)
-            return
+        write_sums_place(source, runs[0])
         first.gather = gather_of(context, runs[0])
         if first.gather is None:
+            most = most_of_all(runs)
+            if _are_together(context, matmuls, most):
+                _write_together(source, context, matmuls, most, write_shared)
+                return
             first.is_alone = len(runs) == first.run.most == 1
-            condition = f"{runs[0].begin} < {runs[0].end}" if len(runs) > 1 else ""
-            first.write_first_stage(source, condition, str(first.operation))
+            first.write_first_stage(source, f"{runs[0].begin} < {runs[0].end}" if len(runs) > 1 else "")
             write_shared()
         elif len(runs) > 1:
             with source.block(f"if ({runs[0].begin} >= {runs[0].end})"):
@@ -83,39 +83,41 @@ def write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pla
                 matmul.write(source)
 
 
-def _are_together(context: EmitContext, matmuls: Sequence[_Matmul]) -> bool:
-    """Whether runs are multiplied by one function, and scaled alike, with room for the partial sums of all tasks of an SM: then they
-    share a barrier, and code."""
+def _are_together(context: EmitContext, matmuls: Sequence[_Matmul], most: int) -> bool:
+    """Whether runs are multiplied by one function, and scaled alike, with room for the partial sums of all tasks of an SM, `most` at
+    most: then they share a barrier, and code."""
     first = matmuls[0]
     room = context.partial_bytes // (4 * first.slot)
     return (
         len(matmuls) > 1
-        and most_of_all([matmul.run for matmul in matmuls]) <= room
+        and most <= room
         and all(matmul.segments is None and matmul.function == first.function for matmul in matmuls)
         and all(deferred_norm(matmul.run) == deferred_norm(first.run) for matmul in matmuls)
-        and gather_of(context, first.run) is None
     )
 
 
 def _write_together(
-    source: SourceWriter, context: EmitContext, matmuls: Sequence[_Matmul], write_activations: Callable[[], None]
+    source: SourceWriter,
+    context: EmitContext,
+    matmuls: Sequence[_Matmul],
+    most: int,
+    write_activations: Callable[[], None],
 ) -> None:
-    """Runs with one batch an SM, multiplied one after the other, then all that they store."""
+    """Runs of which an SM has `most` tasks at most, multiplied one after the other, then all that they store."""
     first = matmuls[0]
-    most = most_of_all([matmul.run for matmul in matmuls])
     counts = [f"count_{matmul.run.number}" for matmul in matmuls]
     names = ", ".join(dict.fromkeys(f"@{matmul.run.name}" for matmul in matmuls))
-    operation = str(context.operation(f"task.stream in {names}, consumed"))
+    first.operation = context.operation(f"task.stream in {names}, consumed")
     context.partial_floats = max(context.partial_floats, most * first.slot)
     first.is_alone = most == 1
-    first.write_first_stage(source, "", operation)
+    first.write_first_stage(source)
     write_activations()
     source.line("const float* const products = partials + flip * PARTIAL_FLOATS;")
     if most == 1:
-        first.write_product(source, "flip * PARTIAL_FLOATS", operation, "")
+        first.write_product(source, "flip * PARTIAL_FLOATS")
     else:
         with source.block(f"for (int slot = 0; slot < {' + '.join(counts)}; ++slot)"):
-            first.write_product(source, f"flip * PARTIAL_FLOATS + slot * {first.slot}", operation, "slot > 0")
+            first.write_product(source, f"flip * PARTIAL_FLOATS + slot * {first.slot}", "slot > 0")
     source.line("consumer_barrier();\nflip ^= 1;")
     first.write_scales(source)
     for n, matmul in enumerate(matmuls):
@@ -211,17 +213,17 @@ class _Matmul:
         )
         self._write_issue(source)
 
-    def write_first_stage(self, source: SourceWriter, condition: str, operation: str) -> None:
-        """Brings the first stage of an SM's first task into registers, if there is such a one: `condition` in C++, "" if so."""
+    def write_first_stage(self, source: SourceWriter, condition: str = "") -> None:
+        """Brings the first stage of a task into registers; condition: whether an SM has such a one, in C++, "" if so."""
         if self._first_stage is None:
             return
         self.is_early = True
         source.line(f"{self._first_stage} stage;")
         with source.block(f"if ({condition})" if condition else ""):
-            self._load_first_stage(source, operation)
+            self._load_first_stage(source)
 
-    def _load_first_stage(self, source: SourceWriter, operation: str) -> None:
-        self._call_traced(source, LOAD_STAGE, f"stage, at, {operation}", self._loaded_events)
+    def _load_first_stage(self, source: SourceWriter) -> None:
+        self._call_traced(source, LOAD_STAGE, f"stage, at, {self.operation}", self._loaded_events)
         if not self.context.trace.has_stages:
             self.context.trace.mark(source, "first weights", kind=PointKind.RING)
 
@@ -258,10 +260,8 @@ class _Matmul:
         if not self.is_shared:
             source.line(f"const int tile = first_{run.number};")
             source.lines(run.index_lines())
-            write_norm_sums(source, run)
-            if self._first_stage is not None:
-                source.line(f"{self._first_stage} stage;")
-            write_activations(source, self.context, run, lambda: self._load_own_stage(source))
+            write_sums_place(source, run)
+            write_activations(source, self.context, run, lambda: self.write_first_stage(source))
             self.context.trace.store(source, "activations", run.text)
             self.write_norm_sums(source)
         source.line("const float* const partial = partials + flip * PARTIAL_FLOATS;")
@@ -290,12 +290,6 @@ class _Matmul:
         if (deferred := deferred_norm(self.run)) is not None:
             source.line(f"const NormScales scales = {{norm_sums, {deferred}}};")
 
-    def _load_own_stage(self, source: SourceWriter) -> None:
-        """The first stage of a task with activations of its own."""
-        if self._first_stage is not None:
-            self.is_early = True
-            self._load_first_stage(source, str(self.operation))
-
     def write_results(self, source: SourceWriter) -> None:
         """What follows the barrier behind the products of a batch."""
         run, trace = self.run, self.context.trace
@@ -316,13 +310,12 @@ class _Matmul:
         run = self.run
         slots = "" if self.batch == 1 else f" + slot * {self.slot}"
         at = f"flip * PARTIAL_FLOATS{slots}"
-        is_first = [] if self.is_once else [f"first_{run.number} == {run.begin}"]
+        # a task with activations of its own is the first one that multiplies them
+        is_first = [f"first_{run.number} == {run.begin}"] if self.is_shared and not self.is_once else []
         is_first += [] if self.batch == 1 else ["slot == 0"]
-        if not self.is_shared:
-            is_first = []  # each task is the first one with its activations
         with source.block("" if self.batch == 1 else f"for (int slot = 0; slot < count_{run.number}; ++slot)"):
             if self.gather is None:
-                self.write_product(source, at, str(self.operation), f"!({' && '.join(is_first)})" if is_first else "")
+                self.write_product(source, at, f"!({' && '.join(is_first)})" if is_first else "")
                 return
             layout = self.context.streams[run.name].layout
             assert isinstance(layout, FragmentLayout)
@@ -332,20 +325,20 @@ class _Matmul:
                 self._call(source, gathered_text(layout), f"at, {at}, {self.operation}, {gathering}", layout.chunks)
             if is_first:
                 with source.block("else"):
-                    self.write_product(source, at, str(self.operation), "")
+                    self.write_product(source, at)
 
-    def write_product(self, source: SourceWriter, partial_at: str, operation: str, reloads: str) -> None:
+    def write_product(self, source: SourceWriter, partial_at: str, reloads: str = "") -> None:
         """One product. reloads: whether the first stage is not in registers yet, in C++; "" if it is as `is_early` says."""
         layout = self.context.streams[self.run.name].layout
         if not self.is_early:
-            self._call(source, self.function, f"at, {partial_at}, {operation}", layout.chunks)
+            self._call(source, self.function, f"at, {partial_at}, {self.operation}", layout.chunks)
             return
         if reloads:
             with source.block(f"if ({reloads})"):
-                self._load_first_stage(source, operation)
+                self._load_first_stage(source)
         events = 2 * layout.chunks - self._loaded_events
         meanwhile = f"[&] {{ {norm_sums_text(self.run, 1)} }}" if self._sums_meanwhile else ""
-        self._call_traced(source, MULTIPLY_AFTER, f"stage, at, {partial_at}, {operation}", events, meanwhile)
+        self._call_traced(source, MULTIPLY_AFTER, f"stage, at, {partial_at}, {self.operation}", events, meanwhile)
 
     def _call(self, source: SourceWriter, function: str, arguments: str, stages: int) -> None:
         """A call that takes so many stages from the ring."""
