@@ -292,7 +292,7 @@ class QuantizedTensor:
 
 
 def quantize(
-    array: NDArray[Any], format: QuantizedFormat, importance: NDArray[Any] | None = None, *, search: bool | None = None
+    array: NDArray[Any], format: QuantizedFormat, importance: NDArray[Any] | None = None, *, search: bool = True
 ) -> QuantizedTensor:
     """`array` [N, K], finite floats, in `format`, each group (or block) on its own.
 
@@ -304,8 +304,7 @@ def quantize(
 
     importance: [K], 0 or more: how much the squared error of each input counts, best its mean square over a text. search:
     look for scales, zero points and minimums with a smaller (weighted) squared error than these, and keep these where
-    there are none; by default for int4, and where there is an importance. For fp8, whose steps grow with its values, there is little
-    to find: search and importance change nothing.
+    there are none. For fp8, whose steps grow with its values, there is little to find: search and importance change nothing.
 
     Raises:
         UsageError: not a matrix, empty, with a NaN or infinity, with a scale that the scale type cannot hold, with values so
@@ -319,8 +318,6 @@ def quantize(
         raise UsageError(f"quantize to {format}: element {_first(~np.isfinite(values))} is not finite")
     shape = values.shape
     weights = None if importance is None else _check_importance(importance, shape[1], format)
-    if search is None:
-        search = format.storage == "int4" or weights is not None
     is_searched = search and format.storage != "fp8_e4m3"
     codes = cast(Codes, np.empty(shape, format.code_type))
     per_scale = format.scales_shape(shape)

@@ -143,7 +143,9 @@ def test_scale_types():
         ("int8:f16", lambda x: x.astype(np.float16).astype(np.float32)),
         ("int8:bf16", round_to_bf16),
     ):
-        scales = quantize(MATRIX, parse_format(text)).scales
+        found = quantize(MATRIX, parse_format(text)).scales
+        np.testing.assert_array_equal(found, rounded(found))
+        scales = quantize(MATRIX, parse_format(text), search=False).scales
         np.testing.assert_array_equal(scales, rounded(np.abs(MATRIX).max(1, keepdims=True) / np.float32(127.5)))
 
 

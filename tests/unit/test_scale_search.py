@@ -191,14 +191,15 @@ def test_what_does_not_count_changes_nothing() -> None:
 
 
 def test_defaults() -> None:
-    """int4 is searched for; int8, which gains nothing, only with an importance."""
+    """Integers are searched for; an importance changes what is found."""
     matrix = np.random.default_rng(4).standard_t(4, (8, 64)).astype(np.float32)
 
     def scales(text: str, **options: Any) -> NDArray[np.float32]:
         return quantize(matrix, parse_format(text), **options).scales
 
-    np.testing.assert_array_equal(scales("int4:g32"), scales("int4:g32", search=True))
-    np.testing.assert_array_equal(scales("int8:g32"), scales("int8:g32", search=False))
+    for text in ("int4:g32", "int8:g32", "int8"):
+        np.testing.assert_array_equal(scales(text), scales(text, search=True))
+        assert (scales(text) != scales(text, search=False)).any()
     importance = np.linspace(0, 1, 64) ** 4
     assert (scales("int8:g32", importance=importance) != scales("int8:g32")).any()
     assert (scales("int4:g32", importance=importance) != scales("int4:g32")).any()
