@@ -19,13 +19,16 @@ from ..dialects import queue, task
 from .activation_memory import activation_bytes, partial_bytes, rotation_bytes
 from .kernel_size import check_size
 from .scale_room import STAGE_UNIT, scale_room
+from .stream_bytes import bytes_a_phase
 
 _MAX_STAGES = 10
 """More stages than this were not measured to help."""
 _FIXED_RESERVE = 8192
 """Shared memory in bytes for mbarriers, reductions over warps, partial sums and phase tables."""
-_FEW_LOADS = 3
-"""Loads of 16 KiB that keep an SM's share of the memory busy."""
+_FEW_LOADS, _MORE_LOADS = 3, 4
+"""Loads of 16 KiB that keep an SM's share of the memory busy; those that keep it busier, and polls of words waiting for longer."""
+_LONG_PHASE = 2
+"""Rings that an SM streams in a phase, on average, from which on more loads are worth longer polls."""
 _SHORT_RING = 4
 """Stages of a ring in which a stage that is being read is missed."""
 
@@ -36,7 +39,8 @@ class PlanStreamPass(ModulePass):
 
     stages: number of ring stages; 0: as many as fit beside the activations, at most ten. bytes: size of a stage, a
     multiple of 512; scales of quantised weights come on top. in_flight: loads outstanding at a time; few, so that polls do not queue
-    behind them: 0 stands for 3, or for all stages of a ring of at most 4, which could not be kept full otherwise.
+    behind them: 0 stands for 3, for 4 where an SM streams two rings of weights or more in a phase, on average, or for all stages
+    of a ring of at most 4, which could not be kept full otherwise.
     room: bytes for scales in a stage, at least: kernels that share weights cut them into the same stages, whatever else they have.
     """
 
@@ -62,12 +66,18 @@ class PlanStreamPass(ModulePass):
             if isinstance(kernel, queue.KernelOp):
                 stage_bytes = self.bytes + max(self.room, scale_room(kernel, self.bytes))
                 stages = self._stages(kernel, stage_bytes)
-                in_flight = self.in_flight or (_FEW_LOADS if stages > _SHORT_RING else stages)
+                in_flight = self.in_flight or self._loads(kernel, stages, stage_bytes)
                 kernel.properties["ring"] = RingAttr(Ring(stages, stage_bytes, min(in_flight, stages)))
                 streaming = {name for name, family in kernel.families.items() if family.streams}
                 for program in kernel.programs:
                     _fill_stream(program, streaming)
                 check_size(self.name, kernel)
+
+    @staticmethod
+    def _loads(kernel: queue.KernelOp, stages: int, stage_bytes: int) -> int:
+        if stages <= _SHORT_RING:
+            return stages
+        return _MORE_LOADS if bytes_a_phase(kernel) >= _LONG_PHASE * stages * stage_bytes else _FEW_LOADS
 
     def _stages(self, kernel: queue.KernelOp, stage_bytes: int) -> int:
         target = get_target(kernel.target.data)
