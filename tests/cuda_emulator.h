@@ -312,6 +312,7 @@ static inline bool mbarrier_poll(unsigned long long* p, unsigned parity) {
     return mbarrier_at(p)->phase != parity;
 }
 static inline void publish_barriers() {}
+static inline void hold_off() { emu_yield(); }
 static inline void order_copies() {}
 static inline void drain_copies() {}
 static inline void __threadfence_block() {}

@@ -173,6 +173,8 @@ def _write_row_activations(
         values.lines.append(f"squares[0] += {text} * {text};")
         text = f"{text} * {weight}"
     loop = ElementLoop.of(values, str(width), width, context.loads.elements)
+    if values.has_words:
+        source.line("hold_off();")
     with loop.rounds(source):
         loop.write_loads(source, values)
         if loop.vector > 1:

@@ -165,7 +165,7 @@ def write_history_fetch(source: SourceWriter, context: EmitContext, fetch: Place
     numbers = f"{plan.dim}, {plan.parts}, {plan.block}, {plan.chunk}, {plan.turns}"
     if context.token_loop is not None:
         # unlike weights, earlier rows may have been written by the step before
-        source.line(f"writer.stopped = any_driver(writer.stopped || !await_step(watch, step, {operation}));")
+        source.line(f"if (any_driver(writer.is_stopped() || !await_step(watch, step, {operation}))) writer.stop();")
     heads = "" if plan.kv_heads == 1 else f"for (int kv = 0; kv < {plan.kv_heads}; ++kv) "
     at = (
         ("", "")
@@ -173,7 +173,7 @@ def write_history_fetch(source: SourceWriter, context: EmitContext, fetch: Place
         else (f" + kv * {plan.keys.head_elements}", f" + kv * {plan.values.head_elements}")
     )
     source.line(
-        f"{heads}push_history<{numbers}>(writer, keys{at[0]}, values{at[1]}, pos, {plan.part_text(fetch)}, watch, {operation});"
+        f"{heads}push_history<{numbers}>(writer, keys{at[0]}, values{at[1]}, pos, {plan.part_text(fetch)}, {operation});"
     )
 
 

@@ -14,18 +14,17 @@ from xdsl.ir import Block, Operation
 
 from ...amk_ir.errors import CompileError
 from ...amk_ir.linear import Linear
-from ...amk_ir.segments import Segments
 from ...amk_ir.targets import get_target
 from ...dialects.queue import FetchOp, KernelOp, PhaseOp, PlacedOp, ProgramOp, RunOp, SignalOp, WaitOp
 from ...dialects.schedule import Schedule
 from ...dialects.task import ForOp
-from .attention import write_history_fetch
 from .bodies import has_barrier_before_stores, write_run_group
-from .context import EmitContext, Loads, attentions_of
+from .context import EmitContext, Loads
 from .coordinates import LOOP_PREFIX, linear_text
 from .hazards import check_hazards
 from .placement import PlacedTasks
 from .plan import CounterStorage, KernelPlan
+from .producer import write_fetch, write_loading
 from .quantized_text import (
     LOAD_STAGE,
     MULTIPLY,
@@ -37,7 +36,6 @@ from .quantized_text import (
 )
 from .sharing import check_shared
 from .source import SourceWriter
-from .storage import StreamStorage
 from .trace_points import PointKind, TraceDetail
 
 BLOCK_THREADS = 288
@@ -224,6 +222,7 @@ class _Emitter:
         source.line("extern __shared__ __align__(1024) u8 shared[];")
         source.line(f'static_assert(sizeof(Control) <= {CONTROL_BYTES}, "as planned");')
         source.line()
+        write_loading(source, self.trace)
         self._write_multiply(source, is_quantized)
         with source.block("struct Parameters", "};"):
             for buffer in plan.buffers:
@@ -267,7 +266,7 @@ class _Emitter:
             source.line("__syncthreads();")
             with source.block("if (threadIdx.x >= CONSUMERS)"):
                 source.line("if (!drives_ring()) return;")
-                source.line("WeightWriter writer = {ring};")
+                source.line("WeightLoads writer;")
                 self.trace.write_begin(source, 1, "writer.trace")
                 self.trace.write(source, "writer.trace.begin(p.trace_events);")
                 loops = self.context.token_loop is not None
@@ -275,13 +274,13 @@ class _Emitter:
                     # ahead of the consumers, into the next step's weights
                     source.line("#pragma unroll 1")
                 with source.block(
-                    "for (int step = 0; step < p.loop.steps && !writer.stopped; ++step)" if loops else ""
+                    "for (int step = 0; step < p.loop.steps && !writer.is_stopped(); ++step)" if loops else ""
                 ):
                     source.line(f"const int pos = p.pos{' + step' if loops else ''};")
                     for program in programs:
                         with self._program(source, program):
                             self._write_stream(source, program, program.stream.block)
-                source.line("writer.finish();")
+                source.line("writer.finish(ring);")
                 self.trace.write(source, "writer.trace.align(p.trace_events);\nwriter.trace.finish(p.trace_events);")
                 source.line("return;")
             source.line("u32 at = 0;  // where this thread reads the ring")
@@ -487,71 +486,7 @@ class _Emitter:
                 with self._loop(source, op):
                     self._write_stream(source, program, op.body.block)
             elif isinstance(op, FetchOp):
-                self._write_fetch(source, self._place(op, program))
-
-    def _write_fetch(self, source: SourceWriter, fetch: PlacedTasks) -> None:
-        stream = self.context.streams.get(fetch.name)
-        operation = self.context.operation(f"queue.fetch @{fetch.name}")
-        source.line(f"// {fetch.text}")
-        with source.block(""):
-            source.lines(fetch.range_lines())
-            if stream and (segments := self.context.segments(fetch.name, fetch.most)) is not None:
-                self._write_segmented_fetch(source, fetch, segments, operation)
-                return
-            with source.block(f"for (int tile = {fetch.begin}; tile < {fetch.end}; tile += {fetch.step})"):
-                if attentions_of(fetch.family):
-                    source.lines(fetch.index_lines())
-                    write_history_fetch(source, self.context, fetch, operation)
-                if stream:
-                    self._write_weights_fetch(source, fetch, stream, operation)
-
-    def _write_weights_fetch(
-        self, source: SourceWriter, fetch: PlacedTasks, stream: StreamStorage, operation: int
-    ) -> None:
-        """The packed weights of task number `tile`."""
-        layout = stream.layout
-        source.line(
-            f"const u8* task = p.{stream.parameter} + static_cast<u64>({fetch.base} + tile) * {layout.task_bytes};"
-        )
-        last = layout.task_bytes - (layout.chunks - 1) * layout.chunk_bytes
-        if layout.chunks > 1:
-            source.line("#pragma unroll 1")
-            source.line(
-                f"for (int chunk = 0; chunk < {layout.chunks - 1}; ++chunk)\n"
-                f"    writer.push(task + chunk * {layout.chunk_bytes}, {layout.chunk_bytes}, watch, {operation});"
-            )
-        at = (layout.chunks - 1) * layout.chunk_bytes
-        source.line(f"writer.push(task + {at}, {last}, watch, {operation});")
-
-    def _write_segmented_fetch(
-        self, source: SourceWriter, fetch: PlacedTasks, segments: Segments, operation: int
-    ) -> None:
-        """The tiles of a batch of tasks, segment by segment: the order in which they are multiplied."""
-        stream = self.context.streams[fetch.name]
-        layout = stream.layout
-        stages = segments.blocks // segments.chunk_blocks  # of a segment
-        last = layout.task_bytes - (layout.chunks - 1) * layout.chunk_bytes
-        step = fetch.step * segments.batch
-        source.line("#pragma unroll 1")
-        with source.block(f"for (int first = {fetch.begin}; first < {fetch.end}; first += {step})"):
-            source.line("#pragma unroll 1")
-            with source.block(f"for (int from = 0; from < {layout.chunks}; from += {stages})"):
-                source.line(f"const int to = from + {stages} < {layout.chunks} ? from + {stages} : {layout.chunks};")
-                batch = f"tile < {fetch.end} && tile < first + {step}"
-                source.line("#pragma unroll 1")
-                with source.block(f"for (int tile = first; {batch}; tile += {fetch.step})"):
-                    source.line(
-                        f"const u8* task = p.{stream.parameter} + "
-                        f"static_cast<u64>({fetch.base} + tile) * {layout.task_bytes};"
-                    )
-                    size = str(last)
-                    if last != layout.chunk_bytes:
-                        size = f"chunk < {layout.chunks - 1} ? {layout.chunk_bytes} : {last}"
-                    source.line("#pragma unroll 1")
-                    source.line(
-                        "for (int chunk = from; chunk < to; ++chunk)\n"
-                        f"    writer.push(task + chunk * {layout.chunk_bytes}, {size}, watch, {operation});"
-                    )
+                write_fetch(source, self.context, self._place(op, program))
 
     # ---- bodies ------------------------------------------------------------------------------------------------------
 

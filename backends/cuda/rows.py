@@ -111,6 +111,7 @@ class RowGather:
         """Waits for words of the first row, before all others are copied."""
         if self.weights is not None:
             source.line(f"prefetch_row<{self.width}>({self.weights});")
+        source.line("hold_off();")
         source.line(f"await_row<{self.width}>({self.place}, epoch, watch, {self.operation});")
         context.trace.mark(source, context.operations[self.operation].text, kind=PointKind.WORDS)
 

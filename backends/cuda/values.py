@@ -101,6 +101,11 @@ class ValueWriter:
     lines: list[str] = field(default_factory=list[str])
     _known: dict[tuple[SSAValue, Coordinates], str] = field(default_factory=dict[tuple[SSAValue, Coordinates], str])
 
+    @property
+    def has_words(self) -> bool:
+        """Whether tagged words are among what is loaded."""
+        return any(leaf.tagged for leaf in self.leaves)
+
     def value(self, value: SSAValue, at: Coordinates) -> str:
         """An expression for `value` at `at`, valid after `lines`."""
         key = (value, at)
@@ -397,5 +402,5 @@ def write_finished(source: SourceWriter, writers: Sequence[ValueWriter], *, is_l
 def is_traced(writers: Sequence[ValueWriter], *, is_late: bool) -> bool:
     """Whether there is a timestamp of the wait for the tagged words of `writers`. is_late: as in `write_finish`."""
     trace = writers[0].context.trace
-    has_words = any(leaf.tagged for values in writers for leaf in values.leaves)
+    has_words = any(values.has_words for values in writers)
     return trace.is_on and has_words and (trace.has_stages or not is_late)

@@ -49,7 +49,7 @@ struct Share {
 // are several parts.
 template <int DIM, int PARTS, int BLOCK, int CHUNK, int TURNS, typename KV, typename Writer>
 __device__ __forceinline__ void push_history(Writer& writer, const KV* keys, const KV* values, int pos, int part,
-                                             Watch& watch, u32 operation) {
+                                             u32 operation) {
     using Layout = CacheLayout<DIM>;
     using Own = Share<PARTS, BLOCK>;
     const int own = Own::count(pos / GROUP, part);
@@ -62,8 +62,7 @@ __device__ __forceinline__ void push_history(Writer& writer, const KV* keys, con
             for (int side = 0; side < 2; ++side) {
                 const int size = side == 0 ? Layout::KEY_GROUP : Layout::VALUE_GROUP;
                 const KV* from = (side == 0 ? keys : values) + static_cast<long long>(Own::group(first, part)) * size;
-                writer.push(reinterpret_cast<const u8*>(from), groups * size * static_cast<int>(sizeof(KV)), watch,
-                            operation);
+                writer.push(reinterpret_cast<const u8*>(from), groups * size * static_cast<int>(sizeof(KV)), operation);
             }
         }
     }

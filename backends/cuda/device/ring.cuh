@@ -91,22 +91,20 @@ template <int STAGES, int STAGE_BYTES, int IN_FLIGHT>
 struct RingWriter {
     Ring<STAGES, STAGE_BYTES, IN_FLIGHT> ring;
     u32 stage = 0, parity = 0;
-    u32 landed_stage = 0, landed_parity = 0;  // of the oldest load that may still be under way
-    u32 under_way = 0;
+    u32 under_way = 0;  // loads that have not been seen to land
     bool stopped = false;
     WriterTrace trace = {};
 
-    __device__ __forceinline__ bool await_oldest(Watch& watch, u32 operation) {
-        const bool landed =
-            wait_barrier(ring.full + landed_stage, landed_parity, watch, operation, WAIT_RING_FULL, landed_stage);
-        trace.read(POINT_LANDED);
-        --under_way;
-        if (++landed_stage == STAGES) {
-            landed_stage = 0;
-            landed_parity ^= 1;
-        }
-        return landed;
+    // As one word, between calls of a function that is not inlined.
+    __device__ __forceinline__ u32 packed() const { return stage | parity << 16 | under_way << 17 | (stopped ? STOPPED : 0); }
+    __device__ __forceinline__ void unpack(u32 at) {
+        stage = at & 0xffff, parity = at >> 16 & 1, under_way = at >> 17 & 0x3fff, stopped = (at & STOPPED) != 0;
     }
+    static constexpr u32 STOPPED = 1u << 31;
+
+    // Of the oldest load under way: its stage, and the parity that its landing completes.
+    __device__ __forceinline__ u32 oldest() const { return stage >= under_way ? stage - under_way : stage + STAGES - under_way; }
+    __device__ __forceinline__ u32 oldest_parity() const { return stage >= under_way ? parity : parity ^ 1; }
 
     // Waits for room in the next stage; false if there will be none, because the launch has ended or the wait gave up.
     __device__ __forceinline__ bool await_room(Watch& watch, u32 operation) {
@@ -119,7 +117,13 @@ struct RingWriter {
     __device__ __forceinline__ void push(const u8* source, u32 bytes, Watch& watch, u32 operation) {
         if (stopped) return;
         const bool awaits = under_way == IN_FLIGHT;
-        bool failed = awaits && !await_oldest(watch, operation);
+        bool failed = false;
+        if (awaits) {
+            const u32 landing = oldest();
+            failed = !wait_barrier(ring.full + landing, oldest_parity(), watch, operation, WAIT_RING_FULL, landing);
+            trace.read(POINT_LANDED);
+            if (!failed) --under_way;
+        }
         failed = failed || !await_room(watch, operation);
         stopped = any_driver(failed);
         if (stopped) return;
@@ -134,16 +138,23 @@ struct RingWriter {
         }
     }
 
+    // The same of what takes `count` stages, `chunk` bytes in each but the last, which may have fewer or more.
+    __device__ __forceinline__ void push_all(const u8* source, u32 bytes, u32 chunk, u32 count, Watch& watch, u32 operation) {
+#pragma unroll 1
+        for (; count > 0; --count) {
+            const u32 size = count == 1 ? bytes : chunk;
+            push(source, size, watch, operation);
+            source += size;
+            bytes -= size;
+        }
+    }
+
     // The block must not exit while the copy engine still writes into its shared memory: after an abort nobody
     // else waits for these loads. They need no other thread, so polling a bounded number of times is enough.
     __device__ void finish() {
         for (; under_way > 0; --under_way) {
-            for (u32 polls = 0; polls < (1u << 20) && !mbarrier_poll(ring.full + landed_stage, landed_parity);) ++polls;
+            for (u32 polls = 0; polls < (1u << 20) && !mbarrier_poll(ring.full + oldest(), oldest_parity());) ++polls;
             trace.mark(POINT_LANDED);
-            if (++landed_stage == STAGES) {
-                landed_stage = 0;
-                landed_parity ^= 1;
-            }
         }
         drain_copies();
     }

@@ -6,7 +6,7 @@
 
 // A task's bytes: eight rows of 44 codes, padded to 64, and their eight scales.
 // CHECK: const u8* task = p.s_linear_down + static_cast<u64>((l_layer) * 3 + tile) * 544;
-// CHECK-NEXT: writer.push(task + 0, 544, watch,
+// CHECK-NEXT: writer.push_all(task, 544, 512, 1,
 
 // The embedding's elements are read from the packed stream of the head.
 // CHECK: load_value(QuantizedRows<Quantized<Int4, 0, F16Scale, 16, ZERO_POINT, 1>, 2, 1, 1, 384, 384, 16, 0, 24>{p.s_linear_logits} +

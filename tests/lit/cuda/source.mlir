@@ -19,8 +19,8 @@
 // CHECK:       const int begin_0 = (sm + 3) % 4, end_0 = 5;
 // CHECK-NEXT:  for (int tile = begin_0; tile < end_0; tile += 4) {
 // CHECK-NEXT:    const u8* task = p.s_project + static_cast<u64>(0 + tile) * 1024;
-// CHECK-NEXT:    writer.push(task + 0, 1024, watch,
-// CHECK:       writer.finish();
+// CHECK-NEXT:    writer.push_all(task, 1024, 1024, 1,
+// CHECK:       writer.finish(ring);
 
 // CHECK:       const int begin_1 = (sm + 3) % 4, end_1 = 5;
 // CHECK-NEXT:  if (begin_1 < end_1) {
