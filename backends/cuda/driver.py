@@ -116,6 +116,16 @@ class Variant:
     words: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A launch that only has to be started. parameters: the kernel's argument; pointers: what the driver takes, its address."""
+
+    launch: Launch
+    variant: Variant
+    parameters: ctypes.Array[ctypes.c_char]
+    pointers: ctypes.Array[ctypes.c_void_p]
+
+
 def load_function(driver: Any, info: DeviceInfo, plan: KernelPlan, image: bytes, entry: str) -> tuple[Any, Any]:
     """(module, function) of a cubin in the current context; DeviceError if its grid cannot be resident at once."""
     module = check(driver.cuModuleLoadData(image), f"loading kernel @{plan.name}")
@@ -336,20 +346,26 @@ class LoadedKernel:
 
         Raises UsageError for what the kernel cannot do, DeviceError if it cannot be launched.
         """
+        self._start(self._prepare(pos, steps, stops, variant))
+
+    def _prepare(self, pos: int, steps: int, stops: Sequence[int], variant: Variant | None) -> _Prepared:
+        """All that `_start` does not do itself, as its time would count as the step's; errors as `launch`."""
         if self._broken:
             raise DeviceError(
                 "the last step was stopped, in a stuck wait or by an interrupt: reset before the next one"
             )
-        variant = variant or self._own
         if self._running is not None and self._running.steps > 1:
             self.finish()  # only then the number of its steps is known
+        variant = variant or self._own
         launch = Launch(pos, self._epoch + 1, steps, tuple(stops), self._arrived)
         launch.check(self.plan)
         words = (*self._addresses, *variant.words)
         content = parameter_bytes(self.plan, words, self.time_limit_s, launch, self._loop)
         parameters = ctypes.create_string_buffer(content, len(content))
-        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameters))
-        plan = self.plan
+        return _Prepared(launch, variant, parameters, (ctypes.c_void_p * 1)(ctypes.addressof(parameters)))
+
+    def _start(self, prepared: _Prepared) -> None:
+        plan, variant, launch = self.plan, prepared.variant, prepared.launch
         # A launch that failed has no epoch: the counters would never get its signals. One that was interrupted
         # leaves open whether it has.
         self._broken = True
@@ -363,11 +379,11 @@ class LoadedKernel:
             1,
             variant.dynamic_shared,
             0,
-            ctypes.addressof(pointers),
+            ctypes.addressof(prepared.pointers),
         )
         if int(launched[0]) == 0:
             self._running = launch
-            if steps == 1:
+            if launch.steps == 1:
                 self._epoch = launch.epoch
         self._broken = False
         check(launched, f"launching kernel @{plan.name}")
@@ -451,16 +467,17 @@ class LoadedKernel:
         return self.finish()
 
     def time_steps(self, pos: int, repeats: int, steps: int = 1, variant: Variant | None = None) -> list[float]:
-        """Milliseconds of each of `repeats` launches of `steps` steps from `pos` on, by events around each; `variant` as
-        `launch`."""
+        """Milliseconds of each of `repeats` launches of `steps` steps from `pos` on, by events around each, between which the
+        host does nothing but launch; `variant` as `launch`."""
         self._activate()
         driver = self._driver
         events = [check(driver.cuEventCreate(0), "timing") for _ in range(2)]
         times: list[float] = []
         try:
             for _ in range(repeats):
+                prepared = self._prepare(pos, steps, (), variant)
                 check(driver.cuEventRecord(events[0], 0), "timing")
-                self.launch(pos, steps, variant=variant)
+                self._start(prepared)
                 check(driver.cuEventRecord(events[1], 0), "timing")
                 self.finish()
                 times.append(float(check(driver.cuEventElapsedTime(events[0], events[1]), "timing")))

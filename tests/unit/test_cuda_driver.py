@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_kernels import Shape, kernel_text
-from cuda_models import CONFIGS, RandomWeights, verified
+from cuda_models import CONFIGS, RandomWeights, llama_config, lower, verified
 from xdsl.parser import Parser
 
 from amk.amk_ir.errors import DeviceError, ScheduleError, UsageError
 from amk.backends.cuda import driver
 from amk.backends.cuda.backend import CudaBackend
-from amk.backends.cuda.driver import DeviceInfo, device_info
+from amk.backends.cuda.driver import DeviceInfo, LoadedKernel, Variant, device_info
 from amk.backends.cuda.emit import emit_kernel
 from amk.backends.cuda.stuck import RECORD_WORDS, stuck_error
 from amk.passes.verify_schedule import verify
@@ -128,3 +128,44 @@ def test_a_tagged_word_is_named() -> None:
         "SM 2 waited at 'the read of @x[layer, 0 : 1, 0 : 64]' for word @x[1, 0, 5], which was not written in epoch 4"
         in text
     )
+
+
+def test_only_a_launch_is_timed() -> None:
+    """What the host has to compute for a launch is done before the first event: it would count as the step's time."""
+    calls: list[str] = []
+
+    class Fake:
+        def __getattr__(self, name: str) -> Any:
+            def call(*_: Any) -> tuple[Status, float]:
+                calls.append(name)
+                return Status(0), 1.5
+
+            return call
+
+    class Status(int):
+        name = "CUDA_SUCCESS"
+
+    class Timed(LoadedKernel):
+        def __init__(self) -> None:
+            self.plan = emit_kernel(lower(llama_config())).plan
+            self.time_limit_s, self._driver, self._context = 1.0, Fake(), None
+            self._addresses, self._loop, self._own = [0, 0], (0, 0), Variant(0, 0)
+            self._running, self._epoch, self._arrived, self._broken = None, 0, 0, False
+            self._zeroed, self._results = (0, 4), np.zeros(1 << 16, np.uint8)
+            self._offsets = {b.parameter: 0 for b in self.plan.buffers}
+
+        def _prepare(self, *arguments: Any) -> Any:
+            calls.append("prepare")
+            return super()._prepare(*arguments)
+
+    kernel = Timed()
+    assert kernel.time_steps(3, 2) == [1.5, 1.5]
+    first = calls.index("cuEventRecord")
+    assert calls[first - 1 : first + 4] == [
+        "prepare",
+        "cuEventRecord",
+        "cuLaunchCooperativeKernel",
+        "cuEventRecord",
+        "cuCtxSetCurrent",
+    ]
+    assert (calls.count("prepare"), calls.count("cuLaunchCooperativeKernel"), kernel._epoch) == (2, 2, 2)
