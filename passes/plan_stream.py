@@ -66,18 +66,17 @@ class PlanStreamPass(ModulePass):
             if isinstance(kernel, queue.KernelOp):
                 stage_bytes = self.bytes + max(self.room, scale_room(kernel, self.bytes))
                 stages = self._stages(kernel, stage_bytes)
-                in_flight = self.in_flight or self._loads(kernel, stages, stage_bytes)
+                in_flight = self.in_flight or self._loads(kernel, stages)
                 kernel.properties["ring"] = RingAttr(Ring(stages, stage_bytes, min(in_flight, stages)))
                 streaming = {name for name, family in kernel.families.items() if family.streams}
                 for program in kernel.programs:
                     _fill_stream(program, streaming)
                 check_size(self.name, kernel)
 
-    @staticmethod
-    def _loads(kernel: queue.KernelOp, stages: int, stage_bytes: int) -> int:
+    def _loads(self, kernel: queue.KernelOp, stages: int) -> int:
         if stages <= _SHORT_RING:
             return stages
-        return _MORE_LOADS if bytes_a_phase(kernel) >= _LONG_PHASE * stages * stage_bytes else _FEW_LOADS
+        return _MORE_LOADS if bytes_a_phase(kernel) >= _LONG_PHASE * stages * self.bytes else _FEW_LOADS
 
     def _stages(self, kernel: queue.KernelOp, stage_bytes: int) -> int:
         target = get_target(kernel.target.data)

@@ -35,8 +35,8 @@ from .values import Given
 
 MAX_GROUPS = 16
 """Groups of 8 weight rows whose sums a thread keeps in registers."""
-MOST_VECTORS = 6
-"""Vectors of weights or codes of a ring stage that a thread keeps in registers while activations are waited for."""
+MOST_WEIGHTS, MOST_CODES = 4, 6
+"""Vectors of bf16, and of codes, that a thread keeps in registers while activations are waited for."""
 MOST_COLUMNS = 2
 """Tokens whose activations are columns of the n side of mma; as LaneActivations, device/matvec.cuh."""
 
@@ -199,7 +199,8 @@ class _Matmul:
         is_quantized = isinstance(layout, QuantizedLayout)
         if is_quantized and tokens > MOST_COLUMNS:
             return None  # codes and as many activations are more than fit the registers
-        is_early = self.segments is None and context.loads.is_early and layout.stage_vectors <= MOST_VECTORS
+        most = MOST_CODES if is_quantized else MOST_WEIGHTS
+        is_early = self.segments is None and context.loads.is_early and layout.stage_vectors <= most
         return first_stage_text(layout, tokens) if is_early else None
 
     def write_early(self, source: SourceWriter) -> None:

@@ -19,6 +19,7 @@ def write_loading(source: SourceWriter, trace: TraceWriter) -> None:
             "// all the time, and copies of it for all that is loaded would take the instruction cache from the consumers.",
         )
     )
+    # traced ones are in line: a trace keeps its place in registers
     how, last = ("forceinline", ", WriterTrace& trace") if trace.is_on else ("noinline", "")
     parameters = "const u8* source, u32 bytes, u32 chunk, u32 count, u32 operation"
     with source.block(f"__device__ __{how}__ u32 load_stages(u32 at, {parameters}{last})"):

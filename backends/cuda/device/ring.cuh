@@ -95,12 +95,14 @@ struct RingWriter {
     bool stopped = false;
     WriterTrace trace = {};
 
-    // As one word, between calls of a function that is not inlined.
+    static constexpr u32 STOPPED = 1u << 31;
+    static_assert(STAGES < 1 << 16 && IN_FLIGHT < 1 << 14, "the state fits one word");
+
+    // As one word, between calls of a function that is not inlined: 16 bits, 1, 14 and 1.
     __device__ __forceinline__ u32 packed() const { return stage | parity << 16 | under_way << 17 | (stopped ? STOPPED : 0); }
     __device__ __forceinline__ void unpack(u32 at) {
         stage = at & 0xffff, parity = at >> 16 & 1, under_way = at >> 17 & 0x3fff, stopped = (at & STOPPED) != 0;
     }
-    static constexpr u32 STOPPED = 1u << 31;
 
     // Of the oldest load under way: its stage, and the parity that its landing completes.
     __device__ __forceinline__ u32 oldest() const { return stage >= under_way ? stage - under_way : stage + STAGES - under_way; }
@@ -126,7 +128,10 @@ struct RingWriter {
         }
         failed = failed || !await_room(watch, operation);
         stopped = any_driver(failed);
-        if (stopped) return;
+        if (stopped) {
+            if (awaits) trace.store();
+            return;
+        }
         start_copy(ring.data + stage * STAGE_BYTES, source, bytes, ring.full + stage);
         if (awaits) trace.store();
         trace.mark(operation << POINT_BITS | POINT_PUSHED);

@@ -7,8 +7,8 @@
 #pragma once
 #include "spin.cuh"
 
-// Until the words that other SMs write when their phases end have come to L2. Who looks sooner finds nothing, and what is looked at by
-// all SMs is in the way of those words and of weights: at once, steps take 1% to 6% longer; up to 700 clocks later, as long.
+// Lets time pass until words that other SMs write when a phase ends have come to L2. Who looks sooner finds nothing, and what all
+// SMs look at is in the way of these words and of weights: at once, steps took longer; after up to 700 clocks, as long.
 constexpr u32 HOLD_OFF = 500;  // clocks
 __device__ __forceinline__ void hold_off() {
     u32 begun, now;

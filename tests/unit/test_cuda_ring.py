@@ -1,0 +1,93 @@
+"""The weight ring: of any size and with any number of loads under way, on the CPU; what the producer's text is."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_emulator import EmulatedKernel
+from cuda_models import RandomWeights, llama_config, lower, verified
+
+from amk.backends.cuda.emit import emit_kernel
+from amk.backends.cuda.pack import packed_weights
+from amk.backends.reference.backend import ReferenceBackend
+from amk.dialects.queue import PhaseOp
+from amk.dialects.task import ForOp
+from amk.passes.stream_bytes import bytes_a_phase
+
+needs_emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+RINGS = [(1, 1), (2, 1), (2, 2), (3, 1), (3, 3), (5, 5), (40, 39)]
+"""(stages, loads in flight): all under way, one alone, and more stages than a task has."""
+CASES = [
+    (ring, weights, target)
+    for (ring, weights), target in zip(
+        ((ring, weights) for ring in RINGS for weights in ("none", "int8") if ring[0] < 40 or weights == "none"),
+        cycle(("sm_90a", "sm_80", "sm_80", "sm_90a")),
+    )
+    if ring[0] < 40 or target == "sm_90a"  # the rings of others have no room for them
+]
+
+
+@needs_emulator
+@pytest.mark.parametrize(("ring", "weights", "target"), CASES)
+def test_rings(ring: tuple[int, int], weights: str, target: str, tmp_path: Path) -> None:
+    """Tasks of several stages, the last one smaller than the others, or, with the scales of quantised rows, larger."""
+    options: dict[str, Any] = {} if weights == "none" else {"weights": weights, "head": weights}
+    config = llama_config(320, 1024, 1, 4, 2, 64, 80)
+    kernel = verified(config, target, sms=3, kv_dtype="f32", stages=ring[0], in_flight=ring[1], bytes=4096, **options)
+    emitted, random = emit_kernel(kernel.kernel), RandomWeights(kernel.kernel)
+    sizes = {
+        (s.layout.chunks > 1, np.sign(s.layout.task_bytes - s.layout.chunks * s.layout.chunk_bytes))
+        for s in emitted.plan.streams
+    }
+    assert (True, -1 if weights == "none" else 1) in sizes
+    emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, random), tmp_path)
+    reference = ReferenceBackend().load(kernel, random)
+    for pos, token in enumerate((5, 17)):
+        logits = emulated.step({"token": np.array([token], np.int32)}, pos, seed=pos)["logits"][0]
+        expected = reference.step(token, pos)[1]
+        assert np.abs(logits - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
+def test_loads_are_out_of_line() -> None:
+    """One copy of the code that loads a stage; but in line where a trace's place is kept in registers."""
+    kernel = lower(llama_config())
+    for trace, how in ((None, "noinline"), ("phases", "forceinline")):
+        source = emit_kernel(kernel, trace=trace).source
+        assert f"__device__ __{how}__ u32 load_stages(" in source
+        assert source.count("writer.push_all(task") == source.count("// queue.fetch @") > 5
+        assert source.count("push_history<") == 1  # of the product that attends as well
+
+
+def test_words_are_not_looked_for_at_once() -> None:
+    """Products of one token wait for a while before they gather tagged words; words behind counters are there."""
+    gathers = emit_kernel(lower(llama_config())).source
+    assert gathers.count("hold_off();") >= 3
+    assert "hold_off();" not in emit_kernel(lower(llama_config(), handoff="counter")).source
+
+
+@pytest.mark.parametrize(("weights", "bits"), [("none", 16), ("int8", 8), ("int4:g32", 4)])
+def test_bytes_a_phase(weights: str, bits: int) -> None:
+    """All weights that a step multiplies, of their codes alone, among its phases and SMs; rows of the KV cache do not count."""
+    config = llama_config(64, 96, 2, 4, 2, 16, 320, tied=False)
+    options: dict[str, Any] = {} if weights == "none" else {"weights": weights, "head": weights}
+    kernel = verified(config, "sm_90a", sms=4, **options).kernel
+    (program,) = kernel.programs
+    (layers,) = (op for op in program.body.block.ops if isinstance(op, ForOp))
+    phases, in_layers = (sum(isinstance(op, PhaseOp) for op in where.walk()) for where in (program, layers))
+    layer = (64 + 2 * 32) * 64 + 64 * 64 + 3 * 96 * 64
+    expected = (2 * layer + 320 * 64) * bits / 8 / 4 / (phases + in_layers)
+    assert bytes_a_phase(kernel) == pytest.approx(expected)
+
+
+def test_what_streams_nothing() -> None:
+    """A kernel without phases streams nothing in them."""
+
+    class Empty:
+        programs = ()
+
+    assert bytes_a_phase(Empty()) == 0.0  # pyright: ignore[reportArgumentType]
