@@ -82,6 +82,11 @@ class QuantizedType(Data[QuantizedRows], TypeAttribute):
             raise VerifyException(self.data.problem)
 
 
+def stream_bits(element: Attribute) -> int:
+    """Bits that a weight takes of a stream, without scales; 16 for all floats, because the CUDA backend streams no others."""
+    return element.format.code_bits if isinstance(element, QuantizedType) else 16
+
+
 def contracted(shape: Sequence[int], columns: int) -> int | None:
     """How many trailing dimensions of `shape` make up whole rows of `columns` values, None if no number does.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import prod
 
 from xdsl.ir import Operation
 
 from ..amk_ir.attrs import BufferKind
-from ..amk_ir.quantized_type import QuantizedType
+from ..amk_ir.quantized_type import stream_bits
 from ..dialects import queue, task
 
 
@@ -16,37 +16,32 @@ def bytes_a_phase(kernel: queue.KernelOp) -> float:
     """Bytes of packed weights, without scales, that an SM streams in a phase of its program: the mean of all phases and SMs."""
     phases = streamed = 0
     for program in kernel.programs:
-        of_program, of_all = _walk(kernel, program.body.block.ops, 1)
-        phases += of_program * len(program.sms)
-        streamed += of_all
+        for op, times in _executed(program.body.block.ops):
+            if isinstance(op, queue.PhaseOp):
+                phases += times * len(program.sms)
+            else:
+                streamed += times * _run_bytes(kernel, op)
     return streamed / phases if phases else 0.0
 
 
-def _walk(kernel: queue.KernelOp, ops: Iterable[Operation], times: int) -> tuple[int, int]:
-    """The phases of an SM, and the bytes of all SMs, in `ops`, which are executed so many times."""
-    phases = streamed = 0
+def _executed(ops: Iterable[Operation], times: int = 1) -> Iterator[tuple[queue.PhaseOp | queue.RunOp, int]]:
+    """The phases and runs in `ops`, which are executed `times` times, and how many times each is."""
     for op in ops:
-        found = (0, 0)
         match op:
             case task.ForOp():
-                found = _walk(kernel, op.body.block.ops, times * len(op.range))
+                yield from _executed(op.body.block.ops, times * len(op.range))
             case queue.PhaseOp():
-                found = (times, _walk(kernel, op.runs, times)[1])
+                yield op, times
+                yield from _executed(op.runs, times)
             case queue.RunOp():
-                found = (0, times * _run_bytes(kernel, op))
+                yield op, times
             case _:
                 pass
-        phases, streamed = phases + found[0], streamed + found[1]
-    return phases, streamed
 
 
 def _run_bytes(kernel: queue.KernelOp, run: queue.RunOp) -> int:
+    """Of all tasks of a run, whichever SMs they are on."""
     family = kernel.families[run.family_name]
-    bits = 0
-    for op in family.streams:
-        buffer = kernel.buffers[op.region.buffer]
-        if buffer.kind.data is BufferKind.WEIGHT:
-            element = op.result.type.get_element_type()
-            each = element.format.code_bits if isinstance(element, QuantizedType) else 16
-            bits += each * prod(op.region.tile_shape)
+    weights = (op for op in family.streams if kernel.buffers[op.region.buffer].kind.data is BufferKind.WEIGHT)
+    bits = sum(stream_bits(op.result.type.get_element_type()) * prod(op.region.tile_shape) for op in weights)
     return prod(family.domain.shape[len(run.indices.data) :]) * bits // 8

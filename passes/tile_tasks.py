@@ -7,14 +7,13 @@ from math import ceil, prod
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Attribute
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.access import Dim
 from ..amk_ir.attrs import DomainAttr
 from ..amk_ir.linear import POSITION, Linear
-from ..amk_ir.quantized_type import QuantizedType
+from ..amk_ir.quantized_type import stream_bits
 from ..dialects import task
 from .effects import Effects, EffectTable
 from .family_bodies import ProgramIndex, programs
@@ -113,7 +112,7 @@ class TileTasksPass(ModulePass):
             return ceil(prod(extent for _, extent in indices) / self.sms) * size
 
         length = max(prod(op.region.tile_shape) for op in family.streams) // prod(shape)
-        bits = max(_bits(op.result.type.get_element_type()) for op in family.streams)
+        bits = max(stream_bits(op.result.type.get_element_type()) for op in family.streams)
         widest = min(self.widest, _WEIGHT_BITS // (bits * length))
         sizes = [rows // streams for rows in range(self.rows, widest + 1, self.rows) if rows % streams == 0]
         return max((size for size in sizes if most(size) <= most(least) * _UNEVEN), default=least)
@@ -153,11 +152,6 @@ class TileTasksPass(ModulePass):
         size = next(d for d in range(max(1, _QUERIES // tokens), 0, -1) if group % d == 0)
         heads_tile, indices = _slice("query", group, size)
         return (() if heads_tile is None else (heads_tile, None, None)), indices
-
-
-def _bits(element: Attribute) -> int:
-    """Bits that a weight takes of a stream; 16 for all floats, because the CUDA backend streams no others."""
-    return element.format.code_bits if isinstance(element, QuantizedType) else 16
 
 
 def _slice(index: str, extent: int, size: int) -> tuple[Dim | None, Domain]:

@@ -72,7 +72,7 @@ def write_fetch(source: SourceWriter, context: EmitContext, fetch: PlacedTasks) 
 def _write_weights_fetch(source: SourceWriter, fetch: PlacedTasks, stream: StreamStorage, operation: int) -> None:
     """The packed weights of task number `tile`."""
     layout = stream.layout
-    source.line(f"const u8* task = p.{stream.parameter} + static_cast<u64>({fetch.base} + tile) * {layout.task_bytes};")
+    source.line(_task_line(fetch, stream))
     source.line(f"writer.push_all(task, {layout.task_bytes}, {layout.chunk_bytes}, {layout.chunks}, {operation});")
 
 
@@ -94,8 +94,11 @@ def _write_segmented_fetch(
             batch = f"tile < {fetch.end} && tile < first + {step}"
             source.line("#pragma unroll 1")
             with source.block(f"for (int tile = first; {batch}; tile += {fetch.step})"):
-                source.line(
-                    f"const u8* task = p.{stream.parameter} + "
-                    f"static_cast<u64>({fetch.base} + tile) * {layout.task_bytes};"
-                )
+                source.line(_task_line(fetch, stream))
                 source.line(f"writer.push_all(task + begin, bytes, {layout.chunk_bytes}, count, {operation});")
+
+
+def _task_line(fetch: PlacedTasks, stream: StreamStorage) -> str:
+    """Defines `task`: where the packed weights of task number `tile` begin."""
+    bytes = stream.layout.task_bytes
+    return f"const u8* task = p.{stream.parameter} + static_cast<u64>({fetch.base} + tile) * {bytes};"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 from itertools import cycle
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,27 +15,24 @@ from cuda_models import RandomWeights, llama_config, lower, verified
 from amk.backends.cuda.emit import emit_kernel
 from amk.backends.cuda.pack import packed_weights
 from amk.backends.reference.backend import ReferenceBackend
-from amk.dialects.queue import KernelOp, PhaseOp
-from amk.dialects.task import ForOp
-from amk.passes.stream_bytes import bytes_a_phase
 
 needs_emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-RINGS = [(1, 1), (2, 1), (2, 2), (3, 1), (3, 3), (5, 5), (40, 39)]
-"""(stages, loads in flight): all under way, one alone, and more stages than a task has."""
+RINGS = [(1, 1), (2, 1), (2, 2), (3, 1), (3, 3), (5, 5)]
+"""(stages, loads in flight): one alone under way, or all."""
 CASES = [
-    (ring, weights, target)
-    for (ring, weights), target in zip(
-        ((ring, weights) for ring in RINGS for weights in ("none", "int8") if ring[0] < 40 or weights == "none"),
+    *zip(
+        [(ring, weights) for ring in RINGS for weights in ("none", "int8")],
         cycle(("sm_90a", "sm_80", "sm_80", "sm_90a")),
-    )
-    if ring[0] < 40 or target == "sm_90a"  # the rings of others have no room for them
+    ),
+    (((40, 39), "none"), "sm_90a"),  # more stages than a task has
 ]
 
 
 @needs_emulator
-@pytest.mark.parametrize(("ring", "weights", "target"), CASES)
-def test_rings(ring: tuple[int, int], weights: str, target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("case", "target"), CASES)
+def test_rings(case: tuple[tuple[int, int], str], target: str, tmp_path: Path) -> None:
     """Tasks of several stages, the last one smaller than the others, or, with the scales of quantised rows, larger."""
+    ring, weights = case
     options: dict[str, Any] = {} if weights == "none" else {"weights": weights, "head": weights}
     config = llama_config(320, 1024, 1, 4, 2, 64, 80)
     kernel = verified(config, target, sms=3, kv_dtype="f32", stages=ring[0], in_flight=ring[1], bytes=4096, **options)
@@ -69,22 +65,3 @@ def test_words_are_not_looked_for_at_once() -> None:
     gathers = emit_kernel(lower(llama_config())).source
     assert gathers.count("hold_off();") >= 3
     assert "hold_off();" not in emit_kernel(lower(llama_config(), handoff="counter")).source
-
-
-@pytest.mark.parametrize(("weights", "bits"), [("none", 16), ("int8", 8), ("int4:g32", 4)])
-def test_bytes_a_phase(weights: str, bits: int) -> None:
-    """All weights that a step multiplies, of their codes alone, among its phases and SMs; rows of the KV cache do not count."""
-    config = llama_config(64, 96, 2, 4, 2, 16, 320, tied=False)
-    options: dict[str, Any] = {} if weights == "none" else {"weights": weights, "head": weights}
-    kernel = verified(config, "sm_90a", sms=4, **options).kernel
-    (program,) = kernel.programs
-    (layers,) = (op for op in program.body.block.ops if isinstance(op, ForOp))
-    phases, in_layers = (sum(isinstance(op, PhaseOp) for op in where.walk()) for where in (program, layers))
-    layer = (64 + 2 * 32) * 64 + 64 * 64 + 3 * 96 * 64
-    expected = (2 * layer + 320 * 64) * bits / 8 / 4 / (phases + in_layers)
-    assert bytes_a_phase(kernel) == pytest.approx(expected)
-
-
-def test_what_streams_nothing() -> None:
-    """A kernel without phases streams nothing in them."""
-    assert bytes_a_phase(cast(KernelOp, SimpleNamespace(programs=()))) == 0.0
