@@ -1,4 +1,4 @@
-"""The CUDA driver API through cuda-bindings: device, memory, loading and launching. One launch runs one step, or several."""
+"""Device, memory, loading and launching, through the CUDA driver API. One launch runs one step, or several."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,8 @@ from numpy.typing import NDArray
 
 from ...amk_ir.errors import DeviceError, UsageError
 from ...amk_ir.targets import TARGETS, Target
+from .driver_api import check, driver_bindings
+from .launch_gate import LaunchGate
 from .parameters import Launch, parameter_bytes
 from .plan import KernelPlan, aligned
 from .sent_tokens import count_sent, sent_token
@@ -24,39 +24,6 @@ from .stuck import RECORD_WORDS, stuck_error
 
 _POLL_S = 20e-6
 """Between two looks at whether the next token has come."""
-
-
-@cache
-def _driver() -> Any:
-    """The driver bindings, initialised; DeviceError without them or without a driver."""
-    try:
-        driver = import_module("cuda.bindings.driver")
-    except ImportError as error:
-        raise DeviceError(
-            f"CUDA's Python bindings cannot be imported ({error}): "
-            'install them with `pip install "cuda-bindings>=13,<14" "nvidia-cuda-nvrtc>=13,<14"`, or '
-            "`pip install -e '.[cuda]'` in a checkout of AMK"
-        ) from None
-    try:
-        (status,) = driver.cuInit(0)
-    except Exception as error:  # the bindings raise RuntimeError when libcuda is not found
-        raise DeviceError(
-            f"no NVIDIA driver is installed ({str(error).splitlines()[0]}): use the reference backend"
-        ) from None
-    if int(status) != 0:
-        raise DeviceError(f"the NVIDIA driver finds no usable GPU ({status.name}): use the reference backend")
-    return driver
-
-
-def check(result: tuple[Any, ...], doing: str) -> Any:
-    """The value of a driver call; DeviceError, which says what failed, if it did."""
-    status, *values = result
-    if int(status) != 0:
-        name = getattr(status, "name", str(status))
-        if name == "CUDA_ERROR_OUT_OF_MEMORY":
-            raise DeviceError(f"out of device memory while {doing}: use a smaller model or max_seq")
-        raise DeviceError(f"{name} while {doing}")
-    return values[0] if len(values) == 1 else values
 
 
 @dataclass(frozen=True)
@@ -83,7 +50,7 @@ class DeviceInfo:
 
 def device_info(ordinal: int = 0) -> DeviceInfo:
     """What the driver says of a GPU; DeviceError without a driver or GPU."""
-    driver = _driver()
+    driver = driver_bindings()
     count = check(driver.cuDeviceGetCount(), "counting GPUs")
     if not 0 <= ordinal < count:
         raise DeviceError(f"GPU {ordinal} does not exist: the driver sees {count}")
@@ -114,16 +81,6 @@ class Variant:
     function: Any
     dynamic_shared: int
     words: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A launch that only has to be started. parameters: the kernel's argument; pointers: what the driver takes, its address."""
-
-    launch: Launch
-    variant: Variant
-    parameters: ctypes.Array[ctypes.c_char]
-    pointers: ctypes.Array[ctypes.c_void_p]
 
 
 def load_function(driver: Any, info: DeviceInfo, plan: KernelPlan, image: bytes, entry: str) -> tuple[Any, Any]:
@@ -184,7 +141,7 @@ class LoadedKernel:
         self.time_limit_s = time_limit_s
         self.info = device_info(ordinal)
         self._check_device()
-        self._driver = _driver()
+        self._driver = driver_bindings()
         self._memory: list[Any] = []
         self._allocated = 0
         self._host_memory: list[int] = []
@@ -346,44 +303,27 @@ class LoadedKernel:
 
         Raises UsageError for what the kernel cannot do, DeviceError if it cannot be launched.
         """
-        self._start(self._prepare(pos, steps, stops, variant))
-
-    def _prepare(self, pos: int, steps: int, stops: Sequence[int], variant: Variant | None) -> _Prepared:
-        """All that `_start` does not do itself, as its time would count as the step's; errors as `launch`."""
         if self._broken:
             raise DeviceError(
                 "the last step was stopped, in a stuck wait or by an interrupt: reset before the next one"
             )
         if self._running is not None and self._running.steps > 1:
             self.finish()  # only then the number of its steps is known
-        variant = variant or self._own
+        plan, variant = self.plan, variant or self._own
         launch = Launch(pos, self._epoch + 1, steps, tuple(stops), self._arrived)
-        launch.check(self.plan)
-        words = (*self._addresses, *variant.words)
-        content = parameter_bytes(self.plan, words, self.time_limit_s, launch, self._loop)
+        launch.check(plan)
+        content = parameter_bytes(plan, (*self._addresses, *variant.words), self.time_limit_s, launch, self._loop)
         parameters = ctypes.create_string_buffer(content, len(content))
-        return _Prepared(launch, variant, parameters, (ctypes.c_void_p * 1)(ctypes.addressof(parameters)))
-
-    def _start(self, prepared: _Prepared) -> None:
-        plan, variant, launch = self.plan, prepared.variant, prepared.launch
+        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameters))
         # A launch that failed has no epoch: the counters would never get its signals. One that was interrupted
         # leaves open whether it has.
         self._broken = True
         launched = self._driver.cuLaunchCooperativeKernel(
-            variant.function,
-            plan.grid,
-            1,
-            1,
-            plan.threads,
-            1,
-            1,
-            variant.dynamic_shared,
-            0,
-            ctypes.addressof(prepared.pointers),
+            variant.function, plan.grid, 1, 1, plan.threads, 1, 1, variant.dynamic_shared, 0, ctypes.addressof(pointers)
         )
         if int(launched[0]) == 0:
             self._running = launch
-            if launch.steps == 1:
+            if steps == 1:
                 self._epoch = launch.epoch
         self._broken = False
         check(launched, f"launching kernel @{plan.name}")
@@ -467,20 +407,24 @@ class LoadedKernel:
         return self.finish()
 
     def time_steps(self, pos: int, repeats: int, steps: int = 1, variant: Variant | None = None) -> list[float]:
-        """Milliseconds of each of `repeats` launches of `steps` steps from `pos` on, by events around each, between which the
-        host does nothing but launch; `variant` as `launch`."""
-        self._activate()
+        """Milliseconds of each of `repeats` launches of `steps` steps from `pos` on, after one that is not counted, by events
+        around each; `variant` as `launch`. The GPU is idle before, and has both events and the launch when it begins, so
+        nothing that the host does counts."""
+        self.launch(pos, steps, variant=variant)
+        self.finish()
         driver = self._driver
         events = [check(driver.cuEventCreate(0), "timing") for _ in range(2)]
         times: list[float] = []
         try:
-            for _ in range(repeats):
-                prepared = self._prepare(pos, steps, (), variant)
-                check(driver.cuEventRecord(events[0], 0), "timing")
-                self._start(prepared)
-                check(driver.cuEventRecord(events[1], 0), "timing")
-                self.finish()
-                times.append(float(check(driver.cuEventElapsedTime(events[0], events[1]), "timing")))
+            with LaunchGate(driver) as gate:
+                for _ in range(repeats):
+                    gate.close()
+                    check(driver.cuEventRecord(events[0], 0), "timing")
+                    self.launch(pos, steps, variant=variant)
+                    check(driver.cuEventRecord(events[1], 0), "timing")
+                    gate.open()
+                    self.finish()
+                    times.append(float(check(driver.cuEventElapsedTime(events[0], events[1]), "timing")))
         finally:
             for event in events:
                 driver.cuEventDestroy(event)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ...amk_ir.errors import CompileError, DeviceError
 from .compile import CompiledKernel
-from .driver import LoadedKernel, Variant, check, load_function
+from .driver import LoadedKernel, Variant, load_function
+from .driver_api import check
 from .emit import ENTRY
 from .plan import KernelPlan
 from .trace_points import TRACE_HEADER
@@ -117,9 +118,8 @@ class TracedKernel:
         traced: list[float] = []
         for _ in range(rounds):
             for times, variant in ((untraced, None), (traced, self.variant)):
-                # one launch more, which follows the other kernel: it is not counted
-                each = self.loaded.time_steps(pos, -(-repeats // rounds) + 1, variant=variant)
-                times += [milliseconds * 1e3 for milliseconds in each[1:]]
+                each = self.loaded.time_steps(pos, -(-repeats // rounds), variant=variant)
+                times += [milliseconds * 1e3 for milliseconds in each]
         return untraced, traced
 
     def close(self) -> None:

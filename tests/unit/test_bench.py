@@ -154,6 +154,20 @@ def test_lists_of_formats_that_are_none(weights: str):
         open_models(namespace(weights=weights), ["smollm2-135m"], [16])
 
 
+@pytest.mark.parametrize("head", ["int8,", "int8,int8", ""])
+def test_lists_of_head_formats_that_are_none(head: str):
+    with pytest.raises(UsageError, match=f"--head {head}: expected different formats with commas in between"):
+        open_models(namespace(head=head), ["smollm2-135m"], [16])
+
+
+def test_every_format_with_every_head():
+    models = open_models(namespace(weights="bf16,int4:g64", head="none,int8"), ["smollm2-135m"], [16])
+    texts = ["bf16", "head int8", "int4:g64", "int4:g64, head int8"]
+    assert [model.weights_text for model in models] == texts
+    heads = [model.quantized_types().get("model.embed_tokens.weight") for model in models]
+    assert [None if head is None else str(head.format) for head in heads] == [None, "int8", None, "int8"]
+
+
 def test_options_of_some_formats(tiny_model: Path, tmp_path: Path):
     """--keep and --importance are for those formats of a list that they mean something to."""
     importance = tmp_path / "tiny.importance"

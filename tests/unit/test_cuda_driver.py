@@ -1,7 +1,10 @@
 """What the driver side does without a GPU: errors, and the words for a stuck wait."""
 
+import ctypes
+import time
 from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -10,10 +13,11 @@ from cuda_models import CONFIGS, RandomWeights, llama_config, lower, verified
 from xdsl.parser import Parser
 
 from amk.amk_ir.errors import DeviceError, ScheduleError, UsageError
-from amk.backends.cuda import driver
+from amk.backends.cuda import driver_api, launch_gate
 from amk.backends.cuda.backend import CudaBackend
 from amk.backends.cuda.driver import DeviceInfo, LoadedKernel, Variant, device_info
 from amk.backends.cuda.emit import emit_kernel
+from amk.backends.cuda.launch_gate import LaunchGate
 from amk.backends.cuda.stuck import RECORD_WORDS, stuck_error
 from amk.passes.verify_schedule import verify
 from amk.runtime.compile import find_kernel, new_context
@@ -33,11 +37,11 @@ def test_missing_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ImportError(f"No module named '{name}'")
 
-    monkeypatch.setattr(driver, "import_module", missing)
-    driver._driver.cache_clear()
+    monkeypatch.setattr(driver_api, "import_module", missing)
+    driver_api.driver_bindings.cache_clear()
     with pytest.raises(DeviceError, match=r"pip install -e '\.\[cuda\]'` in a checkout"):
         device_info()
-    driver._driver.cache_clear()
+    driver_api.driver_bindings.cache_clear()
 
 
 def test_no_gpu() -> None:
@@ -63,7 +67,7 @@ def test_the_name_of_a_device_ends_where_its_text_ends(monkeypatch: pytest.Monke
             values = {"cuDeviceGetCount": 1, "cuDeviceGetName": b"NVIDIA H100\0\0\0  ", "cuDeviceGetAttribute": 9}
             return lambda *_: (0, values.get(name, 0))
 
-    monkeypatch.setattr(driver, "_driver", Fake)
+    monkeypatch.setattr("amk.backends.cuda.driver.driver_bindings", Fake)
     assert device_info().name == "NVIDIA H100"
 
 
@@ -75,11 +79,11 @@ def test_target_of_a_device() -> None:
 
 
 def test_out_of_memory_is_named() -> None:
-    class Status(int):
+    class OutOfMemory(int):
         name = "CUDA_ERROR_OUT_OF_MEMORY"
 
     with pytest.raises(DeviceError, match="out of device memory while allocating 3 MiB"):
-        driver.check((Status(2),), "allocating 3 MiB")
+        driver_api.check((OutOfMemory(2),), "allocating 3 MiB")
 
 
 def test_kernels_of_several_tokens_are_for_no_session() -> None:
@@ -130,42 +134,83 @@ def test_a_tagged_word_is_named() -> None:
     )
 
 
-def test_only_a_launch_is_timed() -> None:
-    """What the host has to compute for a launch is done before the first event: it would count as the step's time."""
-    calls: list[str] = []
+class Calls:
+    """Stands for the driver: notes what is called, and says that it succeeded."""
 
-    class Fake:
-        def __getattr__(self, name: str) -> Any:
-            def call(*_: Any) -> tuple[Status, float]:
-                calls.append(name)
-                return Status(0), 1.5
+    def __init__(self, failing: str = "") -> None:
+        self.names: list[str] = []
+        self.word = ctypes.c_uint32()
+        self.failing = failing
 
-            return call
+    def __getattr__(self, name: str) -> Any:
+        def call(*_: Any) -> tuple[Any, ...]:
+            self.names.append(name)
+            status = Status(801 if name == self.failing else 0)
+            if name == "cuStreamWaitValue32":
+                return (status,)
+            return status, ctypes.addressof(self.word) if name == "cuMemHostAlloc" else 1.5
 
-    class Status(int):
-        name = "CUDA_SUCCESS"
+        if name.startswith("CU"):
+            return MagicMock()
+        return call
+
+
+class Status(int):
+    @property
+    def name(self) -> str:
+        return "CUDA_SUCCESS" if self == 0 else "CUDA_ERROR_NOT_SUPPORTED"
+
+
+def test_only_the_gpu_is_timed() -> None:
+    """The GPU is held back until both events and the launch are there; the first launch, for which more may be loaded, is not."""
 
     class Timed(LoadedKernel):
         def __init__(self) -> None:
             self.plan = emit_kernel(lower(llama_config())).plan
-            self.time_limit_s, self._driver, self._context = 1.0, Fake(), None
+            self.time_limit_s, self._driver, self._context = 1.0, Calls(), None
             self._addresses, self._loop, self._own = [0, 0], (0, 0), Variant(0, 0)
             self._running, self._epoch, self._arrived, self._broken = None, 0, 0, False
             self._zeroed, self._results = (0, 4), np.zeros(1 << 16, np.uint8)
             self._offsets = {b.parameter: 0 for b in self.plan.buffers}
 
-        def _prepare(self, *arguments: Any) -> Any:
-            calls.append("prepare")
-            return super()._prepare(*arguments)
-
     kernel = Timed()
     assert kernel.time_steps(3, 2) == [1.5, 1.5]
-    first = calls.index("cuEventRecord")
-    assert calls[first - 1 : first + 4] == [
-        "prepare",
-        "cuEventRecord",
-        "cuLaunchCooperativeKernel",
-        "cuEventRecord",
-        "cuCtxSetCurrent",
-    ]
-    assert (calls.count("prepare"), calls.count("cuLaunchCooperativeKernel"), kernel._epoch) == (2, 2, 2)
+    calls = kernel._driver.names
+    first = calls.index("cuStreamWaitValue32")
+    assert calls[:first].count("cuLaunchCooperativeKernel") == 1
+    events = ["cuEventRecord", "cuLaunchCooperativeKernel", "cuEventRecord"]
+    assert calls[first : first + 4] == ["cuStreamWaitValue32", *events]
+    assert (calls.count("cuLaunchCooperativeKernel"), calls.count("cuMemFreeHost"), kernel._epoch) == (3, 1, 3)
+
+
+def test_a_gate_opens() -> None:
+    driver = Calls()
+    with LaunchGate(driver) as gate:
+        gate.close()
+        assert driver.word.value == 0
+        gate.open()
+        assert driver.word.value == 1
+        gate.close()
+        assert driver.word.value == 0
+    assert driver.word.value == 1
+    assert driver.names[-2:] == ["cuStreamSynchronize", "cuMemFreeHost"]
+
+
+def test_a_gate_that_nobody_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tools may make a launch wait for its end, which would never come."""
+    monkeypatch.setattr(launch_gate, "OPENS_AFTER_S", 0.01)
+    driver = Calls()
+    with LaunchGate(driver) as gate:
+        gate.close()
+        end = time.monotonic() + 5
+        while driver.word.value == 0 and time.monotonic() < end:
+            time.sleep(0.001)
+        assert driver.word.value == 1
+
+
+def test_a_device_without_gates() -> None:
+    driver = Calls(failing="cuStreamWaitValue32")
+    match = "cannot hold back a stream .CUDA_ERROR_NOT_SUPPORTED."
+    with pytest.raises(DeviceError, match=match), LaunchGate(driver) as gate:
+        gate.close()
+    assert driver.names[-1] == "cuMemFreeHost"

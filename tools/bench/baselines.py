@@ -1,6 +1,6 @@
 """What others need for a step, on the same GPU in the same run: torch.compile, and the matrix products alone.
 
-Both are captured in a CUDA graph and timed as AMK's launches are, by an event before and one after.
+Both are captured in a CUDA graph and timed as AMK's launches are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ...backends.cuda.driver_api import driver_bindings
+from ...backends.cuda.launch_gate import LaunchGate
 from ...frontends.recipe import DecoderConfig
 from .correctness import divergence
 from .results import Baseline, NotRun, Times
@@ -140,19 +142,24 @@ def capture(run: Callable[[], Any], before: Callable[[], None]) -> tuple[Callabl
 
 
 def time_replays(replay: Callable[[], None], repeats: int, before: Callable[[], None]) -> Times:
-    """Microseconds of each of `repeats` calls of `replay`, by an event before and one after, after some that are not counted."""
+    """Microseconds of each of `repeats` calls of `replay`, after some that are not counted, as those of AMK's launches: by events
+    around each, on a GPU that is idle before, and that has both events and the graph when it begins."""
     torch: Any = import_module("torch")
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    times: list[float] = []
-    for number in range(repeats + _WARM_UP):
+    for _ in range(_WARM_UP):
         before()
-        # as with AMK's launches, which begin on an idle GPU
-        torch.cuda.synchronize()
-        start.record()
         replay()
-        end.record()
-        end.synchronize()
-        if number >= _WARM_UP:
+    times: list[float] = []
+    with LaunchGate(driver_bindings(), torch.cuda.current_stream().cuda_stream) as gate:
+        for _ in range(repeats):
+            before()
+            torch.cuda.synchronize()
+            gate.close()
+            start.record()
+            replay()
+            end.record()
+            gate.open()
+            end.synchronize()
             times.append(start.elapsed_time(end) * 1e3)
     return Times(tuple(times))
 

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from ...amk_ir.errors import DeviceError
 from ...amk_ir.targets import Target
-from ...backends.cuda.driver import check, device_info
+from ...backends.cuda.driver import device_info
+from ...backends.cuda.driver_api import check
 from .read_peak import read_peak
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from ...amk_ir.attrs import CheckpointAttr
 from ...amk_ir.dtypes import FloatType
@@ -67,22 +68,28 @@ def _dtype(args: argparse.Namespace, option: str) -> FloatType:
 
 
 def open_models(args: argparse.Namespace, names: Sequence[str], contexts: Sequence[int]) -> list[BenchModel]:
-    """Each of the models or shapes `names` in each format that --weights lists, with commas in between; as `open_model`.
+    """Each of the models or shapes `names` in each format that --weights lists, with commas in between, with each that --head
+    lists; as `open_model`.
 
     Of several formats, --keep and --importance are for those that they mean something to.
     """
-    if "weights" not in args:
-        return [open_model(args, name, contexts) for name in names]
-    texts: list[str] = args.weights.split(",")
-    if "" in texts or len({_format(text) for text in texts}) < len(texts):
-        raise UsageError(
-            f"--weights {args.weights}: expected different formats with commas in between, such as bf16,int8"
-        )
+    listed = {option: _listed(args, option) for option in ("weights", "head") if option in args}
+    combined = [dict(zip(listed, texts, strict=True)) for texts in product(*listed.values())]
     return [
-        open_model(argparse.Namespace(**{**_arguments_for(args, text, texts), "weights": text}), name, contexts)
+        open_model(argparse.Namespace(**_arguments_for(args, texts, combined)), name, contexts)
         for name in names
-        for text in texts
+        for texts in combined
     ]
+
+
+def _listed(args: argparse.Namespace, option: str) -> list[str]:
+    """The formats that an option lists, which must differ."""
+    given: str = getattr(args, option)
+    texts = given.split(",")
+    if "" in texts or len({_format(text) for text in texts}) < len(texts):
+        example = "bf16,int8" if option == "weights" else f"{NONE},int8"
+        raise UsageError(f"--{option} {given}: expected different formats with commas in between, such as {example}")
+    return texts
 
 
 def _format(text: str) -> WeightFormat | str:
@@ -93,15 +100,20 @@ def _format(text: str) -> WeightFormat | str:
         return text
 
 
-def _arguments_for(args: argparse.Namespace, text: str, texts: Sequence[str]) -> dict[str, object]:
-    """The arguments without those that only others of the formats `texts` take."""
+def _arguments_for(
+    args: argparse.Namespace, texts: Mapping[str, str], combined: Sequence[Mapping[str, str]]
+) -> dict[str, object]:
+    """The arguments with the formats `texts`, without those that only others of the formats `combined` take."""
 
-    def keeps(text: str) -> bool:
-        return isinstance(_format(text), QuantizedFormat)
+    def keeps(texts: Mapping[str, str]) -> bool:
+        return any(isinstance(_format(text), QuantizedFormat) for text in texts.values())
 
-    left = dict(vars(args))
-    for option, takes in (("keep", keeps), ("importance", uses_importance)):
-        if not takes(text) and any(map(takes, texts)):
+    def uses(texts: Mapping[str, str]) -> bool:
+        return any(map(uses_importance, texts.values()))
+
+    left: dict[str, object] = {**vars(args), **texts}
+    for option, takes in (("keep", keeps), ("importance", uses)):
+        if not takes(texts) and any(map(takes, combined)):
             left.pop(option, None)
     return left
 

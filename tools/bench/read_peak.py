@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from ...amk_ir.targets import Target
-from ...backends.cuda.driver import check
+from ...backends.cuda.driver_api import check
 from ...backends.cuda.nvrtc import compile_cubin
 
 SOURCE = r"""

@@ -3,7 +3,7 @@ torch.compile and the matrix products alone need (for int8 and int4 weights also
 docs/bench.md explains the table and the JSON.
 
 MODEL is what the other commands take, or the name of a shape, which gets random weights. --weights may list several formats
-with commas in between, bf16,int8,int4:g128: each model is measured with each, the baselines in bf16 once.
+with commas in between, bf16,int8,int4:g128, and so may --head: each model is measured with each, the baselines in bf16 once.
 
 Exit status: 0 measured and right, 1 something is wrong (logits, repeatability, lost memory), 2 not measured."""
 

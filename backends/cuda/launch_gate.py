@@ -1,0 +1,62 @@
+"""Holds back a stream while the host enqueues what is to be timed, so that none of the host's time counts."""
+
+from __future__ import annotations
+
+import ctypes
+from threading import Timer
+from typing import Any
+
+from ...amk_ir.errors import DeviceError
+from .driver_api import check
+
+OPENS_AFTER_S = 1.0
+"""Seconds after which a gate opens by itself: where a tool makes launches wait for their end, nobody else would open it."""
+
+
+class LaunchGate:
+    """A word of host memory that a stream of the current context waits for; a context manager, which opens it at last.
+
+    What waits behind it should have been launched before: the driver may load a function at its first launch, and waits for the
+    device then, until the gate opens by itself.
+    """
+
+    def __init__(self, driver: Any, stream: int = 0):
+        """driver: the bindings. stream: the driver's handle; 0 is the default stream. DeviceError: no host memory."""
+        self._driver, self._stream = driver, stream
+        flags = driver.CU_MEMHOSTALLOC_DEVICEMAP | driver.CU_MEMHOSTALLOC_PORTABLE
+        self._address = int(check(driver.cuMemHostAlloc(4, flags), "allocating host memory"))
+        self._word = ctypes.c_uint32.from_address(self._address)
+        self._on_device = int(check(driver.cuMemHostGetDevicePointer(self._address, 0), "mapping host memory"))
+        self._timer: Timer | None = None
+
+    def close(self) -> None:
+        """Holds back everything that is enqueued from now on; DeviceError where the device cannot."""
+        self._word.value = 0
+        wanted = self._driver.CUstreamWaitValue_flags.CU_STREAM_WAIT_VALUE_EQ
+        (status,) = self._driver.cuStreamWaitValue32(self._stream, self._on_device, 1, wanted)
+        if int(status) != 0:
+            raise DeviceError(
+                f"this GPU cannot hold back a stream ({status.name}), so a launch cannot be timed without the host's part in it"
+            )
+        self._timer = Timer(OPENS_AFTER_S, self._let_go)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def open(self) -> None:
+        """Lets the stream go on."""
+        self._let_go()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()  # it must not touch the word when that is no more
+            self._timer = None
+
+    def _let_go(self) -> None:
+        self._word.value = 1
+
+    def __enter__(self) -> LaunchGate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open()
+        self._driver.cuStreamSynchronize(self._stream)
+        self._driver.cuMemFreeHost(self._address)
