@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import log, prod
 
@@ -19,12 +20,18 @@ from .placement import PlacedTasks
 from .quantized_text import finish_activations
 from .source import SourceWriter
 from .stores import store_loop
+from .trace_points import PointKind
 from .values import CONSUMERS, VECTOR, ElementLoop, Given, ValueWriter, write_finish, write_finished
 
 MOST_DIM = 256
 """Elements of a head."""
 TURN_QUERIES = 16
 """Queries whose sums a warp's registers hold."""
+HELD_DIM = 64
+"""Elements of a head whose keys and values, a lane's share of 16 positions, leave enough registers."""
+
+ATTEND, LOAD_ROWS, ATTEND_AFTER = "attend", "load_rows", "attend_after"
+"""Functions of the kernel: an attention; its first rows to registers, and what follows that."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,22 @@ class AttentionPlan:
         return self.op if isinstance(self.op, AttentionPartOp) else None
 
     @property
+    def is_single(self) -> bool:
+        """Whether the queries are few, and of one KV head: whoever wants a result merges the sums of the teams; as `IS_SINGLE`."""
+        return self.kv_heads == 1 and self.tokens * self.heads <= 8
+
+    @property
+    def can_be_early(self) -> bool:
+        """Whether the first keys and values can be in registers before the queries are there."""
+        return (
+            self.tokens == 1
+            and self.is_single
+            and self.dim <= HELD_DIM
+            and self.chunk == teams(self.dim)
+            and self.element == "u16"
+        )
+
+    @property
     def c_type(self) -> str:
         numbers = (
             self.dim,
@@ -118,12 +141,11 @@ class AttentionPlan:
         tail = 2 if self.tokens > 1 else 1
         element = 2 if self.element == "u16" else 4
         slots = -(-min(queries, 8) // 2) * 2
-        is_single = self.kv_heads == 1 and queries <= 8
         return (
             4 * rows * activation_stride(self.key_blocks)
             + self.kv_heads * tail * GROUP * (self.keys.row + self.values.row) * element
             + 4 * slots * (teams(self.dim) * (self.values.row + 2) + 4)
-            + (0 if is_single else 4 * rows * (self.dim + 2))
+            + (0 if self.is_single else 4 * rows * (self.dim + 2))
         )
 
     def pointers(self, context: EmitContext, run: PlacedTasks) -> list[str]:
@@ -243,20 +265,35 @@ def _write_task(
 ) -> None:
     """Attends for one task: everything from its operands to results in the work area that a barrier has made visible."""
     operation = context.operation(f"task.stream in @{run.name}, consumed")
+    trace, arguments = context.trace, f"at, pos, {plan.part_text(run)}, {operation}"
     source.lines(plan.pointers(context, run))
+    is_early = plan.can_be_early and context.loads.has_early_rows
+    if is_early:
+        source.line(f"{name}::HeldRows rows;")
+        _write_call(source, context, f"{LOAD_ROWS}<{name}>", f"rows, {arguments}")
+        if not trace.has_stages:
+            trace.mark(source, "first rows", kind=PointKind.RING)
     _write_operands(source, context, run, plan, name)
     source.line("consumer_barrier();")
-    trace = context.trace
     trace.mark(source, "queries", run.text)
-    traced = ", stages" if trace.has_stages else ""
-    if traced:
-        source.line("Trace stages = trace;")
-    source.line(f"at = attend<{name}>(at, pos, {plan.part_text(run)}, {operation}{traced});")
-    if traced:
-        source.line("trace.next = stages.next;")
+    if is_early:
+        _write_call(source, context, f"{ATTEND_AFTER}<{name}>", f"rows, {arguments}")
+    else:
+        _write_call(source, context, f"{ATTEND}<{name}>", arguments)
     meanwhile()
     source.line("consumer_barrier();")
     trace.mark(source, "attention", run.text)
+
+
+def _write_call(source: SourceWriter, context: EmitContext, function: str, arguments: str) -> None:
+    """A call that reads the ring, and notes so in traces of stages."""
+    with source.block("") if context.trace.has_stages else nullcontext():
+        traced = ", stages" if context.trace.has_stages else ""
+        if traced:
+            source.line("Trace stages = trace;")
+        source.line(f"at = {function}({arguments}{traced});")
+        if traced:
+            source.line("trace.next = stages.next;")
 
 
 def _write_stores(

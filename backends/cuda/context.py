@@ -27,7 +27,8 @@ class Loads:
     """How much a thread keeps in registers: loads issued together, enough to cover their latency, few enough to fit.
 
     elements: vectors of up to 16 bytes in loops over elements. inline: whether products are inlined; out of line, they have
-    registers of their own. early: whether those inlined have their first weights in registers before their activations. gathers:
+    registers of their own. early: whether those inlined have their first weights in registers before their activations. rows:
+    whether attentions likewise have their first keys and values in registers before their queries. gathers:
     whether, of several tokens, an SM's first product is made while its activations are gathered. anew: whether what depends on
     the thread is computed anew in each iteration of a loop.
     """
@@ -35,6 +36,7 @@ class Loads:
     elements: int
     inline: bool = True
     early: bool = True
+    rows: bool = True
     gathers: bool = True
     anew: bool = False
 
@@ -42,6 +44,11 @@ class Loads:
     def is_early(self) -> bool:
         """Whether first weights come into registers by a call of their own, which only inlined products can follow."""
         return self.inline and self.early
+
+    @property
+    def has_early_rows(self) -> bool:
+        """Whether first keys and values come into registers likewise."""
+        return self.inline and self.rows
 
 
 @dataclass

@@ -18,6 +18,7 @@ from ...amk_ir.targets import get_target
 from ...dialects.queue import FetchOp, KernelOp, PhaseOp, PlacedOp, ProgramOp, RunOp, SignalOp, WaitOp
 from ...dialects.schedule import Schedule
 from ...dialects.task import ForOp
+from .attention import ATTEND, ATTEND_AFTER, LOAD_ROWS
 from .bodies import has_barrier_before_stores, write_run_group
 from .context import EmitContext, Loads
 from .coordinates import LOOP_PREFIX, linear_text
@@ -42,9 +43,10 @@ BLOCK_THREADS = 288
 """Eight consumer warps and a producer warp; as in device/types.cuh."""
 LOADS = (
     Loads(6),
-    Loads(6, anew=True),
-    Loads(6, early=False),
-    Loads(6, early=False, anew=True),
+    Loads(6, rows=False),
+    Loads(6, rows=False, anew=True),
+    Loads(6, rows=False, early=False),
+    Loads(6, rows=False, early=False, anew=True),
     Loads(6, inline=False),
     Loads(6, inline=False, anew=True),
     Loads(2, inline=False, anew=True),
@@ -365,25 +367,40 @@ class _Emitter:
             product = f"quantized_matvec<Q, GROUPS, K_BLOCKS, CHUNK, {tokens}>({place}, control.watch, operation);"
             template = f"template <typename Q, {sizes}>"
             self._write_reading(source, template, MULTIPLY_QUANTIZED, parameters, [_PARTIAL, product], inline)
+        parameters, run = "int pos, int part, u32 operation", "reader, pos, part, control.watch, operation);"
+        attend = f"Attention::run(shared + WORK_AT, {run}"
         source.line(
-            "// All of an attention task but its operands, likewise; out of line, so that it has registers of its own."
+            "// All of an attention task but its operands, likewise; for several tokens, it has registers of its own."
         )
-        source.line("template <typename Attention>")
-        trace, traced = (", Trace& trace", ", trace") if self.trace.has_stages else ("", "")
-        head = f"__device__ __noinline__ u32 attend(u32 at, int pos, int part, u32 operation{trace})"
-        with source.block(head):
-            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
-            source.line(
-                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
-            )
-            source.line("Attention::run(shared + WORK_AT, reader, pos, part, control.watch, operation);")
-            if traced:
-                source.line("trace.next = reader.trace.next;")
-            source.line("return reader.stage | reader.parity << 16;")
+        inline = inline and self.context.tokens == 1
+        self._write_attending(source, ATTEND, f"u32 at, {parameters}", attend, inline=inline)
+        if self.context.loads.has_early_rows and self.context.tokens == 1:
+            source.line("// Its first rows, to registers; and the attention after that.")
+            rows = "typename Attention::HeldRows& rows, u32 at"
+            self._write_attending(source, LOAD_ROWS, f"{rows}, {parameters}", f"Attention::load_first(rows, {run}")
+            attend = f"Attention::run_early(shared + WORK_AT, rows, {run}"
+            self._write_attending(source, ATTEND_AFTER, f"{rows}, {parameters}", attend)
         source.line()
         if self.context.tokens > 1:
             self._write_multiply_segment(source, is_quantized)
             self._write_gather(source)
+
+    def _write_attending(
+        self, source: SourceWriter, name: str, parameters: str, line: str, *, inline: bool = True
+    ) -> None:
+        """A function that reads the ring from `at` on, how far depends on the position; returns where it is read next."""
+        source.line("template <typename Attention>")
+        trace, traced = (", Trace& trace", ", trace") if self.trace.has_stages else ("", "")
+        how = "forceinline" if inline else "noinline"
+        with source.block(f"__device__ __{how}__ u32 {name}({parameters}{trace})"):
+            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
+            source.line(
+                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
+            )
+            source.line(line)
+            if traced:
+                source.line("trace.next = reader.trace.next;")
+            source.line("return reader.stage | reader.parity << 16;")
 
     def _write_reading(
         self,

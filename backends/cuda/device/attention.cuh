@@ -228,8 +228,43 @@ struct Attention {
         }
     }
 
+    // The keys, and the values from block number `block` on, of a group of positions: in memory.
+    struct RowsAt {
+        const KV *keys, *values;
+        __device__ __forceinline__ Eight<KV> key(int tile, int block, int lane) const {
+            Eight<KV> key;
+            key.load(keys + (tile * KEY_BLOCKS + block) * 256 + lane * 8);
+            return key;
+        }
+        __device__ __forceinline__ Eight<KV> value(int block, int n, int lane) const {
+            Eight<KV> value;
+            value.clear();
+            if (has_block(block, n)) value.load(values + (block + n) * 256 + lane * 8);
+            return value;
+        }
+    };
+    // A lane's share of them in registers: so they can be there before the queries are.
+    struct HeldRows {
+        Eight<KV> keys[2][KEY_BLOCKS], values[BLOCKS];
+        __device__ __forceinline__ Eight<KV> key(int tile, int block, int) const { return keys[tile][block]; }
+        __device__ __forceinline__ Eight<KV> value(int, int n, int) const { return values[n]; }
+
+        __device__ __forceinline__ void load_keys(RowsAt from, int lane) {
+#pragma unroll
+            for (int tile = 0; tile < 2; ++tile) {
+#pragma unroll
+                for (int block = 0; block < KEY_BLOCKS; ++block) keys[tile][block] = from.key(tile, block, lane);
+            }
+        }
+        __device__ __forceinline__ void load_values(RowsAt from, int block, int lane) {
+#pragma unroll
+            for (int n = 0; n < BLOCKS; ++n) values[n] = from.value(block, n, lane);
+        }
+    };
+
+    template <typename Rows>
     __device__ static __forceinline__ void score(Exponents& exponent, const Exponents& hidden, const Sums& sums,
-                                                 const KV* keys, Activations queries, int lane) {
+                                                 const Rows& rows, Activations queries, int lane) {
 #pragma unroll
         for (int b = 0; b < BATCHES; ++b) {
             float sum[2][2][4] = {{{hidden[b][0], hidden[b][1]}}, {{hidden[b][2], hidden[b][3]}}};
@@ -239,10 +274,8 @@ struct Attention {
                 const uint4 first = queries.four(from), second = queries.four(from + 4);
 #pragma unroll
                 for (int tile = 0; tile < 2; ++tile) {
-                    Eight<KV> key;
-                    key.load(keys + (tile * KEY_BLOCKS + block) * 256 + lane * 8);
                     uint4 pairs[SPLIT];
-                    key.pairs(pairs);
+                    rows.key(tile, block, lane).pairs(pairs);
 #pragma unroll
                     for (int s = 0; s < SPLIT; ++s) {
                         mma(sum[tile][0], first, pairs[s].x, pairs[s].y);
@@ -288,14 +321,12 @@ struct Attention {
     }
 
     // Adds the values of a group of positions, of blocks from number `block` on, times the weights of their exponents.
-    __device__ static __forceinline__ void add_values(Sums& sums, bool is_empty, Exponents& exponents,
-                                                      const KV* values, int block, int lane) {
+    template <typename Rows>
+    __device__ static __forceinline__ void add_values(Sums& sums, bool is_empty, Exponents& exponents, const Rows& rows,
+                                                      int block, int lane) {
         Eight<KV> value[BLOCKS];
 #pragma unroll
-        for (int n = 0; n < BLOCKS; ++n) {
-            value[n].clear();
-            if (has_block(block, n)) value[n].load(values + (block + n) * 256 + lane * 8);
-        }
+        for (int n = 0; n < BLOCKS; ++n) value[n] = rows.value(block, n, lane);
         uint4 weights[BATCHES];
         weigh(weights, sums, is_empty, exponents, lane);
         uint4 pairs[BLOCKS][SPLIT];
@@ -398,20 +429,20 @@ struct Attention {
                 const int end = is_tail ? all : CHUNK == TEAMS || first + CHUNK > own ? own : first + CHUNK;
                 const bool mine = number < end;
                 const int group = is_tail ? Own::group(number, part) - open : number - first;
-                const KV *keys = tail_keys(work, turn / TURNS), *values = tail_values(work, turn / TURNS);
+                RowsAt rows = tail(work, turn / TURNS, group);
                 if (is_tail) {
                     if (!mine) break;
                     hide(hidden, sums, pos % GROUP - group * GROUP, lane % 4);
                 } else {
-                    keys = acquire(reader, watch, operation);
+                    rows.keys = acquire(reader, watch, operation) + group * Layout::KEY_GROUP;
                 }
-                if (mine) score(exponents, hidden, sums, keys + group * Layout::KEY_GROUP, queries(work), lane);
+                if (mine) score(exponents, hidden, sums, rows, queries(work), lane);
                 if (!is_tail) {
                     reader.release();
-                    values = acquire(reader, watch, operation);
+                    rows.values = acquire(reader, watch, operation) + group * Layout::VALUE_GROUP;
                 }
                 if (mine) {
-                    add_values(sums, number < TEAMS, exponents, values + group * Layout::VALUE_GROUP, block, lane);
+                    add_values(sums, number < TEAMS, exponents, rows, block, lane);
                     number += TEAMS;
                 }
                 if (is_tail) break;
@@ -429,6 +460,63 @@ struct Attention {
                 }
             }
         }
+    }
+    __device__ static __forceinline__ RowsAt tail(u8* work, int kv, int group) {
+        return {tail_keys(work, kv) + group * Layout::KEY_GROUP, tail_values(work, kv) + group * Layout::VALUE_GROUP};
+    }
+
+    // The team's group of the first stages of keys and values, if there are any, for `run_early`.
+    template <typename Reader>
+    __device__ static __forceinline__ void load_first(HeldRows& rows, Reader& reader, int pos, int part, Watch& watch,
+                                                      u32 operation) {
+        const int team = threadIdx.x / 32 / TEAM_WARPS, own = Own::count(pos / GROUP, part);
+        if (own > 0) load_next(rows, reader, team < own, team, watch, operation);
+    }
+    // Group number `group` of the next stages of keys and values, to registers if it is the team's own.
+    template <typename Reader>
+    __device__ static __forceinline__ void load_next(HeldRows& rows, Reader& reader, bool mine, int group, Watch& watch,
+                                                     u32 operation) {
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        RowsAt from = {acquire(reader, watch, operation) + group * Layout::KEY_GROUP, nullptr};
+        if (mine) rows.load_keys(from, lane);
+        reader.release();
+        from.values = acquire(reader, watch, operation) + group * Layout::VALUE_GROUP;
+        if (mine) rows.load_values(from, warp % TEAM_WARPS * BLOCKS, lane);
+        reader.release();
+    }
+    // As `run`, after `load_first`; for few queries of one KV head, whose sums leave registers for a group of positions.
+    template <typename Reader>
+    __device__ static __forceinline__ void run_early(u8* work, HeldRows& rows, Reader& reader, int pos, int part,
+                                                     Watch& watch, u32 operation) {
+        static_assert(IS_SINGLE && CHUNK == TEAMS, "a stage has a group of each team");
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        const int team = warp / TEAM_WARPS, block = warp % TEAM_WARPS * BLOCKS;
+        const int open = pos / GROUP;
+        const int own = Own::count(open, part), all = PARTS == 1 ? own + TAIL : Own::count(open + TAIL, part);
+
+        Sums sums(0, lane);
+        Exponents exponents, hidden = {};
+        int number = team;
+#pragma unroll 1
+        for (int first = 0;; first += CHUNK) {
+            const bool is_tail = first >= own, mine = number < (is_tail ? all : own);
+            const int group = is_tail ? Own::group(number, part) - open : number - first;
+            if (is_tail) {
+                if (!mine) break;
+                hide(hidden, sums, pos % GROUP - group * GROUP, lane % 4);
+                rows.load_keys(tail(work, 0, group), lane);
+                rows.load_values(tail(work, 0, group), block, lane);
+            } else if (first > 0) {
+                load_next(rows, reader, mine, group, watch, operation);
+            }
+            if (mine) {
+                score(exponents, hidden, sums, rows, queries(work), lane);
+                add_values(sums, number < TEAMS, exponents, rows, block, lane);
+                number += TEAMS;
+            }
+            if (is_tail) break;
+        }
+        put_sums(work, sums, 0, team, block, lane);
     }
     template <typename Reader>
     __device__ static __forceinline__ const KV* acquire(Reader& reader, Watch& watch, u32 operation) {
