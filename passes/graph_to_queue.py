@@ -22,6 +22,7 @@ from .place_tasks import grid_size
 from .quantize_weights import QuantizeWeightsPass
 from .scale_room import scale_room
 from .split_products import SplitProductsPass
+from .stage_size import USUAL_BYTES, stage_bytes
 from .task_to_queue import TaskToQueuePass
 
 FuseAttention = Literal["auto", "always", "never"]
@@ -38,7 +39,9 @@ class GraphToQueuePass(ModulePass, Pipeline):
     their interpreter much more than its arithmetic; GPUs get tiles of `rows` rows. fuse-attention: `auto` (on GPUs) fuses
     attention-output of graph-to-task, or splits it if attention is divided into parts; models whose tasks would have too many
     rows, or cut the groups of quantised weights, stay as they are (split-attention-output). `always` refuses these, `never`
-    fuses nothing. product-values: as `values` of split-products, on GPUs. outputs=false: drop-outputs, all of them, between the
+    fuses nothing. bytes: of a ring stage; 0: 24576 on GPUs with shared memory for six of these if eight whole rows of every
+    matrix, in bf16, fit into one, else 16384.
+    product-values: as `values` of split-products, on GPUs. outputs=false: drop-outputs, all of them, between the
     two.
     """
 
@@ -54,7 +57,7 @@ class GraphToQueuePass(ModulePass, Pipeline):
     block: int = TaskToQueuePass.block
     handoff: Handoff = TaskToQueuePass.handoff
     stages: int = TaskToQueuePass.stages
-    bytes: int = TaskToQueuePass.bytes
+    bytes: int = 0
     in_flight: int = TaskToQueuePass.in_flight
     fuse_attention: FuseAttention = "auto"
     product_values: int = SplitProductsPass.values
@@ -74,6 +77,7 @@ class GraphToQueuePass(ModulePass, Pipeline):
         attention_output: AttentionOutput = "whole"
         if self.fuse_attention == "always" or (self.fuse_attention == "auto" and target.is_cuda):
             attention_output = "fused" if self.parts == 1 else "split"
+        bytes = self.bytes or (stage_bytes(op, target) if target.is_cuda else USUAL_BYTES)
         if chosen:
             run_passes(ctx, op, (QuantizeWeightsPass(self.weights, self.head, self.embedding),))
         product_values = self.product_values if target.is_cuda else 0
@@ -84,7 +88,7 @@ class GraphToQueuePass(ModulePass, Pipeline):
         if self.fuse_attention == "always" and attention_output == "fused":
             _check_fused(op)
         # with the outputs: a kernel without them shares weights with one that has them
-        room = max((scale_room(program, self.bytes) for program in programs(op)), default=0) if target.is_cuda else 0
+        room = max((scale_room(program, bytes) for program in programs(op)), default=0) if target.is_cuda else 0
         run_passes(
             ctx,
             op,
@@ -97,7 +101,7 @@ class GraphToQueuePass(ModulePass, Pipeline):
                     self.block,
                     self.handoff,
                     self.stages,
-                    self.bytes,
+                    bytes,
                     self.in_flight,
                     room,
                 ),

@@ -19,6 +19,7 @@ from ..dialects import queue, task
 from .activation_memory import activation_bytes, partial_bytes, rotation_bytes
 from .kernel_size import check_size
 from .scale_room import STAGE_UNIT, scale_room
+from .stage_size import USUAL_BYTES
 from .stream_bytes import bytes_a_phase
 
 _MAX_STAGES = 10
@@ -47,7 +48,7 @@ class PlanStreamPass(ModulePass):
     name = "plan-stream"
 
     stages: int = 0
-    bytes: int = 16384
+    bytes: int = USUAL_BYTES
     in_flight: int = 0
     room: int = 0
 

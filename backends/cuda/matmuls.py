@@ -31,12 +31,14 @@ from .rows import RowGather, write_rows
 from .source import SourceWriter
 from .stores import StoreLoop, store_loop
 from .trace_points import PointKind
-from .values import Given
+from .values import CONSUMERS, Given
 
 MAX_GROUPS = 16
 """Groups of 8 weight rows whose sums a thread keeps in registers."""
-MOST_WEIGHTS, MOST_CODES = 4, 6
-"""Vectors of bf16, and of codes, that a thread keeps in registers while activations are waited for."""
+MOST_VECTORS = 6
+"""Vectors of bf16 or of codes that a thread keeps in registers while activations are waited for; of bf16 no more than its even
+share of a ring stage."""
+VECTOR_BYTES = 16
 MOST_COLUMNS = 2
 """Tokens whose activations are columns of the n side of mma; as LaneActivations, device/matvec.cuh."""
 
@@ -199,7 +201,8 @@ class _Matmul:
         is_quantized = isinstance(layout, QuantizedLayout)
         if is_quantized and tokens > MOST_COLUMNS:
             return None  # codes and as many activations are more than fit the registers
-        most = MOST_CODES if is_quantized else MOST_WEIGHTS
+        share = context.ring.stage_bytes // (CONSUMERS * VECTOR_BYTES)
+        most = MOST_VECTORS if is_quantized else min(MOST_VECTORS, share)
         is_early = self.segments is None and context.loads.is_early and layout.stage_vectors <= most
         return first_stage_text(layout, tokens) if is_early else None
 

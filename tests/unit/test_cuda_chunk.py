@@ -123,8 +123,8 @@ def test_segments_change_no_bit(mlp: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("hidden", "tokens"), [(2048, 8), (1056, 8), (2080, 2), (3136, 3)])
 def test_products_that_gather_meanwhile_change_no_bit(hidden: int, tokens: int, tmp_path: Path) -> None:
     """Rows of more elements than consumers gather together: norms' and, of the head, with fewer tasks than SMs as well."""
-    config = llama_config(hidden, 64, 1, 2, 1, 16, 300)
-    single, several = (emulate(config, n, tmp_path / str(n), product_values=0) for n in (1, tokens))
+    config, options = llama_config(hidden, 64, 1, 2, 1, 16, 300), {"product_values": 0, "bytes": 16384}
+    single, several = (emulate(config, n, tmp_path / str(n), **options) for n in (1, tokens))
     main = (tmp_path / str(tokens) / "kernel.cpp").read_text().partition("amk_step(")[2]
     assert main.count("multiply_gathered<") >= 2 and f"gather<{hidden}, " in main
     for first in (0, tokens):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from cuda_kernels import SMOLLM2, Shape, kernel_text
 from cuda_models import CONFIGS, LLAMA_8B, llama_config, lower, verified
+from cuda_models import SMOLLM2 as SMOLLM2_CONFIG
 from cuda_targets import spread
 from xdsl.parser import Parser
 
@@ -12,6 +13,7 @@ from amk.amk_ir.errors import CompileError, ScheduleError
 from amk.amk_ir.targets import TARGETS
 from amk.backends.cuda.backend import CudaBackend
 from amk.backends.cuda.compile import compile_kernel
+from amk.backends.cuda.context import Loads
 from amk.backends.cuda.emit import DroppedSignal, emit_kernel
 from amk.dialects.queue import KernelOp
 from amk.passes.expand_queues import ExpandQueuesPass
@@ -77,6 +79,33 @@ def test_runs_with_equal_activations_share_them() -> None:
     source = emit_kernel(parse(kernel_text(Shape(tagged=True)))).source
     # one each for q, k and v together, the output projection, gate and up, down, and the head
     assert source.count("const Activations x =") == 5
+
+
+@pytest.mark.parametrize(
+    ("heads", "head_dim", "kv", "tokens", "is_early"),
+    [
+        (4, 64, "bf16", 1, True),
+        (4, 128, "bf16", 1, False),
+        (4, 64, "f32", 1, False),
+        (9, 64, "bf16", 1, False),
+        (4, 64, "bf16", 8, False),
+    ],
+)
+def test_early_rows(heads: int, head_dim: int, kv: str, tokens: int, is_early: bool) -> None:
+    """The first keys and values are in registers before the queries where a lane's share of both leaves enough of them."""
+    kernel = lower(llama_config(64, 64, 2, heads, 1, head_dim, 64), kv_dtype=kv, tokens=tokens)
+    main = emit_kernel(kernel).source.partition("amk_step(")[2]
+    assert ("load_rows<" in main, "attend_after<" in main, " attend<" in main) == (is_early, is_early, not is_early)
+    without = emit_kernel(kernel, loads=Loads(6, rows=False)).source.partition("amk_step(")[2]
+    assert "load_rows<" not in without and " attend<" in without
+
+
+@pytest.mark.parametrize(("bytes", "names"), [(16384, ["<1, 48,"]), (24576, ["<1, 48,", "<3, 18,"])])
+def test_early_weights_of_larger_stages(bytes: int, names: list[str]) -> None:
+    """A thread holds an even share of a stage: of SmolLM2's gate and up, which are not evenly divided, only of 24 KiB."""
+    source = emit_kernel(lower(SMOLLM2_CONFIG, "sm_90a", sms=132, bytes=bytes)).source
+    found = [name for name in ("<1, 48,", "<3, 18,") if f"FirstStage{name}" in source]
+    assert found == names
 
 
 def test_only_verified_kernels_are_compiled() -> None:

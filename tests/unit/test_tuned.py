@@ -135,7 +135,7 @@ def test_compile_uses_it(tool, tool_here, tiny_model: Path, model: ImportedModel
 
 def test_a_kernel_for_prompts_shares_the_weights(model: ImportedModel):
     """It packs them as the tuned kernel does, and leaves out what concerns one token: its ring has fewer stages."""
-    choice = Choice({"rows": 16, "stages": 9, "in_flight": 4}, 5)
+    choice = Choice({"rows": 16, "stages": 7, "in_flight": 4}, 5)
     backend = CudaBackend(compiler=CachedCompiler())
     resident = backend.compile(choice.plan(model, TARGET))
     chunk = backend.compile_beside(choice.plan_chunk(model, TARGET, 4), resident.plan)

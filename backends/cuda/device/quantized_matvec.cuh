@@ -272,7 +272,7 @@ struct Either<false, A, B> {
 template <typename Q, int GROUPS, int BLOCKS, int CHUNK, int ROWS>
 struct FirstCodes {
     static constexpr int FIRST = BLOCKS < CHUNK ? BLOCKS : CHUNK, MOST = (FIRST + CONSUMER_WARPS - 1) / CONSUMER_WARPS;
-    static constexpr bool ARE_UNPACKED = Q::GROUP == 0 && MOST * GROUPS * Q::BLOCK_STEPS <= 6;
+    static constexpr bool ARE_UNPACKED = Q::GROUP == 0 && MOST * GROUPS * Q::BLOCK_STEPS <= 9;
     static constexpr bool ARE_SCALED = Q::GROUP == 0 && Q::BESIDE != MINIMUM && BLOCKS <= CHUNK;
     using Held = typename Either<ARE_UNPACKED, BlockWeights<Q, MOST, FIRST, GROUPS>, BlockCodes<Q, MOST, FIRST, GROUPS>>::Type;
     Held held;

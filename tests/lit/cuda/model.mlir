@@ -12,6 +12,7 @@
 // CHECK: put_turns<1, {{\d+}}>(turns_
 // CHECK: for (int l_layer = 0; l_layer < [[LAYERS]]; ++l_layer) {
 // CHECK: const float2 turn{{\d+}} = turns_
-// CHECK: at = attend<Attention{{\d+}}>(at, pos, 0, {{\d+}});
+// CHECK: at = load_rows<Attention[[NUMBER:\d+]]>(rows, at, pos, 0, {{\d+}});
+// CHECK: at = attend_after<Attention[[NUMBER]]>(rows, at, pos, 0, {{\d+}});
 // CHECK: silu(
 // CHECK: consumer_best(best, control.best);

@@ -1,7 +1,7 @@
 // RUN: amk-opt %s --split-input-file -p drop-outputs | filecheck %s
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=3 outputs=false},verify-schedule' | filecheck %s --check-prefix=MODEL
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=3 outputs=false}' > %t.pipeline.mlir
-// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{sms=3 attention-output=fused},drop-outputs,task-to-queue{sms=3}' > %t.parts.mlir
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{sms=3 attention-output=fused},drop-outputs,task-to-queue{sms=3 bytes=24576}' > %t.parts.mlir
 // RUN: diff %t.pipeline.mlir %t.parts.mlir
 
 // Of a model, the head, its norm and the argmax go; the layers, which fill the caches, stay.

@@ -14,10 +14,10 @@
 // On GPUs, attention is fused into the product that follows; divided into parts, only that product is split.
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=5}' > %t.pipeline.mlir
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=5 fuse-attention=always}' | diff %t.pipeline.mlir -
-// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{sms=5 attention-output=fused},task-to-queue{sms=5}' | diff %t.pipeline.mlir -
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{sms=5 attention-output=fused},task-to-queue{sms=5 bytes=24576}' | diff %t.pipeline.mlir -
 // RUN: filecheck %s --check-prefix=FUSED < %t.pipeline.mlir
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=5 parts=2}' > %t.pipeline.mlir
-// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{sms=5 attention-output=split},task-to-queue{sms=5 parts=2}' | diff %t.pipeline.mlir -
+// RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{sms=5 attention-output=split},task-to-queue{sms=5 parts=2 bytes=24576}' | diff %t.pipeline.mlir -
 // FUSED:      queue.fetch @linear_v[layer]
 // FUSED-NEXT: queue.fetch @linear_o[layer]
 

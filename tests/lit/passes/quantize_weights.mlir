@@ -28,8 +28,8 @@
 // HEAD: graph.weight @embed from {{.*}} : tensor<50x24x!amk.quantized<"int8:g8", columns = 24>>
 // HEAD: graph.weight @down_proj layers 2 from {{.*}} : tensor<24x44xbf16>
 
-// Down to the queue: tiles of whole rows are streamed, and the ring has room for scales beside 16 KiB of codes.
-// QUEUE: ring #amk.ring<stages = 10, bytes = 16896, in_flight = 3>
+// Down to the queue: tiles of whole rows are streamed, and the ring has room for scales beside 24 KiB of codes.
+// QUEUE: ring #amk.ring<stages = 8, bytes = 25088, in_flight = 3>
 // QUEUE: task.buffer @down_proj weight from {{.*}} : tensor<2x24x44x!amk.quantized<"int8", columns = 44>>
 // QUEUE: task.family @linear_down (layer = 2, tile = 3) {
 // QUEUE: task.stream @down_proj[layer, tile*8 : 8, 0 : 44] : tensor<8x44x!amk.quantized<"int8", columns = 44>>

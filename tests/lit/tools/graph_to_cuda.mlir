@@ -6,7 +6,7 @@
 // RUN: amk-opt %t.3.mlir -p tile-tasks -o %t.4.mlir
 // RUN: amk-opt %t.4.mlir -p 'place-tasks{target=sm_90a sms=8}' -o %t.5.mlir
 // RUN: amk-opt %t.5.mlir -p insert-sync -o %t.6.mlir
-// RUN: amk-opt %t.6.mlir -p plan-stream -o %t.7.mlir
+// RUN: amk-opt %t.6.mlir -p 'plan-stream{bytes=24576}' -o %t.7.mlir
 // RUN: amk-opt %t.7.mlir -p verify-schedule -o %t.8.mlir
 // RUN: filecheck %s --check-prefix=TASK < %t.4.mlir
 // RUN: filecheck %s --check-prefix=QUEUE < %t.8.mlir
@@ -14,7 +14,7 @@
 
 // The pipeline passes give the same kernel, and its explicit form verifies too.
 // RUN: amk-opt %s -p 'graph-to-queue{target=sm_90a sms=8 fuse-attention=never}' | diff %t.8.mlir -
-// RUN: amk-opt %s -p 'graph-to-task,task-to-queue{target=sm_90a sms=8}' | diff %t.8.mlir -
+// RUN: amk-opt %s -p 'graph-to-task,task-to-queue{target=sm_90a sms=8 bytes=24576}' | diff %t.8.mlir -
 // RUN: amk-opt %t.8.mlir -p expand-queues,verify-schedule | filecheck %s --check-prefix=EXPLICIT
 
 // TASK:     task.program @tiny max_seq 16
