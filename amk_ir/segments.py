@@ -15,10 +15,21 @@ BLOCK_K = 32
 """Elements of k that a weight fragment has."""
 THREADS = 256
 """Consumer threads, each of which keeps sums."""
+_WARPS = THREADS // 32
 ELEMENT_BYTES = 4
 """Of an activation in shared memory: two bf16 whose sum it is."""
 _PADDING = 4
 """Elements from the end of one row of activations to the start of the next."""
+
+
+def stage_blocks(k_blocks: int, groups: int, stage_bytes: int) -> int:
+    """Blocks, of `k_blocks` of a task of `groups` groups of eight bf16 weight rows, that a ring stage takes; 0 if none fits.
+
+    Warps take one block each in turn: where stages are no more for it, a multiple of their number, which keeps all busy.
+    """
+    most = min(k_blocks, stage_bytes // (groups * GROUP_ROWS * BLOCK_K * 2))
+    even = most // _WARPS * _WARPS
+    return even if even and -(-k_blocks // even) == -(-k_blocks // most) else most
 
 
 def rows_bytes(tokens: int, k_blocks: int) -> int:

@@ -9,7 +9,7 @@ from xdsl.dialects.builtin import DYNAMIC_INDEX
 from ..amk_ir.quantized_stages import QuantizedStages
 from ..amk_ir.quantized_type import QuantizedType
 from ..amk_ir.rope import turns_bytes
-from ..amk_ir.segments import BLOCK_K, ELEMENT_BYTES, GROUP_ROWS, partials_bytes, plan_segments
+from ..amk_ir.segments import BLOCK_K, ELEMENT_BYTES, GROUP_ROWS, partials_bytes, plan_segments, stage_blocks
 from ..amk_ir.targets import get_target
 from ..dialects import queue, task
 
@@ -45,7 +45,7 @@ def _segment_bytes(kernel: queue.KernelOp, name: str, shape: tuple[int, ...], st
         chunk_blocks = stages.chunk_steps or stages.block_steps
     else:
         k_blocks = -(-k // BLOCK_K)
-        chunk_blocks = max(1, min(k_blocks, stage_bytes // (GROUP_ROWS * BLOCK_K * 2 * groups)))
+        chunk_blocks = max(1, stage_blocks(k_blocks, groups, stage_bytes))
     tasks = 1
     for program in kernel.programs:
         for op in program.body.walk():

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...amk_ir.segments import BLOCK_K, GROUP_ROWS, THREADS
+from ...amk_ir.segments import BLOCK_K, GROUP_ROWS, THREADS, stage_blocks
 
 FRAGMENT_BYTES = GROUP_ROWS * BLOCK_K * 2
 
@@ -47,7 +47,7 @@ class FragmentLayout:
     @property
     def chunk_blocks(self) -> int:
         """k blocks that one ring stage takes; 0 if not even one fits."""
-        return min(self.k_blocks, self.stage_bytes // (FRAGMENT_BYTES * self.groups))
+        return stage_blocks(self.k_blocks, self.groups, self.stage_bytes)
 
     @property
     def stage_vectors(self) -> int:
