@@ -26,7 +26,7 @@ from amk.runtime.files import write_atomically
 from amk.tools.bench.shapes import SHAPES
 
 RESULTS = Path(__file__).parent / "results"
-FITTED = ("smollm2-135m", "llama-3.2-1b")
+FITTED = ("smollm2-135m", "qwen3-0.6b", "llama-3.2-1b")
 FITTED_AT = (128, 1024)
 """The shapes and contexts whose steps of one token decide the parameters, with those of several tokens without outputs."""
 START = StepParameters(
