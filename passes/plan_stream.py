@@ -27,7 +27,7 @@ _MAX_STAGES = 10
 _FIXED_RESERVE = 8192
 """Shared memory in bytes for mbarriers, reductions over warps, partial sums and phase tables."""
 _FEW_LOADS, _MORE_LOADS = 3, 4
-"""Loads of 16 KiB that keep an SM's share of the memory busy; those that keep it busier, and polls of words waiting for longer."""
+"""Loads of a stage that keep an SM's share of the memory busy; those that keep it busier, and polls of words waiting for longer."""
 _LONG_PHASE = 2
 """Rings that an SM streams in a phase, on average, from which on more loads are worth longer polls."""
 _SHORT_RING = 4

@@ -409,7 +409,11 @@ class LoadedKernel:
     def time_steps(self, pos: int, repeats: int, steps: int = 1, variant: Variant | None = None) -> list[float]:
         """Milliseconds of each of `repeats` launches of `steps` steps from `pos` on, after one that is not counted, by events
         around each; `variant` as `launch`. The GPU is idle before, and has both events and the launch when it begins, so
-        nothing that the host does counts."""
+        nothing that the host does counts.
+
+        Raises as `launch` and `finish`; DeviceError where a tool makes launches wait for their end.
+        """
+        self._activate()
         self.launch(pos, steps, variant=variant)
         self.finish()
         driver = self._driver

@@ -369,9 +369,7 @@ class _Emitter:
             self._write_reading(source, template, MULTIPLY_QUANTIZED, parameters, [_PARTIAL, product], inline)
         parameters, run = "int pos, int part, u32 operation", "reader, pos, part, control.watch, operation);"
         attend = f"Attention::run(shared + WORK_AT, {run}"
-        source.line(
-            "// All of an attention task but its operands, likewise; for several tokens, it has registers of its own."
-        )
+        source.line("// All of an attention task but its operands, likewise; out of line, it has registers of its own.")
         inline = inline and self.context.tokens == 1
         self._write_attending(source, ATTEND, f"u32 at, {parameters}", attend, inline=inline)
         if self.context.loads.has_early_rows and self.context.tokens == 1:

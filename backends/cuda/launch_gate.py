@@ -17,7 +17,7 @@ class LaunchGate:
     """A word of host memory that a stream of the current context waits for; a context manager, which opens it at last.
 
     What waits behind it should have been launched before: the driver may load a function at its first launch, and waits for the
-    device then, until the gate opens by itself.
+    device then.
     """
 
     def __init__(self, driver: Any, stream: int = 0):
@@ -26,37 +26,52 @@ class LaunchGate:
         flags = driver.CU_MEMHOSTALLOC_DEVICEMAP | driver.CU_MEMHOSTALLOC_PORTABLE
         self._address = int(check(driver.cuMemHostAlloc(4, flags), "allocating host memory"))
         self._word = ctypes.c_uint32.from_address(self._address)
-        self._on_device = int(check(driver.cuMemHostGetDevicePointer(self._address, 0), "mapping host memory"))
+        try:
+            self._on_device = int(check(driver.cuMemHostGetDevicePointer(self._address, 0), "mapping host memory"))
+        except DeviceError:
+            driver.cuMemFreeHost(self._address)
+            raise
         self._timer: Timer | None = None
+        self._has_given_up = False
 
     def close(self) -> None:
         """Holds back everything that is enqueued from now on; DeviceError where the device cannot."""
-        self._word.value = 0
+        assert self._timer is None, "a gate is opened before it is closed again"
+        self._word.value, self._has_given_up = 0, False
         wanted = self._driver.CUstreamWaitValue_flags.CU_STREAM_WAIT_VALUE_EQ
         (status,) = self._driver.cuStreamWaitValue32(self._stream, self._on_device, 1, wanted)
         if int(status) != 0:
             raise DeviceError(
                 f"this GPU cannot hold back a stream ({status.name}), so a launch cannot be timed without the host's part in it"
             )
-        self._timer = Timer(OPENS_AFTER_S, self._let_go)
+        self._timer = Timer(OPENS_AFTER_S, self._give_up)
         self._timer.daemon = True
         self._timer.start()
 
     def open(self) -> None:
-        """Lets the stream go on."""
+        """Lets the stream go on. Raises DeviceError if it has not been held back until now."""
         self._let_go()
+        if self._has_given_up:
+            raise DeviceError(
+                f"a launch did not return for {OPENS_AFTER_S:g} s, so it cannot be timed: some tools, and CUDA_LAUNCH_BLOCKING, make "
+                "launches wait for their end"
+            )
+
+    def _let_go(self) -> None:
+        self._word.value = 1
         if self._timer is not None:
             self._timer.cancel()
             self._timer.join()  # it must not touch the word when that is no more
             self._timer = None
 
-    def _let_go(self) -> None:
+    def _give_up(self) -> None:
+        self._has_given_up = True
         self._word.value = 1
 
     def __enter__(self) -> LaunchGate:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.open()
+        self._let_go()
         self._driver.cuStreamSynchronize(self._stream)
         self._driver.cuMemFreeHost(self._address)

@@ -11,6 +11,7 @@ from xdsl.ir import SSAValue
 from ...amk_ir.errors import CompileError
 from ...amk_ir.segments import Segments, partials_bytes
 from ...dialects.task import RmsNormOp, shape_of
+from ...passes.stage_size import USUAL_BYTES
 from .activations import (
     deferred_norm,
     gather_of,
@@ -37,7 +38,7 @@ MAX_GROUPS = 16
 """Groups of 8 weight rows whose sums a thread keeps in registers."""
 MOST_VECTORS = 6
 """Vectors of bf16 or of codes that a thread keeps in registers while activations are waited for; of bf16 no more than its even
-share of a ring stage."""
+share of a ring stage, or of one of 16 KiB."""
 VECTOR_BYTES = 16
 MOST_COLUMNS = 2
 """Tokens whose activations are columns of the n side of mma; as LaneActivations, device/matvec.cuh."""
@@ -201,7 +202,7 @@ class _Matmul:
         is_quantized = isinstance(layout, QuantizedLayout)
         if is_quantized and tokens > MOST_COLUMNS:
             return None  # codes and as many activations are more than fit the registers
-        share = context.ring.stage_bytes // (CONSUMERS * VECTOR_BYTES)
+        share = max(context.ring.stage_bytes, USUAL_BYTES) // (CONSUMERS * VECTOR_BYTES)
         most = MOST_VECTORS if is_quantized else min(MOST_VECTORS, share)
         is_early = self.segments is None and context.loads.is_early and layout.stage_vectors <= most
         return first_stage_text(layout, tokens) if is_early else None

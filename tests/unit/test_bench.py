@@ -168,6 +168,12 @@ def test_every_format_with_every_head():
     assert [None if head is None else str(head.format) for head in heads] == [None, "int8", None, "int8"]
 
 
+def test_an_embedding_is_kept_whatever_else_is_listed():
+    args = namespace(weights="bf16", head="none,int8", embedding="int8", keep=["embed"])
+    for model in open_models(args, ["llama-3.1-8b"], [16]):
+        assert "model.embed_tokens.weight" not in model.quantized_types()
+
+
 def test_options_of_some_formats(tiny_model: Path, tmp_path: Path):
     """--keep and --importance are for those formats of a list that they mean something to."""
     importance = tmp_path / "tiny.importance"

@@ -135,16 +135,18 @@ def test_a_tagged_word_is_named() -> None:
 
 
 class Calls:
-    """Stands for the driver: notes what is called, and says that it succeeded."""
+    """Stands for the driver: notes what is called, and what the word of a gate was then, and says that it succeeded."""
 
     def __init__(self, failing: str = "") -> None:
         self.names: list[str] = []
+        self.words: list[int] = []
         self.word = ctypes.c_uint32()
         self.failing = failing
 
     def __getattr__(self, name: str) -> Any:
         def call(*_: Any) -> tuple[Any, ...]:
             self.names.append(name)
+            self.words.append(self.word.value)
             status = Status(801 if name == self.failing else 0)
             if name == "cuStreamWaitValue32":
                 return (status,)
@@ -178,6 +180,10 @@ def test_only_the_gpu_is_timed() -> None:
     calls = kernel._driver.names
     first = calls.index("cuStreamWaitValue32")
     assert calls[:first].count("cuLaunchCooperativeKernel") == 1
+    assert calls.index("cuCtxSetCurrent") < calls.index("cuLaunchCooperativeKernel")
+    assert kernel._driver.words[first : first + 4] == [0, 0, 0, 0]
+    end = calls.index("cuCtxSynchronize", first)
+    assert kernel._driver.words[end] == 1
     events = ["cuEventRecord", "cuLaunchCooperativeKernel", "cuEventRecord"]
     assert calls[first : first + 4] == ["cuStreamWaitValue32", *events]
     assert (calls.count("cuLaunchCooperativeKernel"), calls.count("cuMemFreeHost"), kernel._epoch) == (3, 1, 3)
@@ -206,6 +212,17 @@ def test_a_gate_that_nobody_opens(monkeypatch: pytest.MonkeyPatch) -> None:
         while driver.word.value == 0 and time.monotonic() < end:
             time.sleep(0.001)
         assert driver.word.value == 1
+        with pytest.raises(DeviceError, match="a launch did not return for 0.01 s, so it cannot be timed"):
+            gate.open()
+        gate.close()
+        gate.open()  # in time
+
+
+def test_a_gate_without_an_address_leaves_no_memory() -> None:
+    driver = Calls(failing="cuMemHostGetDevicePointer")
+    with pytest.raises(DeviceError, match="mapping host memory"):
+        LaunchGate(driver)
+    assert driver.names[-1] == "cuMemFreeHost"
 
 
 def test_a_device_without_gates() -> None:

@@ -147,13 +147,13 @@ def test_traced_kernels_compile(detail: TraceDetail, target: str) -> None:
         emitted = emit_kernel(kernel.kernel, loads=loads, trace=detail)
         return emitted.plan, compile_cubin(emitted.source, TARGETS[target], ENTRY).resources
 
-    for loads in LOADS[:2]:
+    for loads in LOADS[:3]:
         plan, resources = compiled(loads, detail)
         if not resources.spill_stores:
             untraced, untraced_resources = compiled(loads, None)
             break
     else:
-        pytest.fail("the first two attempts spill registers")
+        pytest.fail("the first three attempts, which have early weights, spill registers")
     assert comparable(plan) == comparable(untraced)
     assert resources.spill_stores == resources.spill_loads == untraced_resources.spill_stores == 0
     check_resources(resources, plan.dynamic_shared, plan.threads, TARGETS[target], "traced")

@@ -105,11 +105,13 @@ def _arguments_for(
 ) -> dict[str, object]:
     """The arguments with the formats `texts`, without those that only others of the formats `combined` take."""
 
+    embedding: str = getattr(args, "embedding", NONE)
+
     def keeps(texts: Mapping[str, str]) -> bool:
-        return any(isinstance(_format(text), QuantizedFormat) for text in texts.values())
+        return any(isinstance(_format(text), QuantizedFormat) for text in (embedding, *texts.values()))
 
     def uses(texts: Mapping[str, str]) -> bool:
-        return any(map(uses_importance, texts.values()))
+        return any(map(uses_importance, (embedding, *texts.values())))
 
     left: dict[str, object] = {**vars(args), **texts}
     for option, takes in (("keep", keeps), ("importance", uses)):
