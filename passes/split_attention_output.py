@@ -11,9 +11,9 @@ from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.access import Dim
+from ..amk_ir.attention_turn import OUTPUT_ROWS, output_tile
 from ..amk_ir.linear import Linear
 from ..amk_ir.quantized_type import QuantizedType, columns_problem
-from ..amk_ir.segments import GROUP_ROWS
 from ..dialects import task
 from .family_bodies import ProgramIndex, is_before, programs
 from .partial_products import Product, divide_product, find_product
@@ -36,7 +36,7 @@ class SplitAttentionOutputPass(ModulePass):
     name = "split-attention-output"
 
     tasks: int = 132
-    rows: int = 64
+    rows: int = OUTPUT_ROWS
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for option, value in (("tasks", self.tasks), ("rows", self.rows)):
@@ -53,7 +53,7 @@ class SplitAttentionOutputPass(ModulePass):
         family, load, stream = index.families[product.name], product.load, product.stream
         rows = task.shape_of(product.matmul.result)[1]
         heads = task.shape_of(load.result)[1]
-        tile = -(-ceil(rows / max(1, self.tasks // kv_heads)) // GROUP_ROWS) * GROUP_ROWS
+        tile = output_tile(rows, kv_heads, self.tasks)
         if kv_heads < 2 or tile > self.rows or {HEAD, TILE} & {*family.domain.names}:
             return
         group = heads // kv_heads

@@ -10,6 +10,7 @@ from xdsl.dialects.builtin import Builtin, ModuleOp
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import PassFailedException
 
+from ..amk_ir.attention_turn import OUTPUT_ROWS, output_tile
 from ..amk_ir.errors import CompileError, TargetError
 from ..amk_ir.targets import Target
 from . import xdsl_fixes as xdsl_fixes
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from xdsl.passes import ModulePass
 
     from ..dialects.queue import KernelOp
+    from ..frontends.recipe import DecoderConfig
     from ..passes.verify_schedule import VerifiedKernel
     from .pass_options import PassOptions
 
@@ -38,12 +40,19 @@ def new_context() -> Context:
 
 _FAR_ELEMENTS = 1 << 15
 """Of the earlier keys of a head that one task reads in about the time that dividing its attention among SMs takes."""
+_FAR_ALONE, _FAR_SMS = 256, 132
+"""The latest position where attention has a phase of its own anyway, and the SMs of the GPU on which that was measured."""
 
 
-def far_position(head_dim: int) -> int:
-    """Position from which attention is better divided among more SMs than there are KV heads: the larger a head is, the
-    sooner. 512 for heads of 64 elements, 256 for 128; as measured on an H200."""
-    return _FAR_ELEMENTS // head_dim
+def far_position(config: DecoderConfig) -> int:
+    """Position from which attention is better divided among more SMs than there are KV heads, as measured on an H200.
+
+    2^15 over the elements of a head (512 for 64, 256 for 128) where the tasks of the product behind an attention attend themselves,
+    which saves a phase that dividing it costs; else 256 at most.
+    """
+    position = _FAR_ELEMENTS // config.head_dim
+    is_alone = output_tile(config.hidden, config.kv_heads, _FAR_SMS) > OUTPUT_ROWS
+    return min(position, _FAR_ALONE) if is_alone else position
 
 
 def plan(

@@ -167,7 +167,7 @@ def open_session(
         target = choose_target(backend, target)
     choice = choose_options(model, target, sms=sms, options=options)
     if far_from is None:
-        far_from = far_position(model.config.head_dim) if target.is_cuda else model.max_seq
+        far_from = far_position(model.config) if target.is_cuda else model.max_seq
     with choice.blamed():
         kernel = choice.plan(model, target)
         several = choice.plan_chunk(model, target, chunk) if chunk > 1 else None

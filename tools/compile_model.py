@@ -49,7 +49,7 @@ def session_shape(
     """
     check_division(chunk, far_from, MOST_TOKENS)
     check_chunk_fits(chunk, model.max_seq)
-    position = far_position(model.config.head_dim) if far_from is None else far_from
+    position = far_position(model.config) if far_from is None else far_from
     return SessionShape(token_loop, chunk, position if position < model.max_seq else None)
 
 

@@ -172,7 +172,7 @@ def _measure(
     from ..tuned import choose_options
 
     choice = choose_options(model.model, device.target, sms=getattr(args, "sms", None), options=pass_options(args))
-    far_from: int | None = getattr(args, "far_from", far_position(model.model.config.head_dim))
+    far_from: int | None = getattr(args, "far_from", far_position(model.model.config))
     if far_from is not None and far_from > contexts[-1]:
         far_from = None  # it would not be used
     with StageLines(f"{model.name}, {model.weights_text}") as progress:

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=argparse.SUPPRESS,
         help="from where on a second kernel divides attention among all SMs; there is none if it is max_seq or later "
-        "(default: 512 for heads of 64 elements, 256 for 128)",
+        "(default: 256; 512 for small models with heads of 64 elements)",
     )
     parser.add_argument("--no-weights", action="store_true", help="leave the packed weights out")
 

@@ -30,7 +30,7 @@ class CudaWorkshop:
 
     def __init__(self, model: BenchModel, target: Target, last: int, progress: Progress = no_progress):
         self.model, self.target, self.last, self.progress = model, target, last, progress
-        self._far_from = far_position(model.model.config.head_dim)
+        self._far_from = far_position(model.model.config)
         self._planned: dict[str, tuple[VerifiedKernel, VerifiedKernel | None]] = {}
         self._backend = CudaBackend(compiler=CachedCompiler())
         self._weights = PackedWeights(model)
