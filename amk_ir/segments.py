@@ -13,9 +13,10 @@ GROUP_ROWS = 8
 """Weight rows that a fragment has; tasks pad theirs to a multiple."""
 BLOCK_K = 32
 """Elements of k that a weight fragment has."""
-THREADS = 256
-"""Consumer threads, each of which keeps sums."""
-_WARPS = THREADS // 32
+FRAGMENT_BYTES = GROUP_ROWS * BLOCK_K * 2
+"""Of bf16 weights."""
+THREADS, WARPS = 256, 8
+"""Consumer threads, each of which keeps sums, and their warps."""
 ELEMENT_BYTES = 4
 """Of an activation in shared memory: two bf16 whose sum it is."""
 _PADDING = 4
@@ -27,8 +28,8 @@ def stage_blocks(k_blocks: int, groups: int, stage_bytes: int) -> int:
 
     Warps take one block each in turn: where stages are no more for it, a multiple of their number, which keeps all busy.
     """
-    most = min(k_blocks, stage_bytes // (groups * GROUP_ROWS * BLOCK_K * 2))
-    even = most // _WARPS * _WARPS
+    most = min(k_blocks, stage_bytes // (groups * FRAGMENT_BYTES))
+    even = most // WARPS * WARPS
     return even if even and -(-k_blocks // even) == -(-k_blocks // most) else most
 
 
@@ -39,7 +40,7 @@ def rows_bytes(tokens: int, k_blocks: int) -> int:
 
 def partials_bytes(tokens: int, groups: int) -> int:
     """Shared memory of the partial sums of a task of `groups` groups of eight weight rows: [warp][token][row], four bytes each."""
-    return 4 * (THREADS // 32) * tokens * groups * GROUP_ROWS
+    return 4 * WARPS * tokens * groups * GROUP_ROWS
 
 
 def sums_bytes(tokens: int, groups: int, keeps_x: bool = False) -> int:

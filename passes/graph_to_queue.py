@@ -40,9 +40,8 @@ class GraphToQueuePass(ModulePass, Pipeline):
     attention-output of graph-to-task, or splits it if attention is divided into parts; models whose tasks would have too many
     rows, or cut the groups of quantised weights, stay as they are (split-attention-output). `always` refuses these, `never`
     fuses nothing. bytes: of a ring stage; 0: 24576 on GPUs with shared memory for six of these if eight whole rows of every
-    matrix, in bf16, fit into one, else 16384.
-    product-values: as `values` of split-products, on GPUs. outputs=false: drop-outputs, all of them, between the
-    two.
+    matrix, in bf16, fit into one, else 16384. product-values: as `values` of split-products, on GPUs. outputs=false:
+    drop-outputs, all of them, between the two.
     """
 
     name = "graph-to-queue"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from math import log, prod
 
@@ -287,13 +286,13 @@ def _write_task(
 
 def _write_call(source: SourceWriter, context: EmitContext, function: str, arguments: str) -> None:
     """A call that reads the ring, and notes so in traces of stages."""
-    with source.block("") if context.trace.has_stages else nullcontext():
-        traced = ", stages" if context.trace.has_stages else ""
-        if traced:
-            source.line("Trace stages = trace;")
-        source.line(f"at = {function}({arguments}{traced});")
-        if traced:
-            source.line("trace.next = stages.next;")
+    if not context.trace.has_stages:
+        source.line(f"at = {function}({arguments});")
+        return
+    with source.block(""):
+        source.line("Trace stages = trace;")
+        source.line(f"at = {function}({arguments}, stages);")
+        source.line("trace.next = stages.next;")
 
 
 def _write_stores(

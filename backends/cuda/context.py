@@ -27,10 +27,10 @@ class Loads:
     """How much a thread keeps in registers: loads issued together, enough to cover their latency, few enough to fit.
 
     elements: vectors of up to 16 bytes in loops over elements. inline: whether products, and attentions of one token, are
-    inlined; out of line, they have registers of their own. early: whether those inlined have their first weights in registers before their activations. rows:
-    whether attentions likewise have their first keys and values in registers before their queries. gathers:
-    whether, of several tokens, an SM's first product is made while its activations are gathered. anew: whether what depends on
-    the thread is computed anew in each iteration of a loop.
+    inlined; out of line, they have registers of their own. early: whether products inlined have their first weights in registers
+    before their activations. rows: whether attentions inlined have their first keys and values there before their queries.
+    gathers: whether, of several tokens, an SM's first product is made while its activations are gathered. anew: whether what
+    depends on the thread is computed anew in each iteration of a loop.
     """
 
     elements: int

@@ -367,38 +367,23 @@ class _Emitter:
             product = f"quantized_matvec<Q, GROUPS, K_BLOCKS, CHUNK, {tokens}>({place}, control.watch, operation);"
             template = f"template <typename Q, {sizes}>"
             self._write_reading(source, template, MULTIPLY_QUANTIZED, parameters, [_PARTIAL, product], inline)
-        parameters, run = "int pos, int part, u32 operation", "reader, pos, part, control.watch, operation);"
-        attend = f"Attention::run(shared + WORK_AT, {run}"
         source.line("// All of an attention task but its operands, likewise; out of line, it has registers of its own.")
+        template, run = "template <typename Attention>", "reader, pos, part, control.watch, operation);"
+        parameters = "u32 at, int pos, int part, u32 operation"
         inline = inline and self.context.tokens == 1
-        self._write_attending(source, ATTEND, f"u32 at, {parameters}", attend, inline=inline)
+        attend = f"Attention::run(shared + WORK_AT, {run}"
+        self._write_reading(source, template, ATTEND, parameters, [attend], inline, varies=True)
         if self.context.loads.has_early_rows and self.context.tokens == 1:
             source.line("// Its first rows, to registers; and the attention after that.")
-            rows = "typename Attention::HeldRows& rows, u32 at"
-            self._write_attending(source, LOAD_ROWS, f"{rows}, {parameters}", f"Attention::load_first(rows, {run}")
+            parameters = f"typename Attention::HeldRows& rows, {parameters}"
+            load = f"Attention::load_first(rows, {run}"
+            self._write_reading(source, template, LOAD_ROWS, parameters, [load], inline, varies=True)
             attend = f"Attention::run_early(shared + WORK_AT, rows, {run}"
-            self._write_attending(source, ATTEND_AFTER, f"{rows}, {parameters}", attend)
+            self._write_reading(source, template, ATTEND_AFTER, parameters, [attend], inline, varies=True)
         source.line()
         if self.context.tokens > 1:
             self._write_multiply_segment(source, is_quantized)
             self._write_gather(source)
-
-    def _write_attending(
-        self, source: SourceWriter, name: str, parameters: str, line: str, *, inline: bool = True
-    ) -> None:
-        """A function that reads the ring from `at` on, how far depends on the position; returns where it is read next."""
-        source.line("template <typename Attention>")
-        trace, traced = (", Trace& trace", ", trace") if self.trace.has_stages else ("", "")
-        how = "forceinline" if inline else "noinline"
-        with source.block(f"__device__ __{how}__ u32 {name}({parameters}{trace})"):
-            source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
-            source.line(
-                f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
-            )
-            source.line(line)
-            if traced:
-                source.line("trace.next = reader.trace.next;")
-            source.line("return reader.stage | reader.parity << 16;")
 
     def _write_reading(
         self,
@@ -409,10 +394,13 @@ class _Emitter:
         lines: Sequence[str],
         inline: bool,
         last: str = "",
+        *,
+        varies: bool = False,
     ) -> None:
-        """A function that reads the ring from `at` on, and returns where it is read next. last: a parameter behind the trace."""
+        """A function that reads the ring from `at` on, and returns where it is read next. last: a parameter behind the trace.
+        varies: whether the events that it notes are not known to who calls it, whose trace it moves on then."""
         source.line(template)
-        trace, traced = (", Trace trace", ", trace") if self.trace.has_stages else ("", "")
+        trace, traced = (f", Trace{'&' if varies else ''} trace", ", trace") if self.trace.has_stages else ("", "")
         how = "forceinline" if inline else "noinline"
         with source.block(f"__device__ __{how}__ u32 {name}({parameters}{trace}{last})"):
             source.line("Control& control = *reinterpret_cast<Control*>(shared + CONTROL_AT);")
@@ -420,6 +408,8 @@ class _Emitter:
                 f"WeightReader reader = {{{{shared, control.full, control.empty}}, at & 0xffff, at >> 16{traced}}};"
             )
             source.lines(lines)
+            if traced and varies:
+                source.line("trace.next = reader.trace.next;")
             source.line("return reader.stage | reader.parity << 16;")
 
     def _write_multiply_segment(self, source: SourceWriter, is_quantized: bool) -> None:

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...amk_ir.segments import BLOCK_K, GROUP_ROWS, THREADS, stage_blocks
-
-FRAGMENT_BYTES = GROUP_ROWS * BLOCK_K * 2
+from ...amk_ir.segments import BLOCK_K, FRAGMENT_BYTES, GROUP_ROWS, WARPS, stage_blocks
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class FragmentLayout:
     @property
     def stage_vectors(self) -> int:
         """Vectors of 16 bytes that a thread has of a stage, at most."""
-        return -(-self.chunk_blocks // (THREADS // 32)) * self.groups
+        return -(-self.chunk_blocks // WARPS) * self.groups
 
     @property
     def chunks(self) -> int:

@@ -104,7 +104,6 @@ def _arguments_for(
     args: argparse.Namespace, texts: Mapping[str, str], combined: Sequence[Mapping[str, str]]
 ) -> dict[str, object]:
     """The arguments with the formats `texts`, without those that only others of the formats `combined` take."""
-
     embedding: str = getattr(args, "embedding", NONE)
 
     def keeps(texts: Mapping[str, str]) -> bool:
