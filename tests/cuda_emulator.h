@@ -261,6 +261,7 @@ static inline void store_word(unsigned* p, unsigned word) {
 static inline float power_of_two(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
 static inline float reciprocal(float x) { return 1.0f / x; }
 static inline float __fdividef(float x, float y) { return x / y; }
+static inline float __fmul_rn(float x, float y) { return x * y; }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 static inline unsigned emu_bf16(float value) {
     const unsigned bits = __float_as_uint(value);

@@ -310,7 +310,11 @@ struct FirstCodes {
 #pragma unroll
                 for (int n = 0; n < All::Products::COUNT; ++n)
 #pragma unroll
-                    for (int i = 0; i < 4; ++i) sums.total.sum[n][i] *= scale[n / (All::Products::COUNT / GROUPS)];
+                    for (int i = 0; i < 4; ++i) {
+                        // never one instruction with the addition in `put`: that rounds otherwise than `finish` does
+                        float& sum = sums.total.sum[n][i];
+                        sum = __fmul_rn(sum, scale[n / (All::Products::COUNT / GROUPS)]);
+                    }
             } else if constexpr (Q::GROUP == 0) {
                 sums.finish(stage);
             }
