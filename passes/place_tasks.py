@@ -30,8 +30,7 @@ class PlaceTasksPass(ModulePass):
     """Converts each `task.program` to a compact `queue.kernel` of `sms` SMs (0: as many as the target has).
 
     Adjacent calls that do not depend on each other share a phase. Placement is cyclic, and each family starts where
-    the one before it ended, across layers too, so that all SMs get about the same number of tasks at any time. Not
-    attention: that starts at the first SM in all layers, because fetching its code takes long where it has not run lately.
+    the one before it ended, across layers too, so that all SMs get about the same number of tasks at any time.
     """
 
     name = "place-tasks"
@@ -105,11 +104,8 @@ class _Placer:
             else:
                 runs: list[Operation] = []
                 for call in item.calls:
-                    stays = self._attends(call)
-                    placement = Placement("cyclic", Linear() if stays else start)
-                    runs.append(queue.RunOp(call.family, call.indices.data, placement))
-                    if not stays:
-                        start = self._wrapped(start + self._count(call))
+                    runs.append(queue.RunOp(call.family, call.indices.data, Placement("cyclic", start)))
+                    start = self._wrapped(start + self._count(call))
                 result.append(queue.PhaseOp(Region(Block(runs))))
         return result, start
 
@@ -134,12 +130,6 @@ class _Placer:
         """Number of tasks of a call."""
         family = self.table.families[call.family.string_value()]
         return prod(family.domain.shape[len(call.indices.data) :])
-
-    def _attends(self, call: task.CallOp) -> bool:
-        """Whether tasks attend and do not multiply."""
-        ops = tuple(self.table.families[call.family.string_value()].body.block.ops)
-        attends = (task.AttentionOp, task.AttentionPartOp, task.AttentionMergeOp)
-        return any(isinstance(op, attends) for op in ops) and not any(isinstance(op, task.MatmulOp) for op in ops)
 
     def _wrapped(self, sm: Linear) -> Linear:
         return Linear.make({n: c % self.sms for n, c in sm.terms}, sm.constant % self.sms)

@@ -22,7 +22,7 @@ from .scale_room import STAGE_UNIT, scale_room
 from .stage_size import USUAL_BYTES
 from .stream_bytes import bytes_a_phase
 
-_MAX_STAGES = 10
+_MAX_STAGES = 12
 """More stages than this were not measured to help."""
 _FIXED_RESERVE = 8192
 """Shared memory in bytes for mbarriers, reductions over warps, partial sums and phase tables."""
@@ -38,7 +38,7 @@ _SHORT_RING = 4
 class PlanStreamPass(ModulePass):
     """Gives each kernel a weight ring and each program the stream that its body consumes: the same runs, in order.
 
-    stages: number of ring stages; 0: as many as fit beside the activations, at most ten. bytes: size of a stage, a
+    stages: number of ring stages; 0: as many as fit beside the activations, at most twelve. bytes: size of a stage, a
     multiple of 512; scales of quantised weights come on top. in_flight: loads outstanding at a time; few, so that polls do not queue
     behind them: 0 stands for 3, for 4 where an SM streams two rings of weights or more in a phase, on average, or for all stages
     of a ring of at most 4, which could not be kept full otherwise.

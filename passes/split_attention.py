@@ -24,6 +24,10 @@ PART, HEAD, SLICE = "part", "head", "slice"
 """Domain indices: of the parts; of the heads, and of the slices of a head, that one task merges."""
 _VECTOR = 4
 """Slices are multiples of 16 bytes."""
+_POSITIONS = 128
+"""Of a part, at least: with fewer, one more part to wait for takes longer than what it saves."""
+_WORDS = 1024
+"""Of the sums of all parts, what an SM waits for at once: four a thread."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,9 @@ class SplitAttentionPass(ModulePass):
     """Splits families that store an attention: `parts` tasks for each of theirs, then tasks that merge the results.
 
     Positions are dealt to the parts in blocks of `block`, so that at any position all parts see about as many; 0: as many
-    as the warps of an SM attend to at a time. With 0 parts, there are as many as give each of `sms` SMs at most one task. One
-    part changes nothing. A task merges a head, or a slice of one if `sms` SMs have one each.
+    as the warps of an SM attend to at a time. With 0 parts, there are as many as give each of `sms` SMs at most one task, and
+    no more than one for 128 positions of the cache, or two. One part changes nothing. A task merges a head, or a slice of one,
+    so that it waits for at most 1024 words of sums.
     """
 
     name = "split-attention"
@@ -75,9 +80,11 @@ class SplitAttentionPass(ModulePass):
     ) -> None:
         domain, bound = family.domain.data, len(call.indices.data)
         tasks = prod(extent for _, extent in domain[bound:])
-        parts = self.parts or self.sms // tasks
         shape, region = index.buffers[store.region.buffer].shape, store.region
         leading, (tokens, heads, _, half) = shape[:-4], shape[-4:]
+        block = self.block or turn(2 * half)
+        most = max(2, -(-index.program.max_seq.value.data // _POSITIONS))
+        parts = self.parts or min(self.sms // tasks, most)
         *own, rows, group, second, element = region.dims
         loops = {name for name, _ in domain[:bound]}
         whole = tasks * group.size.constant == heads and group.limit is None and rows.extent == tokens
@@ -101,7 +108,7 @@ class SplitAttentionPass(ModulePass):
             scale=attention.scale.value.data,
             part=Linear.of(PART),
             parts=parts,
-            block=self.block or turn(2 * half),
+            block=block,
         )
         partial.sums.name_hint, partial.stats.name_hint = "sums", "stats"
         for op in (store, attention):
@@ -132,7 +139,7 @@ class SplitAttentionPass(ModulePass):
         for value, hint in values:
             value.name_hint = hint
         target = task.StoreOp(merge.result, Access(region.buffer, (*own, rows, every[2], second, element)))
-        slices = self._slices(heads, half)
+        slices = self._slices(parts, half)
         tile: Tile = (None, Dim(Linear.of(HEAD), Linear(constant=1)), None, None)
         added = [(HEAD, heads)]
         if slices > 1:
@@ -147,9 +154,7 @@ class SplitAttentionPass(ModulePass):
 
         insert_before(call, family, searched, sums, stats)
 
-    def _slices(self, heads: int, half: int) -> int:
-        """Slices of a head, so that all slices of all heads have an SM each."""
-        fitting = (
-            n for n in range(half, 1, -1) if half % n == 0 and half // n % _VECTOR == 0 and n * heads <= self.sms
-        )
-        return next(fitting, 1)
+    def _slices(self, parts: int, half: int) -> int:
+        """Slices of a head: as few as leave no task more than `_WORDS` of the parts' sums, if that is possible."""
+        whole = [n for n in range(1, half + 1) if half % n == 0 and half // n % _VECTOR == 0] or [1]
+        return next((n for n in whole if parts * 2 * half <= n * _WORDS), whole[-1])

@@ -38,21 +38,20 @@ def new_context() -> Context:
     return context
 
 
-_FAR_ELEMENTS = 1 << 15
+_FAR_ELEMENTS = 3 << 13
 """Of the earlier keys of a head that one task reads in about the time that dividing its attention among SMs takes."""
-_FAR_ALONE, _FAR_SMS = 256, 132
-"""The latest position where attention has a phase of its own anyway, and the SMs of the GPU on which that was measured."""
+_FAR_ALONE, _FAR_SMS = 320, 132
+"""The position where attention has a phase of its own anyway, and the SMs of the GPU on which that was measured."""
 
 
 def far_position(config: DecoderConfig) -> int:
     """Position from which attention is better divided among more SMs than there are KV heads, as measured on an H200.
 
-    2^15 over the elements of a head (512 for 64, 256 for 128) where the tasks of the product behind an attention attend themselves,
-    which saves a phase that dividing it costs; else 256 at most.
+    3 * 2^13 over the elements of a head (384 for 64, 192 for 128) where the tasks of the product behind an attention attend
+    themselves, which saves a phase that dividing it costs; else 320.
     """
-    position = _FAR_ELEMENTS // config.head_dim
     is_alone = output_tile(config.hidden, config.kv_heads, _FAR_SMS) > OUTPUT_ROWS
-    return min(position, _FAR_ALONE) if is_alone else position
+    return _FAR_ALONE if is_alone else _FAR_ELEMENTS // config.head_dim
 
 
 def plan(

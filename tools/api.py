@@ -151,7 +151,7 @@ def open_session(
     of the passes (default: without `sms`, what `amk tune` found; {}: those of the passes). steps_per_launch: tokens that
     one launch generates at most; more than one takes the best token always. chunk: tokens of a prompt that are run at
     once; more than one takes a second kernel. far_from: position from which a kernel takes over that divides attention
-    among all SMs (default: 256 with the backend cuda, never with the reference backend).
+    among more SMs (default: that of `runtime.compile.far_position` with the backend cuda, never with the reference backend).
     """
     from .tuned import choose_options
 

@@ -209,7 +209,7 @@ def test_a_fit_finds_the_parameters_back(script: ModuleType):
     true = StepParameters(22000.0, 1.7, 0.15, 31000.0, 70000.0)
     points = []
     for layers in (1, 3):
-        for tokens, pos in ((1, 0), (1, 500), (8, 16)):
+        for tokens, pos in ((1, 0), (1, 250), (1, 500), (8, 16), (8, 450)):
             kernel = plan(shape(num_hidden_layers=layers).with_tokens(tokens).module, TARGET).kernel
             phases, ring = step_phases(kernel, pos), ring_bytes_of(kernel)
             points.append(

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=argparse.SUPPRESS,
         help="from where on a second kernel divides attention among all SMs; there is none if it is max_seq or later "
-        "(default: 256; 512 for small models with heads of 64 elements)",
+        "(default: 320; small models: 384, or 192 with heads of 128 elements)",
     )
     parser.add_argument("--no-weights", action="store_true", help="leave the packed weights out")
 

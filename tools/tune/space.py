@@ -21,7 +21,7 @@ _VALUES: Mapping[str, tuple[Any, ...]] = {
     "widest": (8, 16, 32, 64),
     "rows": (8, 16, 32),
     "bytes": (8192, 12288, 16384, 20480, 24576, 32768),
-    "stages": (0, 4, 6, 8, 12),
+    "stages": (0, 4, 6, 8, 10),
     "handoff": ("auto", "counter"),
     "columns": (32, 64, 128, 256),
 }

@@ -128,7 +128,8 @@ struct Attention {
     }
 
     // The earlier rows of the tail, from the cache: under way from the constructor on, in the work area after `put`, with
-    // zeros where there is no row: a weight of 0 does not make up for what is not a number. Nothing at or after `pos` is read.
+    // zeros where there is no row: a weight of 0 does not make up for what is not a number. Nothing at or after `pos` is read,
+    // and nothing at all for a part that has not the group of `pos`.
     struct TailLoads {
         static constexpr int VECTORS = TAIL_KEYS / 8, PAIRS = TAIL_VALUES / 2;
         static constexpr int KEY_LOADS = (VECTORS + CONSUMERS - 1) / CONSUMERS;
@@ -138,21 +139,23 @@ struct Attention {
         int known;  // rows
 
         // keys, values: of the head, from its first position on
-        __device__ __forceinline__ TailLoads(const KV* keys, const KV* values, int pos) : known(pos % GROUP) {
+        __device__ __forceinline__ TailLoads(const KV* keys, const KV* values, int pos, int part)
+            : known(pos % GROUP) {
+            const int rows = Own::has(pos / GROUP, part) ? known : 0;
             const KV* key_group = keys + static_cast<long long>(pos / GROUP) * Layout::KEY_GROUP;
             const KV* value_group = values + static_cast<long long>(pos / GROUP) * Layout::VALUE_GROUP;
 #pragma unroll
             for (int n = 0; n < KEY_LOADS; ++n) {
                 const int at = threadIdx.x + n * CONSUMERS;
                 key[n].clear();
-                if (key_row(at) < known) key[n].load(key_group + at * 8);
+                if (key_row(at) < rows) key[n].load(key_group + at * 8);
             }
 #pragma unroll
             for (int n = 0; n < PAIR_LOADS; ++n) {
                 const int at = threadIdx.x + n * CONSUMERS, row = pair_row(at);
                 first[n] = second[n] = 0;
-                if (row < known) first[n] = value_group[at * 2];
-                if (row + 1 < known) second[n] = value_group[at * 2 + 1];
+                if (row < rows) first[n] = value_group[at * 2];
+                if (row + 1 < rows) second[n] = value_group[at * 2 + 1];
             }
         }
         __device__ static __forceinline__ int key_row(int vector) {

@@ -40,13 +40,13 @@
 // CHECK:      queue.counter @logits_done[1]
 // CHECK-NEXT: queue.program sms 0 to 4 stream {
 // CHECK-NEXT:   task.for layer = 0 to 2 {
-// CHECK-NEXT:     queue.fetch @linear_q[layer] on cyclic layer + 1
-// CHECK-NEXT:     queue.fetch @linear_k[layer] on cyclic layer + 1
-// CHECK-NEXT:     queue.fetch @linear_v[layer] on cyclic layer + 3
-// CHECK-NEXT:     queue.fetch @attention_mixed[layer] on cyclic 0
-// CHECK-NEXT:     queue.fetch @linear_o[layer] on cyclic layer + 1
-// CHECK-NEXT:     queue.fetch @linear_gate_up[layer] on cyclic layer
-// CHECK-NEXT:     queue.fetch @linear_down[layer] on cyclic layer + 3
+// CHECK-NEXT:     queue.fetch @linear_q[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:     queue.fetch @linear_k[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:     queue.fetch @linear_v[layer] on cyclic layer*3 + 3
+// CHECK-NEXT:     queue.fetch @attention_mixed[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:     queue.fetch @linear_o[layer] on cyclic layer*3 + 3
+// CHECK-NEXT:     queue.fetch @linear_gate_up[layer] on cyclic layer*3 + 2
+// CHECK-NEXT:     queue.fetch @linear_down[layer] on cyclic layer*3 + 1
 // CHECK-NEXT:   }
 // CHECK-NEXT:   queue.fetch @linear_logits[] on cyclic 3
 // CHECK-NEXT: } body {
@@ -55,21 +55,21 @@
 // CHECK-NEXT:   }
 // CHECK-NEXT:   task.for layer = 0 to 2 {
 // CHECK-NEXT:     queue.phase {
-// CHECK-NEXT:       queue.run @linear_q[layer] on cyclic layer + 1
-// CHECK-NEXT:       queue.run @linear_k[layer] on cyclic layer + 1
-// CHECK-NEXT:       queue.run @linear_v[layer] on cyclic layer + 3
+// CHECK-NEXT:       queue.run @linear_q[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:       queue.run @linear_k[layer] on cyclic layer*3 + 1
+// CHECK-NEXT:       queue.run @linear_v[layer] on cyclic layer*3 + 3
 // CHECK-NEXT:     }
 // CHECK-NEXT:     queue.phase {
-// CHECK-NEXT:       queue.run @attention_mixed[layer] on cyclic 0
+// CHECK-NEXT:       queue.run @attention_mixed[layer] on cyclic layer*3 + 1
 // CHECK-NEXT:     }
 // CHECK-NEXT:     queue.phase {
-// CHECK-NEXT:       queue.run @linear_o[layer] on cyclic layer + 1
+// CHECK-NEXT:       queue.run @linear_o[layer] on cyclic layer*3 + 3
 // CHECK-NEXT:     }
 // CHECK-NEXT:     queue.phase {
-// CHECK-NEXT:       queue.run @linear_gate_up[layer] on cyclic layer
+// CHECK-NEXT:       queue.run @linear_gate_up[layer] on cyclic layer*3 + 2
 // CHECK-NEXT:     }
 // CHECK-NEXT:     queue.phase {
-// CHECK-NEXT:       queue.run @linear_down[layer] on cyclic layer + 3
+// CHECK-NEXT:       queue.run @linear_down[layer] on cyclic layer*3 + 1
 // CHECK-NEXT:     }
 // CHECK-NEXT:   }
 // CHECK-NEXT:   queue.phase {

@@ -1,6 +1,6 @@
 // RUN: amk-opt %s -p 'place-tasks{sms=4},plan-stream' | filecheck %s
 
-// Fetches follow the order of the body, with its placement; families without constant tiles, phases and loops of none of them have no place in the stream. Ten stages of 16 KiB fit.
+// Fetches follow the order of the body, with its placement; families without constant tiles, phases and loops of none of them have no place in the stream. Twelve stages of 16 KiB fit.
 task.program @p max_seq 8 tokens 1 {
   task.buffer @w weight from #amk.checkpoint<"l.{layer}.w"> : tensor<2x16x16xf32>
   task.buffer @u weight from #amk.checkpoint<"l.{layer}.u"> : tensor<2x16x16xf32>
@@ -47,7 +47,7 @@ task.program @p max_seq 8 tokens 1 {
   }
 }
 
-// CHECK: queue.kernel @p target "sm_90a" sms 4 max_seq 8 tokens 1 ring #amk.ring<stages = 10, bytes = 16384, in_flight = 3> {
+// CHECK: queue.kernel @p target "sm_90a" sms 4 max_seq 8 tokens 1 ring #amk.ring<stages = 12, bytes = 16384, in_flight = 3> {
 // CHECK-NEXT:     task.buffer @w weight from #amk.checkpoint<"l.{layer}.w"> : tensor<2x16x16xf32>
 // CHECK-NEXT:     task.buffer @u weight from #amk.checkpoint<"l.{layer}.u"> : tensor<2x16x16xf32>
 // CHECK-NEXT:     task.buffer @h weight from #amk.checkpoint<"h"> : tensor<16x16xf32>

@@ -15,7 +15,7 @@ task.program @rows max_seq 8 tokens 1 {
     task.call @f[]
   }
 }
-// CHECK: queue.kernel @rows {{.*}} ring #amk.ring<stages = 10, bytes = 4608, in_flight = 3> {
+// CHECK: queue.kernel @rows {{.*}} ring #amk.ring<stages = 12, bytes = 4608, in_flight = 3> {
 
 // -----
 
@@ -34,7 +34,7 @@ task.program @groups max_seq 8 tokens 1 {
     task.call @f[]
   }
 }
-// CHECK: queue.kernel @groups {{.*}} ring #amk.ring<stages = 10, bytes = 6144, in_flight = 3> {
+// CHECK: queue.kernel @groups {{.*}} ring #amk.ring<stages = 12, bytes = 6144, in_flight = 3> {
 
 // -----
 
@@ -53,4 +53,4 @@ task.program @floats max_seq 8 tokens 1 {
     task.call @f[]
   }
 }
-// CHECK: queue.kernel @floats {{.*}} ring #amk.ring<stages = 10, bytes = 4096, in_flight = 3> {
+// CHECK: queue.kernel @floats {{.*}} ring #amk.ring<stages = 12, bytes = 4096, in_flight = 3> {

@@ -1,9 +1,10 @@
 // RUN: amk-opt %s --split-input-file -p 'split-attention{parts=3 block=16}' | filecheck %s
 // RUN: amk-opt %s --split-input-file -p 'split-attention{sms=16}' | filecheck %s --check-prefix=SMS
+// RUN: amk-opt %s --split-input-file -p 'split-attention{sms=132}' | filecheck %s --check-prefix=MANY
 // RUN: amk-opt %s --split-input-file -p 'split-attention{parts=1 sms=16}' | filecheck %s --check-prefix=ONE
 
 // Two KV heads with two heads each. The parts do what the family did and store another result; the family merges a head
-// a task. With 16 SMs there are 16 / 2 = 8 parts, and each head is merged in 4 slices of 4 of its 16 pairs.
+// a task. A cache of 64 positions is worth two parts, whatever the SMs.
 task.program @layers max_seq 64 tokens 1 {
   task.buffer @x input : tensor<1x4x2x16xf32>
   task.buffer @kr input : tensor<1x2x2x16xf32>
@@ -56,22 +57,22 @@ task.program @layers max_seq 64 tokens 1 {
 // CHECK-NEXT:     task.call @attention_o[layer]
 // CHECK-NEXT:     task.call @copy[layer]
 
-// SMS:      task.buffer @o_sums scratch : tensor<2x8x1x4x2x16xf32>
-// SMS-NEXT: task.buffer @o_stats scratch : tensor<2x8x1x4x2xf32>
-// SMS-NEXT: task.family @attention_o_part (layer = 2, kv_head = 2, part = 8) {
+// SMS:      task.buffer @o_sums scratch : tensor<2x2x1x4x2x16xf32>
+// SMS-NEXT: task.buffer @o_stats scratch : tensor<2x2x1x4x2xf32>
+// SMS-NEXT: task.family @attention_o_part (layer = 2, kv_head = 2, part = 2) {
 // SMS-NEXT:   %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 16] : tensor<1x2x2x16xf32>
 // SMS-NEXT:   %k = task.stream @k[layer, 0 : pos, kv_head : 1, 0 : 2, 0 : 16] : tensor<?x1x2x16xbf16>
 // SMS-NEXT:   %v = task.stream @v[layer, 0 : pos, kv_head : 1, 0 : 2, 0 : 16] : tensor<?x1x2x16xbf16>
 // SMS-NEXT:   %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 16] : tensor<1x1x2x16xf32>
-// SMS-NEXT:   %sums, %stats = task.attention_part %q, %k, %v, %n, %n {scale = 2.500000e-01 : f64, part = #amk.linear<part>, parts = 8 : i64, block = 128 : i64} : (tensor<1x2x2x16xf32>, tensor<?x1x2x16xbf16>, tensor<1x1x2x16xf32>) -> tensor<1x2x2xf32>
+// SMS-NEXT:   %sums, %stats = task.attention_part %q, %k, %v, %n, %n {scale = 2.500000e-01 : f64, part = #amk.linear<part>, parts = 2 : i64, block = 128 : i64} : (tensor<1x2x2x16xf32>, tensor<?x1x2x16xbf16>, tensor<1x1x2x16xf32>) -> tensor<1x2x2xf32>
 // SMS-NEXT:   task.store %sums, @o_sums[layer, part, 0 : 1, kv_head*2 : 2, 0 : 2, 0 : 16] : tensor<1x2x2x16xf32>
 // SMS-NEXT:   task.store %stats, @o_stats[layer, part, 0 : 1, kv_head*2 : 2, 0 : 2] : tensor<1x2x2xf32>
 // SMS-NEXT: }
-// SMS-NEXT: task.family @attention_o (layer = 2, head = 4, slice = 4) {
-// SMS-NEXT:   %sums = task.load @o_sums[layer, 0 : 8, 0 : 1, head : 1, 0 : 2, slice*4 : 4] : tensor<8x1x1x2x4xf32>
-// SMS-NEXT:   %stats = task.load @o_stats[layer, 0 : 8, 0 : 1, head : 1, 0 : 2] : tensor<8x1x1x2xf32>
-// SMS-NEXT:   %o = task.attention_merge %sums, %stats : (tensor<8x1x1x2x4xf32>, tensor<8x1x1x2xf32>) -> tensor<1x1x2x4xf32>
-// SMS-NEXT:   task.store %o, @o[layer, 0 : 1, head : 1, 0 : 2, slice*4 : 4] : tensor<1x1x2x4xf32>
+// SMS-NEXT: task.family @attention_o (layer = 2, head = 4) {
+// SMS-NEXT:   %sums = task.load @o_sums[layer, 0 : 2, 0 : 1, head : 1, 0 : 2, 0 : 16] : tensor<2x1x1x2x16xf32>
+// SMS-NEXT:   %stats = task.load @o_stats[layer, 0 : 2, 0 : 1, head : 1, 0 : 2] : tensor<2x1x1x2xf32>
+// SMS-NEXT:   %o = task.attention_merge %sums, %stats : (tensor<2x1x1x2x16xf32>, tensor<2x1x1x2xf32>) -> tensor<1x1x2x16xf32>
+// SMS-NEXT:   task.store %o, @o[layer, 0 : 1, head : 1, 0 : 2, 0 : 16] : tensor<1x1x2x16xf32>
 // SMS-NEXT: }
 // SMS-NEXT: task.family @copy (layer = 2) {
 
@@ -249,3 +250,41 @@ task.program @own max_seq 64 tokens 1 {
 // CHECK:      task.program @own
 // CHECK-NOT:  attention_part
 // CHECK:      task.call @attention[
+
+// -----
+
+// A cache that is long enough: with 16 SMs, 16 / 2 = 8 parts; with 132, one for 128 positions, 64, and a head is merged in two
+// slices of 8 of its 16 pairs, so that a task waits for 64 * 16 words of sums.
+task.program @long max_seq 8192 tokens 1 {
+  task.buffer @x input : tensor<1x4x2x16xf32>
+  task.buffer @kr input : tensor<1x2x2x16xf32>
+  task.buffer @k state : tensor<8192x2x2x16xbf16>
+  task.buffer @o scratch : tensor<1x4x2x16xf32>
+  task.buffer @y output : tensor<1x4x2x16xf32>
+  task.family @attend (kv_head = 2) {
+    %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 16] : tensor<1x2x2x16xf32>
+    %k = task.stream @k[0 : pos, kv_head : 1, 0 : 2, 0 : 16] : tensor<?x1x2x16xbf16>
+    %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 16] : tensor<1x1x2x16xf32>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 0.25 : f64} : (tensor<1x2x2x16xf32>, tensor<?x1x2x16xbf16>, tensor<1x1x2x16xf32>)
+    task.store %o, @o[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 16] : tensor<1x2x2x16xf32>
+  }
+  task.family @copy () {
+    %o = task.load @o[0 : 1, 0 : 4, 0 : 2, 0 : 16] : tensor<1x4x2x16xf32>
+    task.store %o, @y[0 : 1, 0 : 4, 0 : 2, 0 : 16] : tensor<1x4x2x16xf32>
+  }
+  task.order {
+    task.call @attend[]
+    task.call @copy[]
+  }
+}
+
+// SMS:      task.family @attend_part (kv_head = 2, part = 8) {
+// SMS:        parts = 8 : i64, block = 128 : i64
+// SMS:      task.family @attend (head = 4) {
+// MANY:     task.family @attend_part (kv_head = 2, part = 64) {
+// MANY:       parts = 64 : i64, block = 128 : i64
+// MANY:     task.family @attend (head = 4, slice = 2) {
+// MANY-NEXT:  %sums = task.load @o_sums[0 : 64, 0 : 1, head : 1, 0 : 2, slice*8 : 8] : tensor<64x1x1x2x8xf32>
+// MANY-NEXT:  %stats = task.load @o_stats[0 : 64, 0 : 1, head : 1, 0 : 2] : tensor<64x1x1x2xf32>
+// MANY-NEXT:  %o = task.attention_merge %sums, %stats : (tensor<64x1x1x2x8xf32>, tensor<64x1x1x2xf32>) -> tensor<1x1x2x8xf32>
+// MANY-NEXT:  task.store %o, @o[0 : 1, head : 1, 0 : 2, slice*8 : 8] : tensor<1x1x2x8xf32>

@@ -17,5 +17,5 @@
 // TOKENS: tokens 8 ring #amk.ring<stages = {{[0-9]+}}, bytes = 24576,
 // AMPERE: ring #amk.ring<stages = 6, bytes = 24576,
 // SMALL: ring #amk.ring<stages = 5, bytes = 16384,
-// CHOSEN: ring #amk.ring<stages = 10, bytes = 8192,
-// USUAL: ring #amk.ring<stages = 10, bytes = 16384,
+// CHOSEN: ring #amk.ring<stages = 12, bytes = 8192,
+// USUAL: ring #amk.ring<stages = 12, bytes = 16384,
