@@ -41,6 +41,8 @@ RECORDED_FAR = {"parts": 0}
 OTHER_GPU = "bench_h100.json"
 """A recorded run on another GPU of the same target, with an older device code: its read peak counts here, not its steps."""
 FREE = ("phase_us", "word_ns", "multiply_bytes_per_us", "attend_bytes_per_us")
+MOST = {"multiply_bytes_per_us": 128 * 1980.0, "attend_bytes_per_us": 128 * 1980.0}
+"""What an SM reads from its shared memory: 128 bytes a clock, at the highest. Steps that do not depend on a parameter leave it there."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,9 @@ def _import(name: str, max_seq: int):
 
 
 def fit(points: Sequence[Point]) -> StepParameters:
-    """The parameters with the least squares of relative errors (of logarithms), by damped Gauss-Newton steps on their
-    logarithms."""
+    """The parameters up to `MOST` with the least squares of relative errors (of logarithms), by damped Gauss-Newton steps on
+    their logarithms."""
+    most = np.log([MOST.get(name, np.inf) for name in FREE])
 
     def of(values: np.ndarray) -> StepParameters:
         return replace(START, **dict(zip(FREE, map(float, np.exp(values)), strict=True)))
@@ -129,13 +132,14 @@ def fit(points: Sequence[Point]) -> StepParameters:
         slopes = np.stack([(errors(values + step) - now) / 1e-3 for step in 1e-3 * np.eye(len(FREE))], axis=1)
         while True:
             change = np.linalg.solve(slopes.T @ slopes + damping * np.eye(len(FREE)), -slopes.T @ now)
-            later = errors(values + np.clip(change, -0.5, 0.5))
+            new = np.minimum(values + np.clip(change, -0.5, 0.5), most)
+            later = errors(new)
             if later @ later < now @ now or damping > 1e3:
                 break
             damping *= 4
         gained = now @ now - later @ later
         if gained > 0:
-            values, now, damping = values + np.clip(change, -0.5, 0.5), later, damping / 5
+            values, now, damping = new, later, damping / 5
         if gained < 1e-6 * (now @ now) + 1e-16:
             break
     return of(values)
