@@ -141,7 +141,7 @@ class Fuzzer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="processor time")
+    parser.add_argument("--seconds", type=float, default=60, help="processor time of inputs")
     parser.add_argument("--wall-seconds", type=float, default=float("inf"), help="stop after so long in any case")
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is printed")
     parser.add_argument("--findings", type=Path, default=None, help="a folder for the inputs that are findings")
@@ -152,9 +152,9 @@ def main() -> None:
     seed = args.seed if args.seed is not None else int.from_bytes(os.urandom(4))
     with tempfile.TemporaryDirectory() as folder:
         fuzzer = Fuzzer(seed, Path(folder), args.findings)
-        start, wall = time.process_time(), time.monotonic()
         fuzzer.collect_witnesses()
         limit_address_space(MEBIBYTES)
+        start, wall = time.process_time(), time.monotonic()
         while time.process_time() - start < args.seconds and time.monotonic() - wall < args.wall_seconds:
             fuzzer.step()
         print(json.dumps(fuzzer.report(time.process_time() - start, time.monotonic() - wall), indent=1))
