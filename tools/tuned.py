@@ -51,7 +51,7 @@ class Choice:
         return plan(model.with_tokens(tokens).module, target, self.sms, shared, outputs=False)
 
     def plan_far(self, model: ImportedModel, target: Target) -> VerifiedKernel:
-        """The verified kernel for long contexts, in which all SMs share the work of attention; errors as `plan`."""
+        """The verified kernel for long contexts, in which more SMs share the work of attention; errors as `plan`."""
         return plan(model.module, target, self.sms, {**self.options, "parts": 0})
 
     @contextmanager

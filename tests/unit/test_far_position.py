@@ -1,4 +1,4 @@
-"""From where on attention is divided among all SMs."""
+"""From where on attention is divided among more SMs."""
 
 import pytest
 

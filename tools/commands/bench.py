@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=positive,
         default=argparse.SUPPRESS,
-        help="position from which a kernel takes over that divides attention among all SMs, as in amk generate",
+        help="position from which a kernel takes over that divides attention among more SMs, as in amk generate",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, default=argparse.SUPPRESS, help="write everything to FILE")
     baselines = parser.add_argument_group("baselines", "They need torch, which sees the GPU, and transformers.")

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="POSITION",
         type=positive,
         default=argparse.SUPPRESS,
-        help="from where on a second kernel divides attention among all SMs; there is none if it is max_seq or later "
+        help="from where on a second kernel divides attention among more SMs; there is none if it is max_seq or later "
         "(default: 320; small models: 384, or 192 with heads of 128 elements)",
     )
     parser.add_argument("--no-weights", action="store_true", help="leave the packed weights out")

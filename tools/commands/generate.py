@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="POSITION",
         type=positive,
         default=argparse.SUPPRESS,
-        help="from where on all SMs share the work of attention (default with --backend cuda: as in amk compile, or as "
+        help="from where on more SMs share the work of attention (default with --backend cuda: as in amk compile, or as "
         "--compiled has it)",
     )
     sampling = parser.add_argument_group("sampling", "Greedy unless a temperature is given.")

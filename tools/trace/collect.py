@@ -88,7 +88,7 @@ def collect(
 
 
 def plan_step(model: ImportedModel, target: Target, choice: Choice, context: int) -> VerifiedKernel:
-    """The kernel that runs the step after `context` positions: from `far_position` on that which divides attention among all SMs,
+    """The kernel that runs the step after `context` positions: from `far_position` on that which divides attention among more SMs,
     unless `choice` says how to divide it."""
     if context >= far_position(model.config) and "parts" not in choice.options:
         return choice.plan_far(model, target)
