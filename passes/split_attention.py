@@ -27,7 +27,7 @@ _VECTOR = 4
 _POSITIONS = 128
 """Of a part, at least: with fewer, one more part to wait for takes longer than what it saves."""
 _WORDS = 1024
-"""Of the sums of all parts, what an SM waits for at once: four a thread."""
+"""Of the sums of all parts for a token, what an SM waits for at once: four a thread."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SplitAttentionPass(ModulePass):
     Positions are dealt to the parts in blocks of `block`, so that at any position all parts see about as many; 0: as many
     as the warps of an SM attend to at a time. With 0 parts, there are as many as give each of `sms` SMs at most one task, and
     no more than one for 128 positions of the cache, or two. One part changes nothing. A task merges a head, or a slice of one,
-    so that it waits for at most 1024 words of sums.
+    so that it waits for at most 1024 words of sums of a token, where that is possible.
     """
 
     name = "split-attention"

@@ -23,7 +23,7 @@ from .split_attention import SplitAttentionPass
 class TaskToQueuePass(ModulePass, Pipeline):
     """split-argmax into as many parts as there are SMs, then split-attention, place-tasks, insert-sync, plan-stream.
 
-    parts, block: of split-attention, 0 parts as many as the SMs can have at once. The others: options of these passes.
+    parts, block: of split-attention, with 0 parts as many as it chooses. The others: options of these passes.
     """
 
     name = "task-to-queue"

@@ -142,7 +142,12 @@ class Fuzzer:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="processor time of inputs")
-    parser.add_argument("--wall-seconds", type=float, default=float("inf"), help="stop after so long in any case")
+    parser.add_argument(
+        "--wall-seconds",
+        type=float,
+        default=float("inf"),
+        help="stop after so long in any case, once witnesses are collected",
+    )
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is printed")
     parser.add_argument("--findings", type=Path, default=None, help="a folder for the inputs that are findings")
     args = parser.parse_args()

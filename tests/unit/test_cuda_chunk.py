@@ -78,7 +78,9 @@ def test_rows_of_fused_attention_are_those_of_single_tokens(handoff: str, tolera
 
 
 @emulated_only
-@pytest.mark.parametrize("options", [{}, {"parts": 2, "block": 32}], ids=["whole", "parts"])
+@pytest.mark.parametrize(
+    "options", [{}, {"parts": 2, "block": 32}, {"parts": 2, "block": 16}], ids=["whole", "parts", "a group each"]
+)
 @pytest.mark.parametrize("together", [False, True], ids=["a task a head", "one task"])
 def test_rows_behind_a_long_history_have_the_bits_of_single_tokens(
     together: bool, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from bench_fakes import FakeDevice
+from cuda_models import CONFIGS, verified
 
 from amk.amk_ir.targets import get_target
+from amk.backends.cuda.emit import emit_kernel
+from amk.backends.cuda.nvrtc import inline_headers
 from amk.passes.verify_schedule import VerifiedKernel
 from amk.tools.bench.shapes import SHAPES
 
@@ -65,7 +68,7 @@ class Compiled:
         self.kernels: list[VerifiedKernel] = []
         self.barrier = threading.Barrier(at_once, timeout=60)
 
-    def __call__(self, kernel: VerifiedKernel) -> Any:
+    def __call__(self, kernel: VerifiedKernel, **_: Any) -> Any:
         self.kernels.append(kernel)
         self.barrier.wait()
         plan = SimpleNamespace(ring=SimpleNamespace(stages=kernel.kernel.ring.data.stages))
@@ -122,6 +125,24 @@ def test_chunk_cost(run: Run):
     assert model["equal_bits"] is True
     assert [in_flight(kernel) for kernel in found["kernels"]] == [3] * 3
     assert {kernel.kernel.tokens.value.data for kernel in found["kernels"]} == {1, 4}
+
+
+def test_spin_price(run: Run):
+    found = run("spin_price", 2, "--context", "16", "--rounds", "2", "--repeat", "3", "--set", "in-flight=2")
+    assert found["options"] == {"in_flight": 2}
+    (model,) = found["models"]
+    assert model["steps_us"] == {"bounded": [100.0] * 6, "unchecked": [100.0] * 6}
+    assert model["price"] == 0.0
+    assert [in_flight(kernel) for kernel in found["kernels"]] == [2, 2]
+
+
+def test_unchecked_spins_are_other_ones(monkeypatch: pytest.MonkeyPatch):
+    """The line that `spin_price` replaces is in the source of every kernel."""
+    module = load("spin_price", monkeypatch)
+    monkeypatch.setattr(module, "compile_cubin", lambda source, *_: source)
+    source = inline_headers(emit_kernel(verified(CONFIGS["gqa"], "sm_90a", sms=2).kernel).source)
+    other = module.compile_unchecked(source, get_target("sm_90a"), "amk_step")
+    assert "__trap()" in other and "__trap()" not in source
 
 
 def test_nothing_set(run: Run):

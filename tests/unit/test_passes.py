@@ -189,10 +189,11 @@ def test_a_layer_has_five_phases():
     ]
 
 
+@pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("sms", [1, 5, 132])
-def test_all_sms_have_the_same_number_of_tasks_at_any_time(sms: int):
+def test_all_sms_have_the_same_number_of_tasks_at_any_time(sms: int, parts: int):
     """After every run of every layer, the SMs differ by one task at most."""
-    schedule = Schedule.from_kernel(kernel_of(large_model(layers=4), sms=sms))
+    schedule = Schedule.from_kernel(kernel_of(large_model(layers=4), sms=sms, parts=parts))
     body = schedule.body
     runs = body.kind == EventKind.RUN
     # the order in which runs come is that of their ops, layer by layer

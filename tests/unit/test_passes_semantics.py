@@ -23,6 +23,7 @@ from amk.dialects.amk import Amk
 from amk.dialects.graph import Graph
 from amk.frontends import llama
 from amk.frontends.recipe import DecoderConfig, ImportOptions
+from amk.passes import split_attention
 from amk.passes.convert_graph_to_task import ConvertGraphToTaskPass
 from amk.passes.expand_queues import ExpandQueuesPass
 from amk.passes.fuse_into_consumer import FuseIntoConsumerPass
@@ -162,10 +163,14 @@ def test_verified_kernels_keep_the_meaning(config: DecoderConfig, handoff):
     assert_close(logits(QueueInterpreter(kernel, weights, interleaving=Seeded(2)), config.vocab), wanted)
 
 
+@pytest.mark.parametrize("words", [1024, 16], ids=["whole heads", "slices"])
 @pytest.mark.parametrize(("parts", "block"), [(2, 1), (3, 1), (2, 2), (5, 64)])
 @pytest.mark.parametrize("name", ["gqa", "mha", "mqa", "head_dim_64", "three_kv_heads"])
-def test_attention_in_parts_keeps_the_meaning(name: str, parts: int, block: int):
-    """At the task and at the queue level, with parts of no positions, and heads in slices where SMs are many."""
+def test_attention_in_parts_keeps_the_meaning(
+    name: str, parts: int, block: int, words: int, monkeypatch: pytest.MonkeyPatch
+):
+    """At the task and at the queue level, with parts of no positions, and heads that are merged in slices."""
+    monkeypatch.setattr(split_attention, "_WORDS", words)
     config = CONFIGS[name]
     wanted, weights = expected(config)
     to_tasks = (ConvertGraphToTaskPass(), FuseIntoConsumerPass(), FuseIntoProducerPass(), TileTasksPass(tasks=3))
