@@ -41,7 +41,7 @@ RECORDED_FAR = {"parts": 0}
 OTHER_GPU = "bench_h100.json"
 """A recorded run on another GPU of the same target, with an older device code: its read peak counts here, not its steps."""
 FREE = ("phase_us", "word_ns", "multiply_bytes_per_us", "attend_bytes_per_us")
-MOST = {"multiply_bytes_per_us": 128 * 1980.0, "attend_bytes_per_us": 128 * 1980.0}
+MOST = dict.fromkeys(("multiply_bytes_per_us", "attend_bytes_per_us"), 128 * 1980.0)
 """What an SM reads from its shared memory: 128 bytes a clock, at the highest. Steps that do not depend on a parameter leave it there."""
 
 

@@ -139,7 +139,7 @@ class SplitAttentionPass(ModulePass):
         for value, hint in values:
             value.name_hint = hint
         target = task.StoreOp(merge.result, Access(region.buffer, (*own, rows, every[2], second, element)))
-        slices = self._slices(parts, half)
+        slices = _slices(parts, half)
         tile: Tile = (None, Dim(Linear.of(HEAD), Linear(constant=1)), None, None)
         added = [(HEAD, heads)]
         if slices > 1:
@@ -154,7 +154,8 @@ class SplitAttentionPass(ModulePass):
 
         insert_before(call, family, searched, sums, stats)
 
-    def _slices(self, parts: int, half: int) -> int:
-        """Slices of a head: as few as leave no task more than `_WORDS` of the parts' sums, if that is possible."""
-        whole = [n for n in range(1, half + 1) if half % n == 0 and half // n % _VECTOR == 0] or [1]
-        return next((n for n in whole if parts * 2 * half <= n * _WORDS), whole[-1])
+
+def _slices(parts: int, half: int) -> int:
+    """Slices of a head: as few as leave no task more than `_WORDS` of the parts' sums, if that is possible."""
+    whole = [n for n in range(1, half + 1) if half % n == 0 and half // n % _VECTOR == 0] or [1]
+    return next((n for n in whole if parts * 2 * half <= n * _WORDS), whole[-1])

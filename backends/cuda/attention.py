@@ -336,12 +336,14 @@ def _write_operands(
         )
         loop = ElementLoop.of(values, str(size), size, context.loads.elements)
         loops.append((values, loop, line if by_rows else None))
-    meanwhile, seen = ["tail.put(work, 0);"], f"pos, {plan.part_text(run)}"
+    of_part = f"pos, {plan.part_text(run)}"
+    meanwhile = ["tail.put(work, 0);"]
     if plan.kv_heads > 1:
         at = f"keys + kv * {plan.keys.head_elements}, values + kv * {plan.values.head_elements}"
-        meanwhile.append(f"for (int kv = 1; kv < {plan.kv_heads}; ++kv) {name}::TailLoads({at}, {seen}).put(work, kv);")
+        others = f"for (int kv = 1; kv < {plan.kv_heads}; ++kv)"
+        meanwhile.append(f"{others} {name}::TailLoads({at}, {of_part}).put(work, kv);")
     with source.block(""):
-        source.line(f"const {name}::TailLoads tail(keys, values, {seen});")
+        source.line(f"const {name}::TailLoads tail(keys, values, {of_part});")
         write_together(source, loops, meanwhile)
     if padding := plan.key_blocks * 32 - dim:
         with source.block(f"for (int i = threadIdx.x; i < {plan.tokens * plan.heads * padding}; i += CONSUMERS)"):
