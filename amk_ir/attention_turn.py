@@ -10,12 +10,30 @@ GROUP = 16
 
 def teams(head_dim: int) -> int:
     """How many groups of positions are attended to at a time; as in backends/cuda/device/attention.cuh."""
-    return 8 if head_dim <= 64 else 4 if head_dim <= 128 else 2
+    return 8 if head_dim <= 128 else 2
 
 
 def turn(head_dim: int) -> int:
     """The positions that all warps of an SM attend to at a time."""
     return GROUP * teams(head_dim)
+
+
+def work_bytes(tokens: int, heads: int, kv_heads: int, dim: int, element_bytes: int) -> int:
+    """Shared memory of an attention task of `heads` queries a token and a cache of elements of so many bytes.
+
+    Queries, the last keys and values, the sums of all teams for up to eight queries, and results unless those sums are of all
+    queries; as `Attention::BYTES` in backends/cuda/device/attention.cuh, which is checked when that is compiled.
+    """
+    rows, queries = tokens * heads, tokens * heads // kv_heads
+    key_row, value_row = -(-dim // 32) * 32, -(-dim // 16) * 16
+    tail = 2 if tokens > 1 else 1
+    slots = -(-min(queries, 8) // 2) * 2
+    return (
+        4 * rows * (key_row + 4)
+        + kv_heads * tail * GROUP * (key_row + value_row) * element_bytes
+        + 4 * slots * (teams(dim) * (value_row + 2) + 4)
+        + (0 if kv_heads == 1 and rows <= 8 else 4 * rows * (dim + 2))
+    )
 
 
 OUTPUT_ROWS = 64

@@ -22,14 +22,15 @@ class Target:
 
     num_sms: the grid of a kernel unless another is asked for. shared_memory_per_block: bytes that one block may use.
     registers_per_sm, max_registers_per_thread, max_threads_per_block: limits of residency. has_bulk_copy: the bulk
-    copy engine with mbarrier completion (`cp.async.bulk`); without it, rings use `cp.async`. has_fp8: native fp8
-    conversions. executable_by: `cuda` or `reference`.
+    copy engine with mbarrier completion (`cp.async.bulk`); without it, rings use `cp.async`. moves_registers: warpgroups
+    hand registers to others (`setmaxnreg`). has_fp8: native fp8 conversions. executable_by: `cuda` or `reference`.
     """
 
     name: str
     num_sms: int
     shared_memory_per_block: int
     has_bulk_copy: bool = False
+    moves_registers: bool = False
     has_fp8: bool = False
     registers_per_sm: int = 65536
     max_registers_per_thread: int = 255
@@ -73,6 +74,7 @@ TARGETS: dict[str, Target] = {
             num_sms=132,
             shared_memory_per_block=227 * _KIB,
             has_bulk_copy=True,
+            moves_registers=True,
             has_fp8=True,
             gpus=(Gpu("H100 SXM", 132, 3350.0), Gpu("H200", 132, 4800.0), Gpu("H100 PCIe", 114, 2039.0)),
         ),
@@ -81,6 +83,7 @@ TARGETS: dict[str, Target] = {
             num_sms=148,
             shared_memory_per_block=227 * _KIB,
             has_bulk_copy=True,
+            moves_registers=True,
             has_fp8=True,
             gpus=(Gpu("B200", 148, 8000.0),),
         ),

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
+from typing import cast
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import FixedBitwidthType, ModuleOp, TensorType
 from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
-from ..amk_ir.attention_turn import GROUP, teams
+from ..amk_ir.attention_turn import work_bytes
 from ..amk_ir.attrs import Ring, RingAttr
+from ..amk_ir.segments import BLOCK_K
 from ..amk_ir.targets import Target, get_target
 from ..dialects import queue, task
 from .activation_memory import activation_bytes, partial_bytes, rotation_bytes
@@ -108,26 +110,20 @@ def _room(target: Target, room: int) -> str:
 
 
 def attention_bytes(kernel: queue.KernelOp) -> int:
-    """Shared memory for what an attention task holds, at most: see backends/cuda/device/attention.cuh.
-
-    Queries, the last keys and values, the sums of all warps for eight queries, and results; or all parts of what is merged.
-    """
+    """Shared memory for what an attention task holds, at most, or one that merges parts: all that it merges, beside the result
+    if it multiplies that."""
     most = 0
     for family in kernel.families.values():
         for op in family.body.block.ops:
             if isinstance(op, task.AttentionOp | task.AttentionPartOp):
                 tokens, heads, _, half = task.shape_of(op.q)
-                kv_heads, row = task.shape_of(op.k)[1], -(-2 * half // 32) * 32
-                rows, tail = tokens * heads, 1 if tokens == 1 else 2
-                most = max(
-                    most,
-                    4 * rows * (row + 4)
-                    + kv_heads * tail * GROUP * 2 * row * 4
-                    + 4 * min(8, rows // kv_heads + 1) * (teams(2 * half) * (row + 2) + 4)
-                    + 4 * rows * (2 * half + 2),
-                )
+                element = cast(TensorType[FixedBitwidthType], op.k.type).element_type
+                most = max(most, work_bytes(tokens, heads, task.shape_of(op.k)[1], 2 * half, element.size))
             elif isinstance(op, task.AttentionMergeOp):
-                most = max(most, 4 * (prod(task.shape_of(op.sums)) + prod(task.shape_of(op.stats))))
+                tokens, *row = task.shape_of(op.result)
+                multiplies = any(isinstance(other, task.MatmulOp) for other in family.body.block.ops)
+                result = 4 * tokens * (-(-prod(row) // BLOCK_K) * BLOCK_K + 4) if multiplies else 0
+                most = max(most, result + 4 * (prod(task.shape_of(op.sums)) + prod(task.shape_of(op.stats))))
     return most
 
 

@@ -28,6 +28,8 @@ _POSITIONS = 128
 """Of a part, at least: with fewer, one more part to wait for takes longer than what it saves."""
 _WORDS = 1024
 """Of the sums of all parts for a token, what an SM waits for at once: four a thread."""
+_READ_WORDS = 1536
+"""Of the sums of all parts, what a task that reads the attention waits for rather than for another task that merges them."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class SplitAttentionPass(ModulePass):
     Positions are dealt to the parts in blocks of `block`, so that at any position all parts see about as many; 0: as many
     as the warps of an SM attend to at a time. With 0 parts, there are as many as give each of `sms` SMs at most one task, and
     no more than one for 128 positions of the cache, or two. One part changes nothing. A task merges a head, or a slice of one,
-    so that it waits for at most 1024 words of sums of a token, where that is possible.
+    so that it waits for at most 1024 words of sums of a token, where that is possible. But what reads the heads of one of
+    several KV heads at a time gets them from one task, if their sums have at most 1536 words, and a step has one token:
+    then fuse-into-consumer can put the merge into it.
     """
 
     name = "split-attention"
@@ -83,7 +87,7 @@ class SplitAttentionPass(ModulePass):
         shape, region = index.buffers[store.region.buffer].shape, store.region
         leading, (tokens, heads, _, half) = shape[:-4], shape[-4:]
         block = self.block or turn(2 * half)
-        most = max(2, -(-index.program.max_seq.value.data // _POSITIONS))
+        most = max(2, index.program.max_seq.value.data // _POSITIONS)
         parts = self.parts or min(self.sms // tasks, most)
         *own, rows, group, second, element = region.dims
         loops = {name for name, _ in domain[:bound]}
@@ -139,9 +143,12 @@ class SplitAttentionPass(ModulePass):
         for value, hint in values:
             value.name_hint = hint
         target = task.StoreOp(merge.result, Access(region.buffer, (*own, rows, every[2], second, element)))
-        slices = _slices(parts, half)
-        tile: Tile = (None, Dim(Linear.of(HEAD), Linear(constant=1)), None, None)
-        added = [(HEAD, heads)]
+        read = group.size.constant
+        if tokens > 1 or read == heads or parts * read * 2 * half > _READ_WORDS or not _are_read(index, region, read):
+            read = 1
+        slices = _slices(parts, half) if read == 1 else 1
+        tile: Tile = (None, Dim(Linear.of(HEAD) * read, Linear(constant=read)), None, None)
+        added = [(HEAD, heads // read)]
         if slices > 1:
             width = half // slices
             tile = (*tile[:3], Dim(Linear.of(SLICE) * width, Linear(constant=width)))
@@ -153,6 +160,13 @@ class SplitAttentionPass(ModulePass):
         merged.erase()
 
         insert_before(call, family, searched, sums, stats)
+
+
+def _are_read(index: ProgramIndex, stored: Access, heads: int) -> bool:
+    """Whether all loads of what is `stored` are of `heads` heads."""
+    readers = (index.families[name] for name in index.readers[stored.buffer])
+    regions = (op.region for family in readers for op in family.loads)
+    return all(r.dims[-3].size == Linear(constant=heads) for r in regions if r.buffer == stored.buffer)
 
 
 def _slices(parts: int, half: int) -> int:

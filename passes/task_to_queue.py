@@ -11,6 +11,8 @@ from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.errors import TargetError
 from ..amk_ir.targets import get_target
+from .family_bodies import programs
+from .fuse_into_consumer import FuseIntoConsumerPass
 from .insert_sync import Handoff, InsertSyncPass
 from .pipeline import Pipeline, run_passes
 from .place_tasks import PlaceTasksPass, grid_size
@@ -23,7 +25,8 @@ from .split_attention import SplitAttentionPass
 class TaskToQueuePass(ModulePass, Pipeline):
     """split-argmax into as many parts as there are SMs, then split-attention, place-tasks, insert-sync, plan-stream.
 
-    parts, block: of split-attention, with 0 parts as many as it chooses. The others: options of these passes.
+    parts, block: of split-attention, with 0 parts as many as it chooses; of one token, what merges them is put into what
+    reads the result, if fuse-into-consumer can. The others: options of these passes.
     """
 
     name = "task-to-queue"
@@ -44,12 +47,15 @@ class TaskToQueuePass(ModulePass, Pipeline):
         except TargetError as e:
             raise PassFailedException(f"task-to-queue: {e}") from e
         sms = grid_size(self.name, target, self.sms)
+        is_one = all(program.tokens.value.data == 1 for program in programs(op))
+        merged = (FuseIntoConsumerPass(("attention_merge",)),) if self.parts != 1 and is_one else ()
         run_passes(
             ctx,
             op,
             (
                 SplitArgmaxPass(parts=sms),
                 SplitAttentionPass(self.parts, self.block, sms),
+                *merged,
                 PlaceTasksPass(self.target, self.sms),
                 InsertSyncPass(self.handoff),
                 PlanStreamPass(self.stages, self.bytes, self.in_flight, self.room),

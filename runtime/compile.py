@@ -10,7 +10,7 @@ from xdsl.dialects.builtin import Builtin, ModuleOp
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import PassFailedException
 
-from ..amk_ir.attention_turn import OUTPUT_ROWS, output_tile
+from ..amk_ir.attention_turn import OUTPUT_ROWS, output_tile, turn
 from ..amk_ir.errors import CompileError, TargetError
 from ..amk_ir.targets import Target
 from . import xdsl_fixes as xdsl_fixes
@@ -38,20 +38,21 @@ def new_context() -> Context:
     return context
 
 
-_FAR_ELEMENTS = 3 << 13
-"""Of the earlier keys of a head that one task reads in about the time that dividing its attention among SMs takes."""
-_FAR_ALONE, _FAR_SMS = 320, 132
-"""The position where attention has a phase of its own anyway, and the SMs of the GPU on which that was measured."""
+_FAR_TURNS, _FAR_TURNS_ALONE = 2.125, 2.75
+"""How many times all warps of an SM attend to as many positions as they can at once, in about the time that dividing attention among
+SMs takes; and where attention has a phase of its own anyway."""
+_FAR_SMS = 132
+"""The SMs of the GPU on which that was measured."""
 
 
 def far_position(config: DecoderConfig) -> int:
     """Position from which attention is better divided among more SMs than there are KV heads, as measured on an H200.
 
-    3 * 2^13 over the elements of a head (384 for 64, 192 for 128) where the tasks of the product behind an attention attend
-    themselves, which saves a phase that dividing it costs; else 320.
+    272 for heads of up to 128 elements where the tasks of the product behind an attention attend themselves, which saves a
+    phase that dividing it costs; else 352.
     """
     is_alone = output_tile(config.hidden, config.kv_heads, _FAR_SMS) > OUTPUT_ROWS
-    return _FAR_ALONE if is_alone else _FAR_ELEMENTS // config.head_dim
+    return int((_FAR_TURNS_ALONE if is_alone else _FAR_TURNS) * turn(config.head_dim))
 
 
 def plan(

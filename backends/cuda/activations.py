@@ -22,7 +22,7 @@ from ...dialects.task import (
     shape_of,
 )
 from .argmax import ARGMAX_OPS
-from .attention import write_attended
+from .attention import write_attended, write_merged
 from .context import EmitContext, attentions_of, weight_streams
 from .coordinates import INDEX_PREFIX, Coordinates, Segment
 from .fragments import FragmentLayout
@@ -53,11 +53,13 @@ def matmuls_of(family: FamilyOp) -> list[MatmulOp]:
         raise CompileError(f"family @{name}: its matmuls multiply different activations; split it into families")
     for op in family.body.block.ops:
         if isinstance(op, (AttentionOp, AttentionPartOp, AttentionMergeOp, *ARGMAX_OPS)) and not (
-            isinstance(op, AttentionOp) and op.result is matmuls[0].x and len(list(op.result.uses)) == len(matmuls)
+            isinstance(op, AttentionOp | AttentionMergeOp)
+            and op.result is matmuls[0].x
+            and len(list(op.result.uses)) == len(matmuls)
         ):
             raise CompileError(
-                f"family @{name}: '{op.name}' beside a task.matmul cannot be emitted, unless it is a task.attention that the "
-                "matmul alone reads"
+                f"family @{name}: '{op.name}' beside a task.matmul cannot be emitted, unless it is a task.attention or "
+                "task.attention_merge that the matmul alone reads"
             )
     return matmuls
 
@@ -82,6 +84,9 @@ def write_activations(
     x = matmuls_of(run.family)[0].x
     if isinstance(op_of(x), AttentionOp):
         write_attended(source, context, run, meanwhile)
+        return
+    if isinstance(merge := op_of(x), AttentionMergeOp):
+        write_merged(source, context, run, merge, meanwhile)
         return
     meanwhile()
     shape = shape_of(x)

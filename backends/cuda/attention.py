@@ -8,7 +8,7 @@ from math import log, prod
 
 from xdsl.ir import SSAValue
 
-from ...amk_ir.attention_turn import GROUP, teams
+from ...amk_ir.attention_turn import GROUP, teams, work_bytes
 from ...amk_ir.errors import CompileError
 from ...dialects.task import AttentionMergeOp, AttentionOp, AttentionPartOp, FamilyOp, StreamOp, op_of, shape_of
 from .caches import CacheLayout
@@ -26,8 +26,8 @@ MOST_DIM = 256
 """Elements of a head."""
 TURN_QUERIES = 16
 """Queries whose sums a warp's registers hold."""
-HELD_DIM = 64
-"""Elements of a head whose keys and values, a lane's share of 16 positions, leave enough registers."""
+HELD_DIM = 128
+"""Elements of a head whose keys and values, a lane's share of 16 positions, fit the registers."""
 
 ATTEND, LOAD_ROWS, ATTEND_AFTER = "attend", "load_rows", "attend_after"
 """Functions of the kernel: an attention; its first rows to registers, and what follows that."""
@@ -109,7 +109,7 @@ class AttentionPlan:
             self.tokens == 1
             and self.is_single
             and self.dim <= HELD_DIM
-            and self.chunk == teams(self.dim)
+            and teams(self.dim) % self.chunk == 0
             and self.element == "u16"
         )
 
@@ -134,18 +134,8 @@ class AttentionPlan:
 
     @property
     def work_bytes(self) -> int:
-        """Shared memory; as `BYTES` in device/attention.cuh, which is checked by the compiler."""
-        rows = self.tokens * self.heads
-        queries = rows // self.kv_heads
-        tail = 2 if self.tokens > 1 else 1
-        element = 2 if self.element == "u16" else 4
-        slots = -(-min(queries, 8) // 2) * 2
-        return (
-            4 * rows * activation_stride(self.key_blocks)
-            + self.kv_heads * tail * GROUP * (self.keys.row + self.values.row) * element
-            + 4 * slots * (teams(self.dim) * (self.values.row + 2) + 4)
-            + (0 if self.is_single else 4 * rows * (self.dim + 2))
-        )
+        """Shared memory of a task."""
+        return work_bytes(self.tokens, self.heads, self.kv_heads, self.dim, 2 if self.element == "u16" else 4)
 
     def pointers(self, context: EmitContext, run: PlacedTasks) -> list[str]:
         """Statements that define `keys` and `values`, the first elements of a task's first head."""
@@ -358,30 +348,53 @@ def write_merge(
     op = merges[0]
     if len(merges) > 1 or any(store.value is not op.result for store in run.family.stores):
         raise CompileError(f"family @{run.name}: one task.attention_merge a body, stored as it is")
-    parts, *row = shape_of(op.sums)
-    size, pairs = prod(row), prod(row[:2])
-    context.need_work(4 * parts * (size + 2 * pairs))
     with source.block(f"for (int task = {run.begin}; task < {run.end}; task += {run.step})"):
         source.line("const int tile = task;")
         source.lines(run.index_lines())
-        source.line("float* const sums = reinterpret_cast<float*>(work);")
-        source.line(f"float* const stats = sums + {parts * size};")
-        loops: list[tuple[ValueWriter, ElementLoop, str | None]] = []
-        for value, to in ((op.sums, "sums"), (op.stats, "stats")):
-            values = ValueWriter(context, run.task, {}, f"{to}_")
-            text = values.value(value, Coordinates.flat("i", shape_of(value)))
-            values.lines.append(f"{to}[i] = {text};")
-            count = prod(shape_of(value))
-            loops.append((values, ElementLoop.of(values, str(count), count, context.loads.elements), None))
-        write_together(source, loops)
-        source.line("consumer_barrier();")
-        context.trace.mark(source, "parts", run.text)
+        _write_parts(source, context, run, op, at=0)
+        given: dict[SSAValue, Given] = {op.result: lambda at: _merged(op, at.number(0, 4), at.number(0, 2))}
+        _write_stores(source, context, run, "task", given)
 
-        def given(at: Coordinates) -> str:
-            query = at.number(0, 2)
-            return f"merged_attention<{parts}, {size}, {2 * pairs}>(sums + ({at.number(0, 4)}), stats + ({query}) * 2)"
 
-        _write_stores(source, context, run, "task", {op.result: given})
+def write_merged(
+    source: SourceWriter, context: EmitContext, run: PlacedTasks, op: AttentionMergeOp, meanwhile: Callable[[], None]
+) -> None:
+    """Merges the parts of an attention for one task, whose indices are defined, and makes the result the `Activations x` of its
+    matmuls; as `write_attended`."""
+    layout = context.streams[run.name].layout
+    tokens, *row = shape_of(op.result)
+    width, dim = prod(row), prod(row[1:])
+    meanwhile()
+    _write_parts(source, context, run, op, at=-(-4 * tokens * layout.activations // 16) * 16)
+    source.line("const Activations x = activations(work);")
+    with source.block(f"for (int i = threadIdx.x; i < {tokens * width}; i += CONSUMERS)"):
+        where = "" if tokens == 1 else f"i / {width} * {layout.activations} + "
+        source.line(f"x.put({where}i % {width}, {_merged(op, 'i', f'i / {dim}')});")
+    source.line(finish_activations(layout, tokens))
+    context.trace.read(source)
+
+
+def _write_parts(source: SourceWriter, context: EmitContext, run: PlacedTasks, op: AttentionMergeOp, at: int) -> None:
+    """Brings what a task merges to `sums` and `stats`, in the work area from byte `at` on."""
+    sums, stats = prod(shape_of(op.sums)), prod(shape_of(op.stats))
+    context.need_work(at + 4 * (sums + stats))
+    source.line(f"float* const sums = reinterpret_cast<float*>(work + {at});")
+    source.line(f"float* const stats = sums + {sums};")
+    loops: list[tuple[ValueWriter, ElementLoop, str | None]] = []
+    for value, to, count in ((op.sums, "sums", sums), (op.stats, "stats", stats)):
+        values = ValueWriter(context, run.task, {}, f"{to}_")
+        text = values.value(value, Coordinates.flat("i", shape_of(value)))
+        values.lines.append(f"{to}[i] = {text};")
+        loops.append((values, ElementLoop.of(values, str(count), count, context.loads.elements), None))
+    write_together(source, loops)
+    source.line("consumer_barrier();")
+    context.trace.mark(source, "parts", run.text)
+
+
+def _merged(op: AttentionMergeOp, element: str, query: str) -> str:
+    """C++ of an element of the result, by the numbers of it and of its query."""
+    parts, *row = shape_of(op.sums)
+    return f"merged_attention<{parts}, {prod(row)}, {2 * prod(row[:2])}>(sums + ({element}), stats + ({query}) * 2)"
 
 
 def write_together(

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from ...amk_ir.targets import Target, get_target
 from ...passes.verify_schedule import VerifiedKernel
 from .context import Loads
-from .emit import ENTRY, LOADS, LOADS_OF_ROWS, DroppedSignal, emit_kernel
+from .emit import ENTRY, DroppedSignal, attempts, emit_kernel
 from .nvrtc import Cubin, Resources, check_resources, compile_cubin, inline_headers
 from .plan import KernelPlan
 from .trace_points import TraceDetail
@@ -51,7 +51,7 @@ def compile_kernel(
     Raises ScheduleError: it was changed since it was verified. CompileError: what cannot be emitted, no NVRTC, a compile failure (with its log), spills, or more shared
     memory or registers than the target has.
     """
-    first, *others = LOADS if kernel.kernel.tokens.value.data == 1 else LOADS_OF_ROWS
+    first, *others = _attempts(kernel)
     plan, source, cubin = _attempt(kernel, drop_signal, compiler, first, token_loop, resident, trace)
     for loads in others:
         if not cubin.resources.spill_stores:
@@ -65,8 +65,7 @@ def compile_kernel(
 def plan_kernel(kernel: VerifiedKernel, token_loop: bool = False) -> KernelPlan:
     """The plan of `kernel` as another kernel of the model has to know it before it is compiled: how weights and state are
     stored, which does not depend on the attempt that fits the registers. Raises as `compile_kernel`, without NVRTC."""
-    loads = (LOADS if kernel.kernel.tokens.value.data == 1 else LOADS_OF_ROWS)[0]
-    return emit_kernel(kernel.current(), None, loads, None, token_loop, None).plan
+    return emit_kernel(kernel.current(), None, _attempts(kernel)[0], None, token_loop, None).plan
 
 
 def compile_together(jobs: Sequence[Callable[[], CompiledKernel]]) -> list[CompiledKernel]:
@@ -77,6 +76,10 @@ def compile_together(jobs: Sequence[Callable[[], CompiledKernel]]) -> list[Compi
     with ThreadPoolExecutor(max(1, min(len(jobs), len(os.sched_getaffinity(0))))) as pool:
         futures = [pool.submit(job) for job in jobs]
     return [future.result() for future in futures]
+
+
+def _attempts(kernel: VerifiedKernel) -> tuple[Loads, ...]:
+    return attempts(get_target(kernel.kernel.target.data), kernel.kernel.tokens.value.data)
 
 
 def _attempt(

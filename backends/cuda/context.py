@@ -30,7 +30,8 @@ class Loads:
     inlined; out of line, they have registers of their own. early: whether products inlined have their first weights in registers
     before their activations. rows: whether attentions inlined have their first keys and values there before their queries.
     gathers: whether, of several tokens, an SM's first product is made while its activations are gathered. anew: whether what
-    depends on the thread is computed anew in each iteration of a loop.
+    depends on the thread is computed anew in each iteration of a loop. more: whether consumers have the registers of a
+    whole producer warpgroup, if the target can move them.
     """
 
     elements: int
@@ -39,6 +40,7 @@ class Loads:
     rows: bool = True
     gathers: bool = True
     anew: bool = False
+    more: bool = False
 
     @property
     def is_early(self) -> bool:

@@ -75,10 +75,12 @@ def device_info(ordinal: int = 0) -> DeviceInfo:
 class Variant:
     """A function that does what a loaded kernel does, with its memory and parameters.
 
-    function: the driver's handle. dynamic_shared: bytes. words: parameters of 8 bytes that follow the pointers.
+    function: the driver's handle. threads: of a block. dynamic_shared: bytes. words: parameters of 8 bytes that follow the
+    pointers.
     """
 
     function: Any
+    threads: int
     dynamic_shared: int
     words: tuple[int, ...] = ()
 
@@ -182,7 +184,7 @@ class LoadedKernel:
 
     def _load(self, image: bytes, entry: str) -> None:
         self._module, function = load_function(self._driver, self.info, self.plan, image, entry)
-        self._own = Variant(function, self.plan.dynamic_shared)
+        self._own = Variant(function, self.plan.threads, self.plan.dynamic_shared)
 
     def _allocate(self, weights: Iterable[NDArray[np.uint8]]) -> list[int]:
         """Allocates everything, copies the weights; the kernel's pointer parameters in order."""
@@ -319,7 +321,16 @@ class LoadedKernel:
         # leaves open whether it has.
         self._broken = True
         launched = self._driver.cuLaunchCooperativeKernel(
-            variant.function, plan.grid, 1, 1, plan.threads, 1, 1, variant.dynamic_shared, 0, ctypes.addressof(pointers)
+            variant.function,
+            plan.grid,
+            1,
+            1,
+            variant.threads,
+            1,
+            1,
+            variant.dynamic_shared,
+            0,
+            ctypes.addressof(pointers),
         )
         if int(launched[0]) == 0:
             self._running = launch

@@ -14,7 +14,7 @@ from xdsl.ir import Block, Operation
 
 from ...amk_ir.errors import CompileError
 from ...amk_ir.linear import Linear
-from ...amk_ir.targets import get_target
+from ...amk_ir.targets import Target, get_target
 from ...dialects.queue import FetchOp, KernelOp, PhaseOp, PlacedOp, ProgramOp, RunOp, SignalOp, WaitOp
 from ...dialects.schedule import Schedule
 from ...dialects.task import ForOp
@@ -39,10 +39,12 @@ from .sharing import check_shared
 from .source import SourceWriter
 from .trace_points import PointKind, TraceDetail
 
-BLOCK_THREADS = 288
-"""Eight consumer warps and a producer warp; as in device/types.cuh."""
+BLOCK_THREADS, MORE_THREADS = 288, 384
+"""Eight consumer warps and a producer warp, or a warpgroup of which one warp works; as in device/types.cuh."""
 LOADS = (
     Loads(6),
+    Loads(6, more=True),
+    Loads(6, anew=True, more=True),
     Loads(6, rows=False),
     Loads(6, rows=False, anew=True),
     Loads(6, rows=False, early=False),
@@ -51,9 +53,10 @@ LOADS = (
     Loads(6, inline=False, anew=True),
     Loads(2, inline=False, anew=True),
 )
-"""To be tried in this order, until no registers are spilled."""
+"""To be tried in this order, until no registers are spilled; `attempts` are those that a target can."""
 LOADS_OF_ROWS = (
     Loads(3),
+    Loads(3, more=True),
     Loads(3, early=False),
     Loads(3, inline=False),
     Loads(2, inline=False),
@@ -72,6 +75,13 @@ _PARTIAL = "float* partial = reinterpret_cast<float*>(shared + PARTIALS_AT) + pa
 """Where a function puts the partial sums of a task."""
 MAX_EVENTS = 1000
 """Runs, fetches, waits and signals that are written out; more make the text too large for the compiler."""
+
+
+def attempts(target: Target, tokens: int) -> tuple[Loads, ...]:
+    """What is tried for a kernel of so many tokens a step, in this order."""
+    return tuple(
+        loads for loads in (LOADS if tokens == 1 else LOADS_OF_ROWS) if target.moves_registers or not loads.more
+    )
 
 
 @dataclass(frozen=True)
@@ -168,7 +178,7 @@ class _Emitter:
             name=self.name,
             target=self.target.name,
             grid=self.kernel.num_sms,
-            threads=BLOCK_THREADS,
+            threads=MORE_THREADS if context.loads.more else BLOCK_THREADS,
             max_seq=self.kernel.max_seq.value.data,
             tokens=context.tokens,
             ring=ring,
@@ -186,6 +196,8 @@ class _Emitter:
         source.line(f"// @{self.name} for {self.target.name}: {plan.grid} blocks of {plan.threads} threads, one an SM.")
         ring_file = "ring_bulk.cuh" if self.target.has_bulk_copy else "ring_async.cuh"
         self.trace.write_defines(source)
+        if context.loads.more:
+            source.line("#define AMK_MORE_REGISTERS")
         is_quantized = any(b.quantized is not None for b in context.buffers.values())
         for name in (
             ring_file,
@@ -199,6 +211,7 @@ class _Emitter:
             *(("turns.cuh",) if context.turns else ()),
             *(("gather_rows.cuh", "matvec_segment.cuh") if context.tokens > 1 else ()),
             *(("thread_number.cuh",) if self._is_crowded else ()),
+            *(("registers.cuh",) if context.loads.more else ()),
             *(("token_loop.cuh",) if context.token_loop is not None else ()),
         ):
             source.line(f'#include "{name}"')
@@ -267,6 +280,8 @@ class _Emitter:
                     source.line(f"control.end.token = *p.b_{loop.token};")
             source.line("__syncthreads();")
             with source.block("if (threadIdx.x >= CONSUMERS)"):
+                if self.context.loads.more:
+                    source.line("give_registers();")
                 source.line("if (!drives_ring()) return;")
                 source.line("WeightLoads writer;")
                 self.trace.write_begin(source, 1, "writer.trace")
@@ -285,6 +300,8 @@ class _Emitter:
                 source.line("writer.finish(ring);")
                 self.trace.write(source, "writer.trace.align(p.trace_events);\nwriter.trace.finish(p.trace_events);")
                 source.line("return;")
+            if self.context.loads.more:
+                source.line("take_registers();")
             source.line("u32 at = 0;  // where this thread reads the ring")
             source.line("float* const partials = reinterpret_cast<float*>(shared + PARTIALS_AT);")
             source.line("u8* const work = shared + WORK_AT;")

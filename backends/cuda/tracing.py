@@ -69,7 +69,7 @@ def _block(block: NDArray[np.uint64], events: int) -> BlockTrace:
 
 def comparable(plan: KernelPlan) -> KernelPlan:
     """What a traced and an untraced plan of one schedule have in common."""
-    return replace(plan, trace=None, trace_points=(), dynamic_shared=0)
+    return replace(plan, trace=None, trace_points=(), dynamic_shared=0, threads=0)
 
 
 class TracedKernel:
@@ -98,7 +98,7 @@ class TracedKernel:
         except BaseException:
             self.close()
             raise
-        self.variant = Variant(function, plan.dynamic_shared, (int(self._memory), events))
+        self.variant = Variant(function, plan.threads, plan.dynamic_shared, (int(self._memory), events))
 
     def step(self, pos: int) -> list[BlockTrace]:
         """Runs the step at `pos` with the inputs written before, and returns what the blocks noted, by block.

@@ -170,7 +170,7 @@ def test_only_the_gpu_is_timed() -> None:
         def __init__(self) -> None:
             self.plan = emit_kernel(lower(llama_config())).plan
             self.time_limit_s, self._driver, self._context = 1.0, Calls(), None
-            self._addresses, self._loop, self._own = [0, 0], (0, 0), Variant(0, 0)
+            self._addresses, self._loop, self._own = [0, 0], (0, 0), Variant(0, 0, 0)
             self._running, self._epoch, self._arrived, self._broken = None, 0, 0, False
             self._zeroed, self._results = (0, 4), np.zeros(1 << 16, np.uint8)
             self._offsets = {b.parameter: 0 for b in self.plan.buffers}

@@ -14,7 +14,7 @@ from amk.amk_ir.targets import TARGETS
 from amk.backends.cuda.backend import CudaBackend
 from amk.backends.cuda.compile import compile_kernel
 from amk.backends.cuda.context import Loads
-from amk.backends.cuda.emit import DroppedSignal, emit_kernel
+from amk.backends.cuda.emit import DroppedSignal, attempts, emit_kernel
 from amk.dialects.queue import KernelOp
 from amk.passes.expand_queues import ExpandQueuesPass
 from amk.passes.verify_schedule import verify
@@ -85,7 +85,8 @@ def test_runs_with_equal_activations_share_them() -> None:
     ("heads", "head_dim", "kv", "tokens", "is_early"),
     [
         (4, 64, "bf16", 1, True),
-        (4, 128, "bf16", 1, False),
+        (4, 128, "bf16", 1, True),
+        (4, 256, "bf16", 1, False),
         (4, 64, "f32", 1, False),
         (9, 64, "bf16", 1, False),
         (4, 64, "bf16", 8, False),
@@ -93,11 +94,34 @@ def test_runs_with_equal_activations_share_them() -> None:
 )
 def test_early_rows(heads: int, head_dim: int, kv: str, tokens: int, is_early: bool) -> None:
     """The first keys and values are in registers before the queries where a lane's share of both leaves enough of them."""
-    kernel = lower(llama_config(64, 64, 2, heads, 1, head_dim, 64), kv_dtype=kv, tokens=tokens)
+    kernel = lower(llama_config(64, 64, 2, heads, 1, head_dim, 64), kv_dtype=kv, tokens=tokens, bytes=16384)
     main = emit_kernel(kernel).source.partition("amk_step(")[2]
     assert ("load_rows<" in main, "attend_after<" in main, " attend<" in main) == (is_early, is_early, not is_early)
     without = emit_kernel(kernel, loads=Loads(6, rows=False)).source.partition("amk_step(")[2]
     assert "load_rows<" not in without and " attend<" in without
+
+
+@pytest.mark.parametrize("target", ["sm_90a", "sm_100a"])
+def test_more_registers(target: str) -> None:
+    """Where the consumers' share is too small, they get that of a whole warpgroup: the compiler goes along, and spills nothing."""
+    pytest.importorskip("cuda.bindings.nvrtc")
+    config = llama_config(1024, 3072, 2, 16, 8, 128, 4096, max_seq=256)
+    compiled = compile_kernel(verified(config, target, sms=132))
+    assert compiled.plan.threads == 384 and "HeldRows rows;" in compiled.source
+    assert "setmaxnreg" in compiled.source and "setmaxnreg" not in compiled.log, "the compiler says that it ignores it"
+
+
+def test_registers_are_moved_where_they_can_be() -> None:
+    kernel = lower(llama_config(), "sm_90a", sms=4)
+    plain, more = (emit_kernel(kernel, loads=Loads(6, more=more)) for more in (False, True))
+    assert (plain.plan.threads, more.plan.threads) == (288, 384)
+    calls = ("AMK_MORE_REGISTERS", "give_registers();", "take_registers();")
+    assert all(call not in plain.source and call in more.source for call in calls)
+    assert replace(more.plan, threads=288) == plain.plan
+    for target in TARGETS.values():
+        for tokens in (1, 8):
+            has_more = any(loads.more for loads in attempts(target, tokens))
+            assert has_more == (target.name in ("sm_90a", "sm_100a")), target.name
 
 
 @pytest.mark.parametrize(("bytes", "names"), [(16384, ["<1, 48,"]), (24576, ["<1, 48,", "<3, 18,"])])

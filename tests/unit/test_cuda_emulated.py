@@ -18,10 +18,11 @@ from amk.backends.cuda.emit import DroppedSignal, emit_kernel
 from amk.backends.cuda.pack import packed_weights
 from amk.backends.reference.backend import ReferenceBackend
 from amk.backends.reference.queue_interpreter import QueueInterpreter
+from amk.dialects.task import AttentionMergeOp, FamilyOp, MatmulOp
 from amk.frontends.import_model import import_config
 from amk.passes.convert_graph_to_task import ConvertGraphToTaskPass
 from amk.passes.expand_queues import ExpandQueuesPass
-from amk.passes.insert_sync import InsertSyncPass
+from amk.passes.insert_sync import Handoff, InsertSyncPass
 from amk.passes.place_tasks import PlaceTasksPass
 from amk.passes.plan_stream import PlanStreamPass
 from amk.passes.tile_tasks import TileTasksPass
@@ -113,6 +114,31 @@ def test_positions_around_groups(
         outputs = emulated.step({"token": np.array([5], np.int32)}, pos, seed=pos)
         expected = reference.step([5], pos).logits
         assert np.abs(outputs["logits"] - expected).max() <= 4e-5 * np.abs(expected).max(), pos
+
+
+@pytest.mark.parametrize("handoff", ["auto", "counter"])
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(6, 2, 64), (4, 2, 128), (4, 2, 18)])
+def test_parts_merged_by_their_reader(
+    heads: int, kv_heads: int, head_dim: int, handoff: Handoff, tmp_path: Path
+) -> None:
+    """The products behind a divided attention merge its parts themselves; some parts have no position."""
+    config = llama_config(32, 32, 2, heads, kv_heads, head_dim, 64, max_seq=304)
+    kernel = verified(config, sms=4, kv_dtype="f32", parts=3, block=32, handoff=handoff)
+    merging = [family for family in kernel.kernel.families.values() if _kinds(family) >= {AttentionMergeOp, MatmulOp}]
+    assert len(merging) == 1 and not any(
+        _kinds(family) >= {AttentionMergeOp} for family in kernel.kernel.families.values() if family not in merging
+    )
+    emitted, weights = emit_kernel(kernel.kernel), RandomWeights(kernel.kernel)
+    emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
+    reference = QueueInterpreter(kernel.kernel, weights)
+    for pos in range(40):
+        outputs = emulated.step({"token": np.array([5 + pos], np.int32)}, pos, seed=pos)
+        expected = reference.step([5 + pos], pos).logits
+        assert np.abs(outputs["logits"] - expected).max() <= 4e-5 * np.abs(expected).max(), pos
+
+
+def _kinds(family: FamilyOp) -> set[type]:
+    return {type(op) for op in family.body.block.ops}
 
 
 def test_argmax_of_a_wide_row(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ struct Attention {
     static constexpr int BATCHES = (QUERIES + TURNS * 8 - 1) / (TURNS * 8);  // of eight queries, of a turn
     static constexpr int TAIL = ROWS > 1 ? 2 : 1;  // groups
     // A team takes every TEAMS-th group of positions, each of its warps BLOCKS blocks of the values.
-    static constexpr int TEAMS = DIM <= 64 ? 8 : DIM <= 128 ? 4 : 2, TEAM_WARPS = CONSUMER_WARPS / TEAMS;
+    static constexpr int TEAMS = DIM <= 128 ? 8 : 2, TEAM_WARPS = CONSUMER_WARPS / TEAMS;
     static constexpr int BLOCKS = (VALUE_BLOCKS + TEAM_WARPS - 1) / TEAM_WARPS;
     static constexpr int SPLIT = Eight<KV>::SPLIT;
     static_assert(CHUNK <= TEAMS && TAIL <= TEAMS, "at most one group of a stage for each team");
@@ -265,16 +265,39 @@ struct Attention {
         }
     };
 
+    // A lane's share of its queries: in registers, where one batch of them leaves room for it.
+    static constexpr bool HOLDS_QUERIES = BATCHES == 1 && DIM <= 64;
+    struct Queries {
+        Activations all;
+        uint4 held[HOLDS_QUERIES ? KEY_BLOCKS : 1][2];
+
+        __device__ __forceinline__ Queries(Activations from, const Sums& sums) : all(from) {
+            if constexpr (HOLDS_QUERIES) {
+#pragma unroll
+                for (int block = 0; block < KEY_BLOCKS; ++block) {
+#pragma unroll
+                    for (int half = 0; half < 2; ++half) held[block][half] = load(sums, 0, block, half);
+                }
+            }
+        }
+        __device__ __forceinline__ uint4 load(const Sums& sums, int batch, int block, int half) const {
+            return all.four(sums.from[batch] + block * 32 + half * 4);
+        }
+        __device__ __forceinline__ uint4 four(const Sums& sums, int batch, int block, int half) const {
+            if constexpr (HOLDS_QUERIES) return held[block][half];
+            return load(sums, batch, block, half);
+        }
+    };
+
     template <typename Rows>
     __device__ static __forceinline__ void score(Exponents& exponent, const Exponents& hidden, const Sums& sums,
-                                                 const Rows& rows, Activations queries, int lane) {
+                                                 const Rows& rows, const Queries& queries, int lane) {
 #pragma unroll
         for (int b = 0; b < BATCHES; ++b) {
             float sum[2][2][4] = {{{hidden[b][0], hidden[b][1]}}, {{hidden[b][2], hidden[b][3]}}};
 #pragma unroll
             for (int block = 0; block < KEY_BLOCKS; ++block) {
-                const int from = sums.from[b] + block * 32;
-                const uint4 first = queries.four(from), second = queries.four(from + 4);
+                const uint4 first = queries.four(sums, b, block, 0), second = queries.four(sums, b, block, 1);
 #pragma unroll
                 for (int tile = 0; tile < 2; ++tile) {
                     uint4 pairs[SPLIT];
@@ -423,6 +446,7 @@ struct Attention {
 #pragma unroll 1
         for (int turn = 0; turn < KV_HEADS * TURNS; ++turn) {
             Sums sums(turn, lane);
+            const Queries queries(activations(work), sums);
             Exponents exponents, hidden = {};
             int number = team;  // of the team's next group of the part
             // a stage of keys and one of values, and last the tail, as if it were one
@@ -439,7 +463,7 @@ struct Attention {
                 } else {
                     rows.keys = acquire(reader, watch, operation) + group * Layout::KEY_GROUP;
                 }
-                if (mine) score(exponents, hidden, sums, rows, queries(work), lane);
+                if (mine) score(exponents, hidden, sums, rows, queries, lane);
                 if (!is_tail) {
                     reader.release();
                     rows.values = acquire(reader, watch, operation) + group * Layout::VALUE_GROUP;
@@ -472,48 +496,54 @@ struct Attention {
     template <typename Reader>
     __device__ static __forceinline__ void load_first(HeldRows& rows, Reader& reader, int pos, int part, Watch& watch,
                                                       u32 operation) {
-        const int team = threadIdx.x / 32 / TEAM_WARPS, own = Own::count(pos / GROUP, part);
-        if (own > 0) load_next(rows, reader, team < own, team, watch, operation);
+        load_round(rows, reader, 0, Own::count(pos / GROUP, part), watch, operation);
     }
-    // Group number `group` of the next stages of keys and values, to registers if it is the team's own.
+    // Groups from number `first` on, one of each team, of the `own` groups of the part: each team's to its registers.
     template <typename Reader>
-    __device__ static __forceinline__ void load_next(HeldRows& rows, Reader& reader, bool mine, int group, Watch& watch,
-                                                     u32 operation) {
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-        RowsAt from = {acquire(reader, watch, operation) + group * Layout::KEY_GROUP, nullptr};
-        if (mine) rows.load_keys(from, lane);
-        reader.release();
-        from.values = acquire(reader, watch, operation) + group * Layout::VALUE_GROUP;
-        if (mine) rows.load_values(from, warp % TEAM_WARPS * BLOCKS, lane);
-        reader.release();
+    __device__ static __forceinline__ void load_round(HeldRows& rows, Reader& reader, int first, int own, Watch& watch,
+                                                      u32 operation) {
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, block = warp % TEAM_WARPS * BLOCKS;
+        const int number = first + warp / TEAM_WARPS;
+        const int end = own < first + TEAMS ? own : first + TEAMS;
+#pragma unroll 1
+        for (; first < end; first += CHUNK) {
+            const bool mine = number >= first && number < (first + CHUNK < end ? first + CHUNK : end);
+            RowsAt from = {acquire(reader, watch, operation) + (number - first) * Layout::KEY_GROUP, nullptr};
+            if (mine) rows.load_keys(from, lane);
+            reader.release();
+            from.values = acquire(reader, watch, operation) + (number - first) * Layout::VALUE_GROUP;
+            if (mine) rows.load_values(from, block, lane);
+            reader.release();
+        }
     }
     // As `run`, after `load_first`; for few queries of one KV head, whose sums leave registers for a group of positions.
     template <typename Reader>
     __device__ static __forceinline__ void run_early(u8* work, HeldRows& rows, Reader& reader, int pos, int part,
                                                      Watch& watch, u32 operation) {
-        static_assert(IS_SINGLE && CHUNK == TEAMS, "a stage has a group of each team");
+        static_assert(IS_SINGLE && TEAMS % CHUNK == 0, "a round has a group of each team");
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
         const int team = warp / TEAM_WARPS, block = warp % TEAM_WARPS * BLOCKS;
         const int open = pos / GROUP;
         const int own = Own::count(open, part), all = PARTS == 1 ? own + TAIL : Own::count(open + TAIL, part);
 
         Sums sums(0, lane);
+        const Queries queries(activations(work), sums);
         Exponents exponents, hidden = {};
         int number = team;
 #pragma unroll 1
-        for (int first = 0;; first += CHUNK) {
+        for (int first = 0;; first += TEAMS) {
             const bool is_tail = first >= own, mine = number < (is_tail ? all : own);
-            const int group = is_tail ? Own::group(number, part) - open : number - first;
             if (is_tail) {
                 if (!mine) break;
+                const int group = Own::group(number, part) - open;
                 hide(hidden, sums, pos % GROUP - group * GROUP, lane % 4);
                 rows.load_keys(tail(work, 0, group), lane);
                 rows.load_values(tail(work, 0, group), block, lane);
             } else if (first > 0) {
-                load_next(rows, reader, mine, group, watch, operation);
+                load_round(rows, reader, first, own, watch, operation);
             }
             if (mine) {
-                score(exponents, hidden, sums, rows, queries(work), lane);
+                score(exponents, hidden, sums, rows, queries, lane);
                 add_values(sums, number < TEAMS, exponents, rows, block, lane);
                 number += TEAMS;
             }

@@ -30,8 +30,12 @@ struct Ring {
     }
 };
 
+enum class Side { CONSUMERS, PRODUCER };
+
 // Polls until `barrier` has completed the phase of the given parity; false if it gave up. Out of line: a poll lasts as long
-// as most waits do.
+// as most waits do. A function for each side: of one that both call, the compiler would spill what the side with fewer
+// registers has no room for.
+template <Side SIDE>
 __device__ __noinline__ bool poll_barrier(u64* barrier, u32 parity, Watch& watch, u32 operation, u32 kind, u32 stage) {
     Spin spin;
     while (!mbarrier_poll(barrier, parity))
@@ -40,10 +44,11 @@ __device__ __noinline__ bool poll_barrier(u64* barrier, u32 parity, Watch& watch
 }
 
 // Waits until `barrier` has completed the phase of the given parity; false if it gave up.
+template <Side SIDE>
 __device__ __forceinline__ bool wait_barrier(u64* barrier, u32 parity, Watch& watch, u32 operation, u32 kind,
                                              u32 stage) {
     if (mbarrier_poll(barrier, parity)) return true;
-    return poll_barrier(barrier, parity, watch, operation, kind, stage);
+    return poll_barrier<SIDE>(barrier, parity, watch, operation, kind, stage);
 }
 
 // As poll_barrier, for room in a stage; false as well when no further step of the launch will use it.
@@ -62,7 +67,7 @@ struct RingReader {
     ReaderTrace trace = {};
 
     __device__ __forceinline__ const u8* acquire(Watch& watch, u32 operation) {
-        wait_barrier(ring.full + stage, parity, watch, operation, WAIT_RING_FULL, stage);
+        wait_barrier<Side::CONSUMERS>(ring.full + stage, parity, watch, operation, WAIT_RING_FULL, stage);
         trace.read(operation << POINT_BITS | POINT_STAGE_READY);
         return ring.data + stage * STAGE_BYTES;
     }
@@ -122,7 +127,7 @@ struct RingWriter {
         bool failed = false;
         if (awaits) {
             const u32 landing = oldest();
-            failed = !wait_barrier(ring.full + landing, oldest_parity(), watch, operation, WAIT_RING_FULL, landing);
+            failed = !wait_barrier<Side::PRODUCER>(ring.full + landing, oldest_parity(), watch, operation, WAIT_RING_FULL, landing);
             trace.read(POINT_LANDED);
             if (!failed) --under_way;
         }

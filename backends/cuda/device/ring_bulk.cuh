@@ -5,7 +5,7 @@
 constexpr u32 FULL_ARRIVALS = 1;  // the producer's arrive.expect_tx; the bytes do the rest
 
 // True in the threads of the producer warp that drive the ring.
-__device__ __forceinline__ bool drives_ring() { return threadIdx.x % 32 == 0; }
+__device__ __forceinline__ bool drives_ring() { return threadIdx.x == CONSUMERS; }
 
 __device__ __forceinline__ void publish_barriers() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");

@@ -8,7 +8,11 @@ using u64 = unsigned long long;
 
 constexpr int CONSUMER_WARPS = 8;
 constexpr int CONSUMERS = CONSUMER_WARPS * 32;
+#ifdef AMK_MORE_REGISTERS
+constexpr int BLOCK_THREADS = CONSUMERS + 128;  // and the producer's warpgroup (registers.cuh)
+#else
 constexpr int BLOCK_THREADS = CONSUMERS + 32;  // and one producer warp
+#endif
 
 // Address of a shared-memory object as the 32-bit number that PTX instructions take.
 __device__ __forceinline__ u32 shared_address(const void* pointer) {

@@ -5,7 +5,7 @@
 // RUN: diff %t.pipeline.mlir %t.parts.mlir
 
 // RUN: amk-opt %t.parts.mlir -p 'task-to-queue{target=sm_80 sms=5 parts=2 block=8 handoff=counter stages=3 bytes=2048 in-flight=2}' > %t.pipeline.mlir
-// RUN: amk-opt %t.parts.mlir -p 'split-argmax{parts=5},split-attention{parts=2 block=8 sms=5},place-tasks{target=sm_80 sms=5},insert-sync{handoff=counter},plan-stream{stages=3 bytes=2048 in-flight=2}' > %t.queue.mlir
+// RUN: amk-opt %t.parts.mlir -p 'split-argmax{parts=5},split-attention{parts=2 block=8 sms=5},fuse-into-consumer{ops=attention_merge},place-tasks{target=sm_80 sms=5},insert-sync{handoff=counter},plan-stream{stages=3 bytes=2048 in-flight=2}' > %t.queue.mlir
 // RUN: diff %t.pipeline.mlir %t.queue.mlir
 
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{target=sm_80 sms=5 parts=2 block=8 rows=4 handoff=counter stages=3 bytes=2048 in-flight=2 fuse-attention=never}' > %t.pipeline.mlir
@@ -18,8 +18,19 @@
 // RUN: filecheck %s --check-prefix=FUSED < %t.pipeline.mlir
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=5 parts=2}' > %t.pipeline.mlir
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-task{sms=5 attention-output=split},task-to-queue{sms=5 parts=2 bytes=24576}' | diff %t.pipeline.mlir -
+// RUN: filecheck %s --check-prefix=MERGED < %t.pipeline.mlir
 // FUSED:      queue.fetch @linear_v[layer]
 // FUSED-NEXT: queue.fetch @linear_o[layer]
+// The products of each KV head's heads merge their parts themselves.
+// MERGED-NOT:  task.buffer @mixed {{scratch}}
+// MERGED:      task.family @linear_o (layer = 2, kv_head = 2, tile = 2) {
+// MERGED-NEXT:   %sums = task.load @mixed_sums[layer, 0 : 2, 0 : 1, kv_head*2 : 2, 0 : 2, 0 : 4] : tensor<2x1x2x2x4xf32>
+// MERGED-NEXT:   %stats = task.load @mixed_stats[layer, 0 : 2, 0 : 1, kv_head*2 : 2, 0 : 2] : tensor<2x1x2x2xf32>
+// MERGED-NEXT:   %mixed = task.attention_merge %sums, %stats
+// MERGED-NEXT:   %o_proj = task.stream
+// MERGED-NEXT:   task.matmul %mixed
+// MERGED:      queue.run @attention_mixed_part[layer]
+// MERGED-NOT:  queue.run @attention_mixed[layer]
 
 // With quantised weights.
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{sms=5 weights="int4:g8:zp" head=int8}' > %t.pipeline.mlir

@@ -288,3 +288,35 @@ task.program @long max_seq 8192 tokens 1 {
 // MANY-NEXT:  %stats = task.load @o_stats[0 : 64, 0 : 1, head : 1, 0 : 2] : tensor<64x1x1x2xf32>
 // MANY-NEXT:  %o = task.attention_merge %sums, %stats : (tensor<64x1x1x2x8xf32>, tensor<64x1x1x2xf32>) -> tensor<1x1x2x8xf32>
 // MANY-NEXT:  task.store %o, @o[0 : 1, head : 1, 0 : 2, slice*8 : 8] : tensor<1x1x2x8xf32>
+
+// -----
+
+// What reads two heads at a time, those of a KV head, gets them from one task: fuse-into-consumer can put it there.
+task.program @groups max_seq 64 tokens 1 {
+  task.buffer @x input : tensor<1x4x2x8xf32>
+  task.buffer @kr input : tensor<1x2x2x8xf32>
+  task.buffer @k state : tensor<64x2x2x8xbf16>
+  task.buffer @o scratch : tensor<1x4x2x8xf32>
+  task.buffer @y output : tensor<1x4x2x8xf32>
+  task.family @attention (kv_head = 2) {
+    %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+    %k = task.stream @k[0 : pos, kv_head : 1, 0 : 2, 0 : 8] : tensor<?x1x2x8xbf16>
+    %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 8] : tensor<1x1x2x8xf32>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 0.5 : f64} : (tensor<1x2x2x8xf32>, tensor<?x1x2x8xbf16>, tensor<1x1x2x8xf32>)
+    task.store %o, @o[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+  }
+  task.family @copy (i = 2) {
+    %o = task.load @o[0 : 1, i*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+    task.store %o, @y[0 : 1, i*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+  }
+  task.order {
+    task.call @attention[]
+    task.call @copy[]
+  }
+}
+
+// CHECK:      task.family @attention (head = 2) {
+// CHECK-NEXT:   %sums = task.load @o_sums[0 : 3, 0 : 1, head*2 : 2, 0 : 2, 0 : 8] : tensor<3x1x2x2x8xf32>
+// CHECK-NEXT:   %stats = task.load @o_stats[0 : 3, 0 : 1, head*2 : 2, 0 : 2] : tensor<3x1x2x2xf32>
+// CHECK-NEXT:   %o = task.attention_merge %sums, %stats : (tensor<3x1x2x2x8xf32>, tensor<3x1x2x2xf32>) -> tensor<1x2x2x8xf32>
+// CHECK-NEXT:   task.store %o, @o[0 : 1, head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
