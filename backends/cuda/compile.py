@@ -51,15 +51,25 @@ def compile_kernel(
     Raises ScheduleError: it was changed since it was verified. CompileError: what cannot be emitted, no NVRTC, a compile failure (with its log), spills, or more shared
     memory or registers than the target has.
     """
-    first, *others = _attempts(kernel)
-    plan, source, cubin = _attempt(kernel, drop_signal, compiler, first, token_loop, resident, trace)
-    for loads in others:
+    compiled: dict[str, CompiledKernel] = {}
+    for loads in _attempts(kernel):
+        emitted = emit_kernel(kernel.current(), drop_signal, loads, trace, token_loop, resident)
+        plan, source = emitted.plan, inline_headers(emitted.source)
+        if source in compiled:
+            continue  # not all that differs matters to every kernel
+        cubin = compiler(source, get_target(plan.target), ENTRY)
+        compiled[source] = CompiledKernel(kernel.digest, source, cubin.image, plan, cubin.resources, cubin.log)
         if not cubin.resources.spill_stores:
             break
-        plan, source, cubin = _attempt(kernel, drop_signal, compiler, loads, token_loop, resident, trace)
-    resources = cubin.resources
-    check_resources(resources, plan.dynamic_shared, plan.threads, get_target(plan.target), plan.name)
-    return CompiledKernel(kernel.digest, source, cubin.image, plan, resources, cubin.log)
+    result = list(compiled.values())[-1]
+    check_resources(
+        result.resources,
+        result.plan.dynamic_shared,
+        result.plan.threads,
+        get_target(result.plan.target),
+        result.plan.name,
+    )
+    return result
 
 
 def plan_kernel(kernel: VerifiedKernel, token_loop: bool = False) -> KernelPlan:
@@ -80,17 +90,3 @@ def compile_together(jobs: Sequence[Callable[[], CompiledKernel]]) -> list[Compi
 
 def _attempts(kernel: VerifiedKernel) -> tuple[Loads, ...]:
     return attempts(get_target(kernel.kernel.target.data), kernel.kernel.tokens.value.data)
-
-
-def _attempt(
-    kernel: VerifiedKernel,
-    drop_signal: DroppedSignal | None,
-    compiler: CubinCompiler,
-    loads: Loads,
-    token_loop: bool,
-    resident: KernelPlan | None,
-    trace: TraceDetail | None,
-) -> tuple[KernelPlan, str, Cubin]:
-    emitted = emit_kernel(kernel.current(), drop_signal, loads, trace, token_loop, resident)
-    source = inline_headers(emitted.source)
-    return emitted.plan, source, compiler(source, get_target(emitted.plan.target), ENTRY)

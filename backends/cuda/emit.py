@@ -46,6 +46,7 @@ LOADS = (
     Loads(6, more=True),
     Loads(6, anew=True, more=True),
     Loads(6, rows=False),
+    Loads(6, rows=False, more=True),
     Loads(6, rows=False, anew=True),
     Loads(6, rows=False, early=False),
     Loads(6, rows=False, early=False, anew=True),

@@ -10,11 +10,12 @@ from cuda_targets import spread
 from xdsl.parser import Parser
 
 from amk.amk_ir.errors import CompileError, ScheduleError
-from amk.amk_ir.targets import TARGETS
+from amk.amk_ir.targets import TARGETS, Target
 from amk.backends.cuda.backend import CudaBackend
 from amk.backends.cuda.compile import compile_kernel
 from amk.backends.cuda.context import Loads
 from amk.backends.cuda.emit import DroppedSignal, attempts, emit_kernel
+from amk.backends.cuda.nvrtc import Cubin, Resources
 from amk.dialects.queue import KernelOp
 from amk.passes.expand_queues import ExpandQueuesPass
 from amk.passes.verify_schedule import verify
@@ -109,6 +110,19 @@ def test_more_registers(target: str) -> None:
     compiled = compile_kernel(verified(config, target, sms=132))
     assert compiled.plan.threads == 384 and "HeldRows rows;" in compiled.source
     assert "setmaxnreg" in compiled.source and "setmaxnreg" not in compiled.log, "the compiler says that it ignores it"
+
+
+def test_no_source_is_compiled_twice() -> None:
+    """Attempts that make no difference to a kernel: without keys and values that could be in registers, `rows`."""
+    sources: list[str] = []
+
+    def compiler(source: str, target: Target, name: str) -> Cubin:
+        sources.append(source)
+        return Cubin(b"", Resources(168, 4, 4, 0, 0), "")
+
+    with pytest.raises(CompileError, match="spills 8 bytes"):
+        compile_kernel(verified(llama_config(), sms=4, kv_dtype="f32"), None, compiler)
+    assert 1 < len(sources) == len(set(sources)) < len(attempts(TARGETS["sm_90a"], tokens=1))
 
 
 def test_registers_are_moved_where_they_can_be() -> None:
