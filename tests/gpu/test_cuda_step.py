@@ -11,6 +11,7 @@ from cuda_models import CONFIGS, RandomWeights, llama_config, verified
 
 from amk.amk_ir.errors import DeviceError, ExecutionError, StuckWaitError
 from amk.amk_ir.targets import Target
+from amk.backends.cuda import emit
 from amk.backends.cuda.backend import CudaBackend
 from amk.backends.cuda.compile import CompiledKernel
 from amk.backends.cuda.emit import ENTRY, DroppedSignal, emit_kernel
@@ -28,7 +29,9 @@ def _pair(config: dict[str, Any], target: Target, **options: Any):
     return CudaBackend().load(kernel, weights), ReferenceBackend().load(kernel, weights)
 
 
-@pytest.mark.parametrize("options", [{}, {"handoff": "counter"}, {"fuse_attention": "always"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"handoff": "counter"}, {"fuse_attention": "always"}, {"parts": 3, "block": 16}], ids=str
+)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logits_agree_with_the_reference(name: str, options: dict[str, Any], target: Target) -> None:
     gpu, reference = _pair(CONFIGS[name], target, kv_dtype="f32", **options)
@@ -64,6 +67,25 @@ def test_bf16_cache(target: Target) -> None:
         _, expected = reference.step(token, pos)
         # a key that lies between two bf16 numbers may be rounded to the other one
         assert np.abs(logits - expected).max() <= 1e-2 * np.abs(expected).max()
+    gpu.close()
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_registers_that_are_moved(head_dim: int, parts: int, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Consumers with the registers of a warpgroup, and attention whose first rows are in registers, in the products behind it or
+    divided; across a group of positions, and a turn of all warps."""
+    if not target.moves_registers:
+        pytest.skip(f"{target.name} cannot move registers")
+    monkeypatch.setattr(emit, "LOADS", [loads for loads in emit.LOADS if loads.more])
+    config = llama_config(64, 96, 2, 4, 2, head_dim, max_seq=320)
+    gpu, reference = _pair(config, target, bytes=16384, parts=parts, block=32 if parts > 1 else 0)
+    assert gpu.loaded.plan.threads == emit.MORE_THREADS
+    for pos in range(140):
+        token = TOKENS[pos % len(TOKENS)]
+        _, logits = gpu.step(token, pos)
+        _, expected = reference.step(token, pos)
+        assert np.abs(logits - expected).max() <= 1e-2 * np.abs(expected).max(), pos
     gpu.close()
 
 
