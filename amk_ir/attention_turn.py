@@ -18,6 +18,12 @@ def turn(head_dim: int) -> int:
     return GROUP * teams(head_dim)
 
 
+def dealt(head_dim: int) -> int:
+    """The positions that are dealt to a part of a divided attention at a time: of a power of two of groups, those whose bf16 keys
+    fit a ring stage of 16 KiB. With more, a part would wait for several stages while others have none."""
+    return GROUP * (8 if head_dim <= 64 else 4 if head_dim <= 128 else 2)
+
+
 def work_bytes(tokens: int, heads: int, kv_heads: int, dim: int, element_bytes: int) -> int:
     """Shared memory of an attention task of `heads` queries a token and a cache of elements of so many bytes.
 

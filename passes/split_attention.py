@@ -12,7 +12,7 @@ from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.access import Access, Dim
-from ..amk_ir.attention_turn import turn
+from ..amk_ir.attention_turn import dealt
 from ..amk_ir.attrs import BufferKind, DomainAttr
 from ..amk_ir.linear import Linear
 from ..dialects import task
@@ -37,7 +37,7 @@ class SplitAttentionPass(ModulePass):
     """Splits families that store an attention: `parts` tasks for each of theirs, then tasks that merge the results.
 
     Positions are dealt to the parts in blocks of `block`, so that at any position all parts see about as many; 0: as many
-    as the warps of an SM attend to at a time. With 0 parts, there are as many as give each of `sms` SMs at most one task, and
+    as one ring stage has the keys of. With 0 parts, there are as many as give each of `sms` SMs at most one task, and
     no more than one for 128 positions of the cache, or two. One part changes nothing. A task merges a head, or a slice of one,
     so that it waits for at most 1024 words of sums of a token, where that is possible. But what reads the heads of one of
     several KV heads at a time gets them from one task, if their sums have at most 1536 words, and a step has one token:
@@ -86,7 +86,7 @@ class SplitAttentionPass(ModulePass):
         tasks = prod(extent for _, extent in domain[bound:])
         shape, region = index.buffers[store.region.buffer].shape, store.region
         leading, (tokens, heads, _, half) = shape[:-4], shape[-4:]
-        block = self.block or turn(2 * half)
+        block = self.block or dealt(2 * half)
         most = max(2, index.program.max_seq.value.data // _POSITIONS)
         parts = self.parts or min(self.sms // tasks, most)
         *own, rows, group, second, element = region.dims
