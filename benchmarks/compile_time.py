@@ -56,7 +56,7 @@ def mark(name):
     marks.append((name, time.perf_counter(), usage.ru_utime + usage.ru_stime))
 mark("")
 from amk.amk_ir.targets import get_target
-from amk.backends.cuda.emit import ENTRY, LOADS, LOADS_OF_ROWS, emit_kernel
+from amk.backends.cuda.emit import ENTRY, attempts, emit_kernel
 from amk.backends.cuda.nvrtc import compile_cubin, inline_headers
 from amk.frontends.import_model import import_config
 from amk.passes.graph_to_queue import GraphToQueuePass
@@ -75,10 +75,14 @@ for role in ("step", "far", *(["chunk"] if chunk > 1 else [])):
     mark(f"{role}: passes")
     kernel = verify(find_kernel(module))
     mark(f"{role}: verify")
-    for attempt, loads in enumerate(LOADS_OF_ROWS if role == "chunk" else LOADS):
+    tried = set()
+    for loads in attempts(target, kernel.kernel.tokens.value.data):
         emitted = emit_kernel(kernel.current(), None, loads, None, False, resident)
         source = inline_headers(emitted.source)
         mark(f"{role}: emit")
+        if source in tried:
+            continue
+        tried.add(source)
         cubin = compile_cubin(source, target, ENTRY)
         mark(f"{role}: NVRTC")
         if not cubin.resources.spill_stores:

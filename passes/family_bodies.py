@@ -69,14 +69,14 @@ def kind(op: Operation) -> str:
     return op.name.removeprefix("task.")
 
 
-def check_kinds(pass_name: str, kinds: Sequence[str], *others: str) -> None:
-    """PassFailedException unless all `kinds` are names of computing task ops or of `others`."""
+def check_kinds(pass_name: str, kinds: Sequence[str], *others: str, option: str = "ops") -> None:
+    """PassFailedException, which names `option`, unless all `kinds` are names of computing task ops or of `others`."""
     known = sorted(
         {op.name.removeprefix("task.") for op in RULES if op not in (task.LoadOp, task.StreamOp)} | {*others}
     )
     if unknown := [k for k in kinds if k not in known]:
         raise PassFailedException(
-            f"{pass_name}: unknown kind '{unknown[0]}' in ops, expected some of {', '.join(known)}"
+            f"{pass_name}: unknown kind '{unknown[0]}' in {option}, expected some of {', '.join(known)}"
         )
 
 

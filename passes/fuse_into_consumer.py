@@ -24,15 +24,18 @@ class FuseIntoConsumerPass(ModulePass):
 
     A consumer must read just what one task of the producer writes to a scratch buffer. The producer may stream earlier rows of
     state, as an attention does, but no weights: they would be read once a consumer. It is removed with its buffer when nothing
-    reads that any more. Where the fusion would not be sound, nothing changes.
+    reads that any more. Where the fusion would not be sound, nothing changes, nor where, if `readers` are given, ops of other
+    kinds read what the consumer loads.
     """
 
     name = "fuse-into-consumer"
 
     ops: tuple[str, ...] = ("rms_norm",)
+    readers: tuple[str, ...] = ()
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         check_kinds(self.name, self.ops)
+        check_kinds(self.name, self.readers, option="readers")
         for program in programs(op):
             # producers may feed producers, so that a fusion may allow another
             changed = [True]
@@ -66,8 +69,7 @@ class FuseIntoConsumerPass(ModulePass):
             changed = True
         return changed
 
-    @staticmethod
-    def _fuse_pair(index: ProgramIndex, producer: task.FamilyOp, call: task.CallOp, reader: str) -> bool:
+    def _fuse_pair(self, index: ProgramIndex, producer: task.FamilyOp, call: task.CallOp, reader: str) -> bool:
         consumer, consumer_call = index.families[reader], index.only_call(reader)
         if consumer_call is None or not is_before(call, consumer_call):
             return False
@@ -81,6 +83,8 @@ class FuseIntoConsumerPass(ModulePass):
         changed = False
         for load in consumer.loads:
             if load.region.buffer != store.region.buffer or not isinstance(load, task.LoadOp):
+                continue
+            if self.readers and not {kind(use.operation) for use in load.result.uses} <= {*self.readers}:
                 continue
             indices = _match(store.region, load.region, producer.domain.names)
             if indices is None or load.result.type != store.value.type:

@@ -39,9 +39,9 @@ class SplitAttentionPass(ModulePass):
     Positions are dealt to the parts in blocks of `block`, so that at any position all parts see about as many; 0: as many
     as one ring stage has the keys of. With 0 parts, there are as many as give each of `sms` SMs at most one task, and
     no more than one for 128 positions of the cache, or two. One part changes nothing. A task merges a head, or a slice of one,
-    so that it waits for at most 1024 words of sums of a token, where that is possible. But what reads the heads of one of
-    several KV heads at a time gets them from one task, if their sums have at most 1536 words, and a step has one token:
-    then fuse-into-consumer can put the merge into it.
+    so that it waits for at most 1024 words of sums of a token, where that is possible. But products that read the heads of one
+    of several KV heads at a time get them from one task, if their sums have at most 1536 words, and a step has one token:
+    then fuse-into-consumer can put the merge into them.
     """
 
     name = "split-attention"
@@ -163,10 +163,14 @@ class SplitAttentionPass(ModulePass):
 
 
 def _are_read(index: ProgramIndex, stored: Access, heads: int) -> bool:
-    """Whether all loads of what is `stored` are of `heads` heads."""
+    """Whether products read all that is loaded of what is `stored`, `heads` heads at a time."""
     readers = (index.families[name] for name in index.readers[stored.buffer])
-    regions = (op.region for family in readers for op in family.loads)
-    return all(r.dims[-3].size == Linear(constant=heads) for r in regions if r.buffer == stored.buffer)
+    loads = [op for family in readers for op in family.loads if op.region.buffer == stored.buffer]
+    return all(
+        op.region.dims[-3].size == Linear(constant=heads)
+        and all(isinstance(use.operation, task.MatmulOp) for use in op.result.uses)
+        for op in loads
+    )
 
 
 def _slices(parts: int, half: int) -> int:

@@ -25,8 +25,8 @@ from .split_attention import SplitAttentionPass
 class TaskToQueuePass(ModulePass, Pipeline):
     """split-argmax into as many parts as there are SMs, then split-attention, place-tasks, insert-sync, plan-stream.
 
-    parts, block: of split-attention, with 0 parts as many as it chooses; of one token, what merges them is put into what
-    reads the result, if fuse-into-consumer can. The others: options of these passes.
+    parts, block: of split-attention, with 0 parts as many as it chooses; of one token, what merges them is put into products
+    that read the result, if fuse-into-consumer can. The others: options of these passes.
     """
 
     name = "task-to-queue"
@@ -48,7 +48,7 @@ class TaskToQueuePass(ModulePass, Pipeline):
             raise PassFailedException(f"task-to-queue: {e}") from e
         sms = grid_size(self.name, target, self.sms)
         is_one = all(program.tokens.value.data == 1 for program in programs(op))
-        merged = (FuseIntoConsumerPass(("attention_merge",)),) if self.parts != 1 and is_one else ()
+        merged = (FuseIntoConsumerPass(("attention_merge",), ("matmul",)),) if self.parts != 1 and is_one else ()
         run_passes(
             ctx,
             op,

@@ -48,8 +48,8 @@ _FAR_SMS = 132
 def far_position(config: DecoderConfig) -> int:
     """Position from which attention is better divided among more SMs than there are KV heads, as measured on an H200.
 
-    272 for heads of up to 128 elements where the tasks of the product behind an attention attend themselves, which saves a
-    phase that dividing it costs; else 352.
+    272 where the tasks of the product behind an attention attend themselves, which saves a phase that dividing it costs; else
+    352; of heads of more than 128 elements a quarter of these.
     """
     is_alone = output_tile(config.hidden, config.kv_heads, _FAR_SMS) > OUTPUT_ROWS
     return int((_FAR_TURNS_ALONE if is_alone else _FAR_TURNS) * turn(config.head_dim))

@@ -77,6 +77,8 @@ class AttentionPlan:
                 f"family @{name}: {GROUP} keys take {group_bytes} bytes, a ring stage has {context.ring.stage_bytes}; use "
                 "larger stages"
             )
+        # so that as many stages have a group of each team
+        chunk = next(n for n in range(chunk, 0, -1) if teams(dim) % n == 0)
         parts, block = 1, 1
         if isinstance(op, AttentionPartOp):
             parts = op.parts.value.data

@@ -146,6 +146,8 @@ class _Emitter:
         self.drop = drop_signal
         self.name = kernel.sym_name.data
         self.target = get_target(kernel.target.data)
+        if loads.more and not self.target.moves_registers:
+            raise CompileError(f"kernel @{self.name}: {self.target.name} cannot move registers between warpgroups")
         if not self.target.is_cuda:
             raise CompileError(
                 f"kernel @{self.name} is for target '{self.target.name}', the CUDA backend needs one of the sm_* targets"

@@ -95,7 +95,7 @@ def test_runs_with_equal_activations_share_them() -> None:
 )
 def test_early_rows(heads: int, head_dim: int, kv: str, tokens: int, is_early: bool) -> None:
     """The first keys and values are in registers before the queries where a lane's share of both leaves enough of them."""
-    kernel = lower(llama_config(64, 64, 2, heads, 1, head_dim, 64), kv_dtype=kv, tokens=tokens, bytes=16384)
+    kernel = lower(llama_config(64, 64, 2, heads, 1, head_dim, 64), kv_dtype=kv, tokens=tokens)
     main = emit_kernel(kernel).source.partition("amk_step(")[2]
     assert ("load_rows<" in main, "attend_after<" in main, " attend<" in main) == (is_early, is_early, not is_early)
     without = emit_kernel(kernel, loads=Loads(6, rows=False)).source.partition("amk_step(")[2]

@@ -14,6 +14,7 @@ from xdsl.parser import Parser
 
 from amk.amk_ir.dtypes import FloatType, bf16_from_f32, f32_from_bf16
 from amk.amk_ir.errors import StuckWaitError
+from amk.backends.cuda.context import Loads
 from amk.backends.cuda.emit import DroppedSignal, emit_kernel
 from amk.backends.cuda.pack import packed_weights
 from amk.backends.reference.backend import ReferenceBackend
@@ -116,24 +117,32 @@ def test_positions_around_groups(
         assert np.abs(outputs["logits"] - expected).max() <= 4e-5 * np.abs(expected).max(), pos
 
 
-@pytest.mark.parametrize("handoff", ["auto", "counter"])
-@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(6, 2, 64), (4, 2, 128), (4, 2, 18)])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim", "handoff", "more"),
+    [
+        (6, 2, 64, "auto", False),
+        (6, 2, 64, "counter", True),
+        (4, 2, 128, "auto", True),
+        (4, 2, 128, "counter", False),
+        (4, 2, 18, "auto", False),
+    ],
+)
 def test_parts_merged_by_their_reader(
-    heads: int, kv_heads: int, head_dim: int, handoff: Handoff, tmp_path: Path
+    heads: int, kv_heads: int, head_dim: int, handoff: Handoff, more: bool, tmp_path: Path
 ) -> None:
-    """The products behind a divided attention merge its parts themselves; some parts have no position."""
+    """The products behind a divided attention merge its parts themselves: some have no position at first, then several blocks."""
     config = llama_config(32, 32, 2, heads, kv_heads, head_dim, 64, max_seq=304)
-    kernel = verified(config, sms=4, kv_dtype="f32", parts=3, block=32, handoff=handoff)
+    kernel = verified(config, sms=4, kv_dtype="f32", parts=3, block=16, handoff=handoff)
     merging = [family for family in kernel.kernel.families.values() if _kinds(family) >= {AttentionMergeOp, MatmulOp}]
     assert len(merging) == 1 and not any(
         _kinds(family) >= {AttentionMergeOp} for family in kernel.kernel.families.values() if family not in merging
     )
-    emitted, weights = emit_kernel(kernel.kernel), RandomWeights(kernel.kernel)
+    emitted, weights = emit_kernel(kernel.kernel, loads=Loads(6, more=more)), RandomWeights(kernel.kernel)
     emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, weights), tmp_path)
     reference = QueueInterpreter(kernel.kernel, weights)
-    for pos in range(40):
-        outputs = emulated.step({"token": np.array([5 + pos], np.int32)}, pos, seed=pos)
-        expected = reference.step([5 + pos], pos).logits
+    for pos in range(70):
+        outputs = emulated.step({"token": np.array([(5 + pos) % 64], np.int32)}, pos, seed=pos)
+        expected = reference.step([(5 + pos) % 64], pos).logits
         assert np.abs(outputs["logits"] - expected).max() <= 4e-5 * np.abs(expected).max(), pos
 
 

@@ -1,6 +1,12 @@
 // RUN: amk-opt %s --split-input-file -p 'fuse-into-consumer{ops=add,silu_mul}' | filecheck %s
+// RUN: amk-opt %s --split-input-file -p 'fuse-into-consumer{ops=add,silu_mul readers=matmul}' | filecheck %s
+// RUN: amk-opt %s --split-input-file -p 'fuse-into-consumer{ops=add,silu_mul readers=add}' | filecheck %s --check-prefix=READERS
 
-// Only the kinds of producers that are asked for: the gated activation is recomputed, the norm stays.
+// Only the kinds of producers that are asked for: the gated activation is recomputed, the norm stays. It is not where only
+// another kind of reader may.
+// READERS:      task.family @act (layer = 2) {
+// READERS:      task.family @linear_q (layer = 2) {
+// READERS-NEXT:   task.load @k[layer, 0 : 1, 0 : 8]
 task.program @p max_seq 8 tokens 1 {
   task.buffer @g weight from #amk.checkpoint<"l.{layer}.g"> : tensor<2x8xf32>
   task.buffer @w weight from #amk.checkpoint<"l.{layer}.w"> : tensor<2x8x8xf32>

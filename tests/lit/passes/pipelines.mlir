@@ -5,7 +5,7 @@
 // RUN: diff %t.pipeline.mlir %t.parts.mlir
 
 // RUN: amk-opt %t.parts.mlir -p 'task-to-queue{target=sm_80 sms=5 parts=2 block=8 handoff=counter stages=3 bytes=2048 in-flight=2}' > %t.pipeline.mlir
-// RUN: amk-opt %t.parts.mlir -p 'split-argmax{parts=5},split-attention{parts=2 block=8 sms=5},fuse-into-consumer{ops=attention_merge},place-tasks{target=sm_80 sms=5},insert-sync{handoff=counter},plan-stream{stages=3 bytes=2048 in-flight=2}' > %t.queue.mlir
+// RUN: amk-opt %t.parts.mlir -p 'split-argmax{parts=5},split-attention{parts=2 block=8 sms=5},fuse-into-consumer{ops=attention_merge readers=matmul},place-tasks{target=sm_80 sms=5},insert-sync{handoff=counter},plan-stream{stages=3 bytes=2048 in-flight=2}' > %t.queue.mlir
 // RUN: diff %t.pipeline.mlir %t.queue.mlir
 
 // RUN: amk-opt %S/Inputs/tiny_llama.mlir -p 'graph-to-queue{target=sm_80 sms=5 parts=2 block=8 rows=4 handoff=counter stages=3 bytes=2048 in-flight=2 fuse-attention=never}' > %t.pipeline.mlir

@@ -291,8 +291,44 @@ task.program @long max_seq 8192 tokens 1 {
 
 // -----
 
-// What reads two heads at a time, those of a KV head, gets them from one task: fuse-into-consumer can put it there.
+// Products that read two heads at a time, those of a KV head, get them from one task: fuse-into-consumer can put it there.
 task.program @groups max_seq 64 tokens 1 {
+  task.buffer @x input : tensor<1x4x2x8xf32>
+  task.buffer @kr input : tensor<1x2x2x8xf32>
+  task.buffer @k state : tensor<64x2x2x8xbf16>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<8x4x2x8xbf16>
+  task.buffer @o scratch : tensor<1x4x2x8xf32>
+  task.buffer @y output : tensor<1x2x8xf32>
+  task.family @attention (kv_head = 2) {
+    %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+    %k = task.stream @k[0 : pos, kv_head : 1, 0 : 2, 0 : 8] : tensor<?x1x2x8xbf16>
+    %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 8] : tensor<1x1x2x8xf32>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 0.5 : f64} : (tensor<1x2x2x8xf32>, tensor<?x1x2x8xbf16>, tensor<1x1x2x8xf32>)
+    task.store %o, @o[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+  }
+  task.family @product (i = 2) {
+    %o = task.load @o[0 : 1, i*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+    %w = task.stream @w[0 : 8, i*2 : 2, 0 : 2, 0 : 8] : tensor<8x2x2x8xbf16>
+    %y = task.matmul %o, %w : (tensor<1x2x2x8xf32>, tensor<8x2x2x8xbf16>) -> tensor<1x8xf32>
+    task.store %y, @y[0 : 1, i, 0 : 8] : tensor<1x8xf32>
+  }
+  task.order {
+    task.call @attention[]
+    task.call @product[]
+  }
+}
+
+// CHECK:      task.program @groups
+// CHECK:      task.family @attention (head = 2) {
+// CHECK-NEXT:   %sums = task.load @o_sums[0 : 3, 0 : 1, head*2 : 2, 0 : 2, 0 : 8] : tensor<3x1x2x2x8xf32>
+// CHECK-NEXT:   %stats = task.load @o_stats[0 : 3, 0 : 1, head*2 : 2, 0 : 2] : tensor<3x1x2x2xf32>
+// CHECK-NEXT:   %o = task.attention_merge %sums, %stats : (tensor<3x1x2x2x8xf32>, tensor<3x1x2x2xf32>) -> tensor<1x2x2x8xf32>
+// CHECK-NEXT:   task.store %o, @o[0 : 1, head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+
+// -----
+
+// Others do not, and merge nothing themselves.
+task.program @others max_seq 64 tokens 1 {
   task.buffer @x input : tensor<1x4x2x8xf32>
   task.buffer @kr input : tensor<1x2x2x8xf32>
   task.buffer @k state : tensor<64x2x2x8xbf16>
@@ -315,8 +351,7 @@ task.program @groups max_seq 64 tokens 1 {
   }
 }
 
-// CHECK:      task.family @attention (head = 2) {
-// CHECK-NEXT:   %sums = task.load @o_sums[0 : 3, 0 : 1, head*2 : 2, 0 : 2, 0 : 8] : tensor<3x1x2x2x8xf32>
-// CHECK-NEXT:   %stats = task.load @o_stats[0 : 3, 0 : 1, head*2 : 2, 0 : 2] : tensor<3x1x2x2xf32>
-// CHECK-NEXT:   %o = task.attention_merge %sums, %stats : (tensor<3x1x2x2x8xf32>, tensor<3x1x2x2xf32>) -> tensor<1x2x2x8xf32>
-// CHECK-NEXT:   task.store %o, @o[0 : 1, head*2 : 2, 0 : 2, 0 : 8] : tensor<1x2x2x8xf32>
+// CHECK:      task.program @others
+// CHECK:      task.family @attention (head = 4) {
+// CHECK:      task.family @copy (i = 2) {
+// CHECK-NEXT:   task.load @o[
