@@ -17,8 +17,9 @@ from bench_fakes import FakeDevice
 from cuda_models import CONFIGS, verified
 
 from amk.amk_ir.targets import get_target
+from amk.backends.cuda.compile import CompiledKernel
 from amk.backends.cuda.emit import emit_kernel
-from amk.backends.cuda.nvrtc import inline_headers
+from amk.backends.cuda.nvrtc import Cubin, Resources, inline_headers
 from amk.passes.verify_schedule import VerifiedKernel
 from amk.tools.bench.shapes import SHAPES
 
@@ -90,6 +91,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
             "detect_target": lambda: get_target("sm_90a"),
             "packed_pieces": lambda _: (),
             "compile_kernel": compiled,
+            "unchecked": lambda kernel: kernel,
         }
         for attribute, value in stand_ins.items():
             if hasattr(module, attribute):
@@ -128,21 +130,27 @@ def test_chunk_cost(run: Run):
 
 
 def test_spin_price(run: Run):
-    found = run("spin_price", 2, "--context", "16", "--rounds", "2", "--repeat", "3", "--set", "in-flight=2")
+    found = run("spin_price", 1, "--context", "16", "--rounds", "2", "--repeat", "3", "--set", "in-flight=2")
     assert found["options"] == {"in_flight": 2}
     (model,) = found["models"]
     assert model["steps_us"] == {"bounded": [100.0] * 6, "unchecked": [100.0] * 6}
     assert model["price"] == 0.0
-    assert [in_flight(kernel) for kernel in found["kernels"]] == [2, 2]
+    assert [in_flight(kernel) for kernel in found["kernels"]] == [2], "the other one is made of its source"
 
 
 def test_unchecked_spins_are_other_ones(monkeypatch: pytest.MonkeyPatch):
-    """The line that `spin_price` replaces is in the source of every kernel."""
+    """The line that `spin_price` replaces is in the source of every kernel; one that spills then is no measure."""
     module = load("spin_price", monkeypatch)
-    monkeypatch.setattr(module, "compile_cubin", lambda source, *_: source)
-    source = inline_headers(emit_kernel(verified(CONFIGS["gqa"], "sm_90a", sms=2).kernel).source)
-    other = module.compile_unchecked(source, get_target("sm_90a"), "amk_step")
-    assert "__trap()" in other and "__trap()" not in source
+    emitted = emit_kernel(verified(CONFIGS["gqa"], "sm_90a", sms=2).kernel)
+    source, resources = inline_headers(emitted.source), Resources(168, 0, 0, 0, 0)
+    compiled = CompiledKernel("", source, b"bounded", emitted.plan, resources, "")
+    monkeypatch.setattr(module, "compile_cubin", lambda *_: Cubin(b"unchecked", resources, ""))
+    other = module.unchecked(compiled)
+    assert "__trap()" in other.source and "__trap()" not in source
+    assert (other.image, other.plan) == (b"unchecked", compiled.plan)
+    monkeypatch.setattr(module, "compile_cubin", lambda *_: Cubin(b"", Resources(168, 4, 4, 0, 0), ""))
+    with pytest.raises(SystemExit, match="without the checks it spills"):
+        module.unchecked(compiled)
 
 
 def test_nothing_set(run: Run):
