@@ -41,7 +41,8 @@ class SplitAttentionPass(ModulePass):
     no more than one for 128 positions of the cache, or two. One part changes nothing. A task merges a head, or a slice of one,
     so that it waits for at most 1024 words of sums of a token, where that is possible. But products that read the heads of one
     of several KV heads at a time get them from one task, if their sums have at most 1536 words, and a step has one token:
-    then fuse-into-consumer can put the merge into them.
+    then fuse-into-consumer can put the merge into them. If they have more, there may be a part for each block of the cache:
+    such models are small, and wait for the slowest part rather than for the last.
     """
 
     name = "split-attention"
@@ -86,10 +87,14 @@ class SplitAttentionPass(ModulePass):
         tasks = prod(extent for _, extent in domain[bound:])
         shape, region = index.buffers[store.region.buffer].shape, store.region
         leading, (tokens, heads, _, half) = shape[:-4], shape[-4:]
-        block = self.block or dealt(2 * half)
-        most = max(2, index.program.max_seq.value.data // _POSITIONS)
-        parts = self.parts or min(self.sms // tasks, most)
         *own, rows, group, second, element = region.dims
+        block = self.block or dealt(2 * half)
+        read = group.size.constant  # heads
+        is_split = tokens == 1 and read < heads and _are_read(index, region, read)
+        max_seq, words = index.program.max_seq.value.data, read * 2 * half
+        parts = self.parts or min(self.sms // tasks, max(2, max_seq // _POSITIONS))
+        if is_split and parts * words > _READ_WORDS:
+            is_split, parts = False, self.parts or min(self.sms // tasks, max(2, max_seq // block))
         loops = {name for name, _ in domain[:bound]}
         whole = tasks * group.size.constant == heads and group.limit is None and rows.extent == tokens
         if parts < 2 or not whole or any(d.kept or not d.start.names <= loops for d in own):
@@ -143,12 +148,9 @@ class SplitAttentionPass(ModulePass):
         for value, hint in values:
             value.name_hint = hint
         target = task.StoreOp(merge.result, Access(region.buffer, (*own, rows, every[2], second, element)))
-        read = group.size.constant
-        if tokens > 1 or read == heads or parts * read * 2 * half > _READ_WORDS or not _are_read(index, region, read):
-            read = 1
-        slices = _slices(parts, half) if read == 1 else 1
-        tile: Tile = (None, Dim(Linear.of(HEAD) * read, Linear(constant=read)), None, None)
-        added = [(HEAD, heads // read)]
+        merged_heads, slices = (read, 1) if is_split else (1, _slices(parts, half))
+        tile: Tile = (None, Dim(Linear.of(HEAD) * merged_heads, Linear(constant=merged_heads)), None, None)
+        added = [(HEAD, heads // merged_heads)]
         if slices > 1:
             width = half // slices
             tile = (*tile[:3], Dim(Linear.of(SLICE) * width, Linear(constant=width)))
