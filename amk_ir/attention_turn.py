@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .segments import GROUP_ROWS
+from .segments import BLOCK_K, GROUP_ROWS, rows_bytes
 
 GROUP = 16
 """Positions whose keys and values lie together in a cache, and that are attended to together."""
@@ -31,12 +31,12 @@ def work_bytes(tokens: int, heads: int, kv_heads: int, dim: int, element_bytes: 
     queries; as `Attention::BYTES` in backends/cuda/device/attention.cuh, which is checked when that is compiled.
     """
     rows, queries = tokens * heads, tokens * heads // kv_heads
-    key_row, value_row = -(-dim // 32) * 32, -(-dim // 16) * 16
+    key_blocks, value_row = -(-dim // BLOCK_K), -(-dim // 16) * 16
     tail = 2 if tokens > 1 else 1
     slots = -(-min(queries, 8) // 2) * 2
     return (
-        4 * rows * (key_row + 4)
-        + kv_heads * tail * GROUP * (key_row + value_row) * element_bytes
+        rows_bytes(rows, key_blocks)
+        + kv_heads * tail * GROUP * (key_blocks * BLOCK_K + value_row) * element_bytes
         + 4 * slots * (teams(dim) * (value_row + 2) + 4)
         + (0 if kv_heads == 1 and rows <= 8 else 4 * rows * (dim + 2))
     )

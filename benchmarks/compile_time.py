@@ -56,8 +56,8 @@ def mark(name):
     marks.append((name, time.perf_counter(), usage.ru_utime + usage.ru_stime))
 mark("")
 from amk.amk_ir.targets import get_target
-from amk.backends.cuda.emit import ENTRY, attempts, emit_kernel
-from amk.backends.cuda.nvrtc import compile_cubin, inline_headers
+from amk.backends.cuda.compile import compile_kernel
+from amk.backends.cuda.nvrtc import compile_cubin
 from amk.frontends.import_model import import_config
 from amk.passes.graph_to_queue import GraphToQueuePass
 from amk.passes.verify_schedule import verify
@@ -75,19 +75,13 @@ for role in ("step", "far", *(["chunk"] if chunk > 1 else [])):
     mark(f"{role}: passes")
     kernel = verify(find_kernel(module))
     mark(f"{role}: verify")
-    tried = set()
-    for loads in attempts(target, kernel.kernel.tokens.value.data):
-        emitted = emit_kernel(kernel.current(), None, loads, None, False, resident)
-        source = inline_headers(emitted.source)
+    def compiler(*source):
         mark(f"{role}: emit")
-        if source in tried:
-            continue
-        tried.add(source)
-        cubin = compile_cubin(source, target, ENTRY)
+        cubin = compile_cubin(*source)
         mark(f"{role}: NVRTC")
-        if not cubin.resources.spill_stores:
-            break
-    resident = resident or emitted.plan
+        return cubin
+    plan = compile_kernel(kernel, None, compiler, resident=resident).plan
+    resident = resident or plan
 parts = {}
 for (_, wall, cpu), (part, later, more) in zip(marks, marks[1:]):
     old = parts.get(part, {"wall_s": 0, "cpu_s": 0, "times": 0})

@@ -15,7 +15,7 @@ from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.attention_turn import work_bytes
 from ..amk_ir.attrs import Ring, RingAttr
-from ..amk_ir.segments import BLOCK_K
+from ..amk_ir.segments import BLOCK_K, rows_bytes
 from ..amk_ir.targets import Target, get_target
 from ..dialects import queue, task
 from .activation_memory import activation_bytes, partial_bytes, rotation_bytes
@@ -122,7 +122,7 @@ def attention_bytes(kernel: queue.KernelOp) -> int:
             elif isinstance(op, task.AttentionMergeOp):
                 tokens, *row = task.shape_of(op.result)
                 multiplies = any(isinstance(other, task.MatmulOp) for other in family.body.block.ops)
-                result = 4 * tokens * (-(-prod(row) // BLOCK_K) * BLOCK_K + 4) if multiplies else 0
+                result = rows_bytes(tokens, -(-prod(row) // BLOCK_K)) if multiplies else 0
                 most = max(most, result + 4 * (prod(task.shape_of(op.sums)) + prod(task.shape_of(op.stats))))
     return most
 

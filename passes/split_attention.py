@@ -91,12 +91,16 @@ class SplitAttentionPass(ModulePass):
         block = self.block or dealt(2 * half)
         read = group.size.constant  # heads
         is_split = tokens == 1 and read < heads and _are_read(index, region, read)
-        max_seq, words = index.program.max_seq.value.data, read * 2 * half
-        parts = self.parts or min(self.sms // tasks, max(2, max_seq // _POSITIONS))
-        if is_split and parts * words > _READ_WORDS:
-            is_split, parts = False, self.parts or min(self.sms // tasks, max(2, max_seq // block))
+        max_seq = index.program.max_seq.value.data
+
+        def parts_of(positions: int) -> int:
+            return self.parts or min(self.sms // tasks, max(2, max_seq // positions))
+
+        parts = parts_of(_POSITIONS)
+        if is_split and parts * read * 2 * half > _READ_WORDS:
+            is_split, parts = False, parts_of(block)
         loops = {name for name, _ in domain[:bound]}
-        whole = tasks * group.size.constant == heads and group.limit is None and rows.extent == tokens
+        whole = tasks * read == heads and group.limit is None and rows.extent == tokens
         if parts < 2 or not whole or any(d.kept or not d.start.names <= loops for d in own):
             return
         sums = task.BufferOp(

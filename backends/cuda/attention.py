@@ -159,11 +159,6 @@ class AttentionPlan:
         return linear_text(self.part.part.data.substitute(run.bound), run.task.own)
 
 
-def activation_stride(k_blocks: int) -> int:
-    """Elements from one row of split activations to the next; as in device/matvec.cuh."""
-    return k_blocks * 32 + 4
-
-
 def cache_streams(op: AttentionOp | AttentionPartOp) -> tuple[StreamOp, StreamOp]:
     """The streams of keys and values: `cache_layouts` has checked that they are."""
     k, v = op_of(op.k), op_of(op.v)
@@ -367,7 +362,7 @@ def write_merged(
     tokens, *row = shape_of(op.result)
     width, dim = prod(row), prod(row[1:])
     meanwhile()
-    _write_parts(source, context, run, op, at=-(-4 * tokens * layout.activations // 16) * 16)
+    _write_parts(source, context, run, op, at=4 * tokens * layout.activations)
     source.line("const Activations x = activations(work);")
     with source.block(f"for (int i = threadIdx.x; i < {tokens * width}; i += CONSUMERS)"):
         where = "" if tokens == 1 else f"i / {width} * {layout.activations} + "
