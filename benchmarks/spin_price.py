@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,12 +19,12 @@ import environment
 import kernel_options
 from random_weights import packed_pieces
 
-from amk.amk_ir.targets import get_target
+from amk.amk_ir.targets import Target
 from amk.backends.cuda.backend import detect_target
 from amk.backends.cuda.compile import CompiledKernel, compile_kernel
 from amk.backends.cuda.driver import LoadedKernel
 from amk.backends.cuda.emit import ENTRY
-from amk.backends.cuda.nvrtc import compile_cubin
+from amk.backends.cuda.nvrtc import Cubin, compile_cubin
 from amk.frontends.import_model import import_config
 from amk.runtime.compile import plan
 from amk.tools.bench.shapes import SHAPES
@@ -34,22 +33,33 @@ _CHECKED = "return (++polls & 63u) == 0;"
 _UNCHECKED = "if (++polls == 1u << 24) __trap(); return false;"
 
 
-def unchecked(compiled: CompiledKernel) -> CompiledKernel:
-    """The same kernel, as much of it in registers, with waits that never look at the time; SystemExit if it spills then."""
-    assert compiled.source.count(_CHECKED) == 1, "Spin::is_due in device/spin.cuh is another one"
-    source = compiled.source.replace(_CHECKED, _UNCHECKED)
-    cubin = compile_cubin(source, get_target(compiled.plan.target), ENTRY)
-    if cubin.resources.spill_stores:
-        sys.exit(f"kernel @{compiled.plan.name}: without the checks it spills, and is no measure of what they cost")
-    return replace(compiled, source=source, image=cubin.image, resources=cubin.resources, log=cubin.log)
+class PairCompiler:
+    """Compiles each kernel with and without the checks, as much of it in registers, for `compile_kernel`: which tries on while either
+    spills, since kernels with less in registers are no measure of what the checks cost."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[str, tuple[str, Cubin]] = {}
+
+    def __call__(self, source: str, target: Target, name: str) -> Cubin:
+        assert source.count(_CHECKED) == 1, "Spin::is_due in device/spin.cuh is another one"
+        text = source.replace(_CHECKED, _UNCHECKED)
+        bounded, other = (compile_cubin(one, target, name) for one in (source, text))
+        self.pairs[source] = text, other
+        return replace(bounded, resources=other.resources) if other.resources.spill_stores else bounded
+
+    def unchecked(self, bounded: CompiledKernel) -> CompiledKernel:
+        """The same kernel, whose waits never look at the time."""
+        source, cubin = self.pairs[bounded.source]
+        return replace(bounded, source=source, image=cubin.image, resources=cubin.resources, log=cubin.log)
 
 
 def measure(name: str, context: int, rounds: int, repeats: int, options: Mapping[str, Any]) -> dict[str, Any]:
     """Microseconds of the steps of both kernels, every repetition, and by how much one is slower: of medians."""
     model = import_config(SHAPES[name], name=name, weight_dtype="bf16", kv_dtype="bf16", max_seq=context + 64)
     kernel = plan(model.module, detect_target(), options=options)
-    bounded = compile_kernel(kernel)
-    compiled = {"bounded": bounded, "unchecked": unchecked(bounded)}
+    compiler = PairCompiler()
+    bounded = compile_kernel(kernel, compiler=compiler)
+    compiled = {"bounded": bounded, "unchecked": compiler.unchecked(bounded)}
     loaded = {kind: LoadedKernel(c.plan, c.image, packed_pieces(c.plan), ENTRY) for kind, c in compiled.items()}
     times: dict[str, list[float]] = {kind: [] for kind in loaded}
     for _ in range(rounds):

@@ -28,7 +28,7 @@ _POSITIONS = 128
 """Of a part, at least: with fewer, one more part to wait for takes longer than what it saves."""
 _WORDS = 1024
 """Of the sums of all parts for a token, what an SM waits for at once: four a thread."""
-_READ_WORDS = 1536
+_READ_WORDS = 4096
 """Of the sums of all parts, what a task that reads the attention waits for rather than for another task that merges them."""
 
 
@@ -39,10 +39,10 @@ class SplitAttentionPass(ModulePass):
     Positions are dealt to the parts in blocks of `block`, so that at any position all parts see about as many; 0: as many
     as one ring stage has the keys of. With 0 parts, there are as many as give each of `sms` SMs at most one task, and
     no more than one for 128 positions of the cache, or two. One part changes nothing. A task merges a head, or a slice of one,
-    so that it waits for at most 1024 words of sums of a token, where that is possible. But products that read the heads of one
-    of several KV heads at a time get them from one task, if their sums have at most 1536 words, and a step has one token:
-    then fuse-into-consumer can put the merge into them. If they have more, there may be a part for each block of the cache:
-    such models are small, and wait for the slowest part rather than for the last.
+    so that it waits for at most 1024 words of sums of a token, where that is possible. But where products read the heads of one of
+    several KV heads at a time, and a step has one token, there may be a part for each block of the cache: such models are small, and
+    wait for the slowest part rather than for the last. They get these heads from one task, if their sums have at most 4096 words:
+    then fuse-into-consumer can put the merge into them.
     """
 
     name = "split-attention"
@@ -96,9 +96,8 @@ class SplitAttentionPass(ModulePass):
         def parts_of(positions: int) -> int:
             return self.parts or min(self.sms // tasks, max(2, max_seq // positions))
 
-        parts = parts_of(_POSITIONS)
-        if is_split and parts * read * 2 * half > _READ_WORDS:
-            is_split, parts = False, parts_of(block)
+        parts = parts_of(block if is_split else _POSITIONS)
+        is_split = is_split and parts * read * 2 * half <= _READ_WORDS
         loops = {name for name, _ in domain[:bound]}
         whole = tasks * read == heads and group.limit is None and rows.extent == tokens
         if parts < 2 or not whole or any(d.kept or not d.start.names <= loops for d in own):

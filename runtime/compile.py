@@ -38,9 +38,9 @@ def new_context() -> Context:
     return context
 
 
-_FAR_TURNS, _FAR_TURNS_ALONE = 2.125, 2.75
+_FAR_TURNS = 2.75
 """How many times all warps of an SM attend to as many positions as they can at once, in about the time that dividing attention among
-SMs takes; and where attention has a phase of its own anyway."""
+SMs takes, where attention has a phase of its own anyway."""
 _FAR_SMS = 132
 """The SMs of the GPU on which that was measured."""
 
@@ -48,11 +48,13 @@ _FAR_SMS = 132
 def far_position(config: DecoderConfig) -> int:
     """Position from which attention is better divided among more SMs than there are KV heads, as measured on an H200.
 
-    272 where the tasks of the product behind an attention attend themselves, which saves a phase that dividing it costs; else
-    352; of heads of more than 128 elements a quarter of these.
+    352 where attention has a phase of its own. Where the tasks of the product behind it attend themselves, each of them reads all
+    keys and values of its head: 256 positions of heads of up to 64 elements, fewer of more, 192 of 128. Of heads of more than 128 elements,
+    a quarter of what it is of 128.
     """
-    is_alone = output_tile(config.hidden, config.kv_heads, _FAR_SMS) > OUTPUT_ROWS
-    return int((_FAR_TURNS_ALONE if is_alone else _FAR_TURNS) * turn(config.head_dim))
+    if output_tile(config.hidden, config.kv_heads, _FAR_SMS) > OUTPUT_ROWS:
+        return int(_FAR_TURNS * turn(config.head_dim))
+    return int((1 + min(1.0, 64 / min(config.head_dim, 128))) * turn(config.head_dim))
 
 
 def plan(

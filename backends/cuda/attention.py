@@ -255,7 +255,8 @@ def _write_task(
     source.lines(plan.pointers(context, run))
     is_early = plan.can_be_early and context.loads.has_early_rows
     if is_early:
-        source.line(f"{name}::HeldRows rows;")
+        # as of FirstStages: without a value from the start, the registers would be taken in all of the step's loop
+        source.line(f"{name}::HeldRows rows = {{}};")
         _write_call(source, context, f"{LOAD_ROWS}<{name}>", f"rows, {arguments}")
         if not trace.has_stages:
             trace.mark(source, "first rows", kind=PointKind.RING)
@@ -381,8 +382,9 @@ def _write_parts(source: SourceWriter, context: EmitContext, run: PlacedTasks, o
     for value, to, count in ((op.sums, "sums", sums), (op.stats, "stats", stats)):
         values = ValueWriter(context, run.task, {}, f"{to}_")
         text = values.value(value, Coordinates.flat("i", shape_of(value)))
-        values.lines.append(f"{to}[i] = {text};")
-        loops.append((values, ElementLoop.of(values, str(count), count, context.loads.elements), None))
+        values.lines.append(f"row[v] = {text};")
+        loop = ElementLoop.of(values, str(count), count, context.loads.elements)
+        loops.append((values, loop, f"store_values({to} + first, row);"))
     write_together(source, loops)
     source.line("consumer_barrier();")
     context.trace.mark(source, "parts", run.text)

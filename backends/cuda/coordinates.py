@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -109,13 +110,14 @@ def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
 class Address:
     """The element number within a buffer, and the condition under which it may be accessed ("" is always).
 
-    run: the variable of which the number is the sum of it and of a multiple of 4: elements whose variable is 4 n to
-    4 n + 3 are an aligned vector. "" if there is none.
+    vectors: the variable of which elements where it is 4 n to 4 n + 3 are an aligned vector. run: the same, where the number is
+    the sum of the variable and of a multiple of 4. "" if there is none.
     """
 
     offset: str
     inside: str
     run: str = ""
+    vectors: str = ""
 
 
 def address_of(access: Access, shape: Sequence[int], at: Coordinates, task_indices: frozenset[str]) -> Address:
@@ -152,8 +154,13 @@ def address_of(access: Access, shape: Sequence[int], at: Coordinates, task_indic
         )
     moving = [(t, f) for t, f in terms if t != "0"]
     steps = [*(c for _, c in start.terms), start.constant, *(f for _, f in moving[:-1])]
-    is_run = bool(moving) and moving[-1][1] == 1 and not inside and all(step % 4 == 0 for step in steps)
-    return Address(offset, inside, moving[-1][0].strip("()") if is_run else "")
+    if not moving or moving[-1][1] != 1 or inside or any(step % 4 for step in steps):
+        return Address(offset, inside)
+    # what is before the last dimension is the same for neighbours in it
+    last = re.fullmatch(r"\(?(\w+)\)?(?: % (\d+))?", moving[-1][0])
+    if last is None or int(last[2] or 0) % 4:
+        return Address(offset, inside)
+    return Address(offset, inside, "" if last[2] else last[1], last[1])
 
 
 def inside_text(access: Access, at: Coordinates, task_indices: frozenset[str]) -> str:

@@ -27,7 +27,7 @@ from .placement import PlacedTasks
 from .plan import CounterStorage, KernelPlan
 from .producer import write_fetch, write_loading
 from .quantized_text import (
-    LOAD_STAGE,
+    LOAD_FIRST,
     MULTIPLY,
     MULTIPLY_AFTER,
     MULTIPLY_GATHERED,
@@ -42,10 +42,11 @@ from .trace_points import PointKind, TraceDetail
 BLOCK_THREADS, MORE_THREADS = 288, 384
 """Eight consumer warps and a producer warp, or a warpgroup of which one warp works; as in device/types.cuh."""
 LOADS = (
+    Loads(6, weights=28),
+    Loads(6, weights=28, more=True),
+    Loads(6, weights=8, anew=True, more=True),
     Loads(6),
-    Loads(6, more=True),
-    Loads(6, anew=True, more=True),
-    Loads(6, rows=False),
+    Loads(6, weights=8, rows=False),
     Loads(6, rows=False, more=True),
     Loads(6, rows=False, anew=True),
     Loads(6, rows=False, early=False),
@@ -56,8 +57,8 @@ LOADS = (
 )
 """To be tried in this order, until no registers are spilled; `attempts` are those that a target can."""
 LOADS_OF_ROWS = (
-    Loads(3),
-    Loads(3, more=True),
+    Loads(3, weights=16),
+    Loads(3, weights=16, more=True),
     Loads(3, early=False),
     Loads(3, inline=False),
     Loads(2, inline=False),
@@ -375,14 +376,14 @@ class _Emitter:
         product = f"matvec<GROUPS, K_BLOCKS, CHUNK, {tokens}>({place}, control.watch, operation);"
         self._write_reading(source, f"template <{sizes}>", MULTIPLY, parameters, [_PARTIAL, product], inline)
         if self.context.loads.is_early:
-            source.line("// Its first stage, to registers; and the product after that.")
+            source.line("// Its first stages, to registers; and the product after that.")
             load = "first.load(reader, control.watch, operation);"
-            stage = "template <typename Stage>"
-            self._write_reading(source, stage, LOAD_STAGE, "Stage& first, u32 at, u32 operation", [load], inline)
-            stage = "template <typename Stage, typename Meanwhile = Nothing>"
+            template = "template <typename First>"
+            self._write_reading(source, template, LOAD_FIRST, "First& first, u32 at, u32 operation", [load], inline)
+            template = "template <typename First, typename Meanwhile = Nothing>"
             product = f"first.multiply({place}, control.watch, operation, meanwhile);"
-            after, last = f"const Stage& first, {parameters}", ", Meanwhile meanwhile = {}"
-            self._write_reading(source, stage, MULTIPLY_AFTER, after, [_PARTIAL, product], inline, last)
+            after, last = f"const First& first, {parameters}", ", Meanwhile meanwhile = {}"
+            self._write_reading(source, template, MULTIPLY_AFTER, after, [_PARTIAL, product], inline, last)
         if is_quantized:
             product = f"quantized_matvec<Q, GROUPS, K_BLOCKS, CHUNK, {tokens}>({place}, control.watch, operation);"
             template = f"template <typename Q, {sizes}>"
@@ -485,10 +486,10 @@ class _Emitter:
             _PARTIAL,
             f"RowGather<{tokens}, K_BLOCKS * 32, activation_stride(K_BLOCKS), Weight> rows = {{base, from, stride, "
             "weights, epoch, gathering};",
-            "matvec_gathered<GROUPS, K_BLOCKS, CHUNK>(reader, rows, activations(shared + WORK_AT), norm_sums, partial, "
-            "control.watch, operation);",
+            f"matvec_gathered<GROUPS, K_BLOCKS, CHUNK, {tokens}, HELD>(reader, rows, activations(shared + WORK_AT), "
+            "norm_sums, partial, control.watch, operation);",
         ]
-        template = "template <int GROUPS, int K_BLOCKS, int CHUNK, typename Weight>"
+        template = "template <int GROUPS, int K_BLOCKS, int CHUNK, int HELD, typename Weight>"
         parameters = f"u32 at, int partial_at, u32 operation, {words}, float* norm_sums, u32 epoch, u32 gathering"
         self._write_reading(source, template, MULTIPLY_GATHERED, parameters, lines, inline=False)
         source.line()

@@ -9,7 +9,7 @@ from math import prod
 from xdsl.ir import SSAValue
 
 from ...amk_ir.errors import CompileError
-from ...amk_ir.segments import Segments, partials_bytes
+from ...amk_ir.segments import BLOCK_K, Segments, partials_bytes
 from ...dialects.task import RmsNormOp, shape_of
 from ...passes.stage_size import USUAL_BYTES
 from .activations import (
@@ -27,8 +27,8 @@ from .fragments import FragmentLayout
 from .limits import MOST_TOKENS
 from .placement import PlacedTasks, most_of_all
 from .quantized_fragments import QuantizedLayout
-from .quantized_text import LOAD_STAGE, MULTIPLY_AFTER, first_stage_text, gathered_text, multiply_text, segment_text
-from .rows import RowGather, write_rows
+from .quantized_text import LOAD_FIRST, MULTIPLY_AFTER, first_stages_text, gathered_text, multiply_text, segment_text
+from .rows import GATHERED_TOGETHER, RowGather, write_rows
 from .source import SourceWriter
 from .stores import StoreLoop, store_loop
 from .trace_points import PointKind
@@ -37,8 +37,8 @@ from .values import CONSUMERS, Given
 MAX_GROUPS = 16
 """Groups of 8 weight rows whose sums a thread keeps in registers."""
 MOST_VECTORS = 6
-"""Vectors of bf16 or of codes that a thread keeps in registers while activations are waited for; of bf16 no more than its even
-share of a ring stage, or of one of 16 KiB."""
+"""Vectors of bf16 or of codes of a stage that a thread keeps in registers while activations are waited for; of bf16 no more than its
+even share of a ring stage, or of one of 16 KiB."""
 VECTOR_BYTES = 16
 MOST_COLUMNS = 2
 """Tokens whose activations are columns of the n side of mma; as LaneActivations, device/matvec.cuh."""
@@ -75,7 +75,7 @@ def write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[Pla
                 _write_together(source, context, matmuls, most, write_shared)
                 return
             first.is_alone = len(runs) == first.run.most == 1
-            first.write_first_stage(source, f"{runs[0].begin} < {runs[0].end}" if len(runs) > 1 else "")
+            first.write_first_stages(source, f"{runs[0].begin} < {runs[0].end}" if len(runs) > 1 else "")
             write_shared()
         elif len(runs) > 1:
             with source.block(f"if ({runs[0].begin} >= {runs[0].end})"):
@@ -113,7 +113,7 @@ def _write_together(
     first.operation = context.operation(f"task.stream in {names}, consumed")
     context.partial_floats = max(context.partial_floats, most * first.slot)
     first.is_alone = most == 1
-    first.write_first_stage(source)
+    first.write_first_stages(source)
     write_activations()
     source.line("const float* const products = partials + flip * PARTIAL_FLOATS;")
     if most == 1:
@@ -137,7 +137,7 @@ class _Matmul:
 
     function: what multiplies. slot: floats of partial sums a task. loops: what the tasks of a batch store.
     segments: of the activations, if they are not held at once. gather: of the activations, if an SM's first product does it.
-    is_early: whether the first stage of an SM's first task is in registers before its activations are there. is_alone: whether an SM
+    is_early: whether the first stages of an SM's first task are in registers before its activations are there. is_alone: whether an SM
     makes one product with them.
     """
 
@@ -195,17 +195,24 @@ class _Matmul:
         return self.run.most <= self.batch
 
     @property
-    def _first_stage(self) -> str | None:
-        """The type of the first stage of a task, if it comes into registers by a call of its own."""
+    def _first_stages(self) -> int:
+        """How many stages of a task come into registers by a call of their own: the first one, and of bf16 the whole ones after it
+        that there is room for."""
         context = self.context
         layout, tokens = context.streams[self.run.name].layout, context.tokens
-        is_quantized = isinstance(layout, QuantizedLayout)
-        if is_quantized and tokens > MOST_COLUMNS:
-            return None  # codes and as many activations are more than fit the registers
+        if self.segments is not None or not context.loads.is_early:
+            return 0
+        if isinstance(layout, QuantizedLayout):
+            # of more tokens, codes and as many activations are more than fit the registers
+            return int(tokens <= MOST_COLUMNS and layout.stage_vectors <= MOST_VECTORS)
         share = max(context.ring.stage_bytes, USUAL_BYTES) // (CONSUMERS * VECTOR_BYTES)
-        most = MOST_VECTORS if is_quantized else min(MOST_VECTORS, share)
-        is_early = self.segments is None and context.loads.is_early and layout.stage_vectors <= most
-        return first_stage_text(layout, tokens) if is_early else None
+        if layout.stage_vectors > min(MOST_VECTORS, share):
+            return 0
+        return self._held_of(layout, layout.k_blocks // layout.chunk_blocks) if tokens == 1 else 1
+
+    def _held_of(self, layout: FragmentLayout, stages: int) -> int:
+        """How many of so many whole stages fit the registers for weights; at least one."""
+        return max(1, min(stages, self.context.loads.weights // layout.stage_vectors))
 
     def write_early(self, source: SourceWriter) -> None:
         """What needs no activations, of a run with one batch an SM, which may have no tasks here."""
@@ -217,24 +224,26 @@ class _Matmul:
         )
         self._write_issue(source)
 
-    def write_first_stage(self, source: SourceWriter, condition: str = "") -> None:
-        """Brings the first stage of a task into registers; condition: whether an SM has such a one, in C++, "" if so."""
-        if self._first_stage is None:
+    def write_first_stages(self, source: SourceWriter, condition: str = "") -> None:
+        """Brings the first stages of a task into registers; condition: whether an SM has such a one, in C++, "" if so."""
+        if self._first_stages == 0:
             return
         self.is_early = True
-        source.line(f"{self._first_stage} stage;")
+        layout = self.context.streams[self.run.name].layout
+        # without a value from the start, the registers would be taken in all of the step's loop
+        source.line(f"{first_stages_text(layout, self.context.tokens, self._first_stages)} held = {{}};")
         with source.block(f"if ({condition})" if condition else ""):
-            self._load_first_stage(source)
+            self._load_first_stages(source)
 
-    def _load_first_stage(self, source: SourceWriter) -> None:
-        self._call_traced(source, LOAD_STAGE, f"stage, at, {self.operation}", self._loaded_events)
+    def _load_first_stages(self, source: SourceWriter) -> None:
+        self._call_traced(source, LOAD_FIRST, f"held, at, {self.operation}", self._loaded_events)
         if not self.context.trace.has_stages:
             self.context.trace.mark(source, "first weights", kind=PointKind.RING)
 
     @property
     def _loaded_events(self) -> int:
-        """The events of the ring when a first stage is in registers: that of codes, whose scales may be needed, is not given back."""
-        return 1 if isinstance(self.context.streams[self.run.name].layout, QuantizedLayout) else 2
+        """The events of the ring when first stages are in registers: one of codes, whose scales may be needed, is not given back."""
+        return 1 if isinstance(self.context.streams[self.run.name].layout, QuantizedLayout) else 2 * self._first_stages
 
     def _write_issue(self, source: SourceWriter) -> None:
         for loop in self.loops:
@@ -265,7 +274,7 @@ class _Matmul:
             source.line(f"const int tile = first_{run.number};")
             source.lines(run.index_lines())
             write_sums_place(source, run)
-            write_activations(source, self.context, run, lambda: self.write_first_stage(source))
+            write_activations(source, self.context, run, lambda: self.write_first_stages(source))
             self.context.trace.store(source, "activations", run.text)
             self.write_norm_sums(source)
         source.line("const float* const partial = partials + flip * PARTIAL_FLOATS;")
@@ -326,23 +335,26 @@ class _Matmul:
             with source.block(f"if ({' && '.join(is_first)})" if is_first else ""):
                 self.gather.write_wait(source, self.context)
                 gathering = self.gather.product_arguments("nullptr" if deferred_norm(run) is None else "norm_sums")
-                self._call(source, gathered_text(layout), f"at, {at}, {self.operation}, {gathering}", layout.chunks)
+                held = self._held_of(layout, GATHERED_TOGETHER // BLOCK_K // layout.chunk_blocks)
+                self._call(
+                    source, gathered_text(layout, held), f"at, {at}, {self.operation}, {gathering}", layout.chunks
+                )
             if is_first:
                 with source.block("else"):
                     self.write_product(source, at)
 
     def write_product(self, source: SourceWriter, partial_at: str, reloads: str = "") -> None:
-        """One product. reloads: whether the first stage is not in registers yet, in C++; "" if it is as `is_early` says."""
+        """One product. reloads: whether the first stages are not in registers yet, in C++; "" if it is as `is_early` says."""
         layout = self.context.streams[self.run.name].layout
         if not self.is_early:
             self._call(source, self.function, f"at, {partial_at}, {self.operation}", layout.chunks)
             return
         if reloads:
             with source.block(f"if ({reloads})"):
-                self._load_first_stage(source)
+                self._load_first_stages(source)
         events = 2 * layout.chunks - self._loaded_events
         meanwhile = f"[&] {{ {norm_sums_text(self.run, 1)} }}" if self._sums_meanwhile else ""
-        self._call_traced(source, MULTIPLY_AFTER, f"stage, at, {partial_at}, {self.operation}", events, meanwhile)
+        self._call_traced(source, MULTIPLY_AFTER, f"held, at, {partial_at}, {self.operation}", events, meanwhile)
 
     def _call(self, source: SourceWriter, function: str, arguments: str, stages: int) -> None:
         """A call that takes so many stages from the ring."""

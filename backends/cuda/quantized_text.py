@@ -12,8 +12,8 @@ MULTIPLY, MULTIPLY_QUANTIZED = "multiply", "multiply_quantized"
 MULTIPLY_SEGMENT, MULTIPLY_QUANTIZED_SEGMENT = "multiply_segment", "multiply_quantized_segment"
 """Those for a segment of the activations."""
 
-LOAD_STAGE, MULTIPLY_AFTER = "load_stage", "multiply_after"
-"""That which brings the first stage of a task into registers, and the product after that."""
+LOAD_FIRST, MULTIPLY_AFTER = "load_first", "multiply_after"
+"""That which brings the first stages of a task into registers, and the product after that."""
 MULTIPLY_GATHERED = "multiply_gathered"
 """That for a product which gathers its activations meanwhile."""
 
@@ -27,16 +27,16 @@ def multiply_text(layout: FragmentLayout | QuantizedLayout) -> str:
     return f"{MULTIPLY_QUANTIZED}<{quantized_type(layout)}, {layout.groups}, {layout.blocks}, {layout.chunk_blocks}>"
 
 
-def first_stage_text(layout: FragmentLayout | QuantizedLayout, tokens: int) -> str:
-    """The type of the first stage of a task, in registers."""
+def first_stages_text(layout: FragmentLayout | QuantizedLayout, tokens: int, stages: int) -> str:
+    """The type of the first stages of a task, in registers: of codes a single one."""
     if isinstance(layout, FragmentLayout):
-        return f"FirstStage<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}, {tokens}>"
+        return f"FirstStages<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}, {tokens}, {stages}>"
     return f"FirstCodes<{quantized_type(layout)}, {layout.groups}, {layout.blocks}, {layout.chunk_blocks}, {tokens}>"
 
 
-def gathered_text(layout: FragmentLayout) -> str:
-    """The function that gathers a task's activations and multiplies its rows meanwhile."""
-    return f"{MULTIPLY_GATHERED}<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}>"
+def gathered_text(layout: FragmentLayout, stages: int) -> str:
+    """The function that gathers a task's activations and multiplies its rows meanwhile. stages: that it has in registers before."""
+    return f"{MULTIPLY_GATHERED}<{layout.groups}, {layout.k_blocks}, {layout.chunk_blocks}, {stages}>"
 
 
 def segment_text(layout: FragmentLayout | QuantizedLayout, blocks: int, room: int) -> str:

@@ -65,7 +65,7 @@ class Leaf:
     @property
     def is_run(self) -> bool:
         """Whether neighbours may be read together."""
-        return self.address.run == "i" and self.stride % VECTOR == 0
+        return self.address.vectors == "i" and self.stride % VECTOR == 0
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Emitted kernels, executed on the CPU by an emulation of CUDA, against the reference backend."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -66,6 +67,25 @@ def test_products_of_several_runs_made_together(sms: int, weights: str, tmp_path
         logits = emulated.step({"token": np.array([token], np.int32)}, pos, seed=pos)["logits"][0]
         _, expected = reference.step(token, pos)
         assert np.abs(logits - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
+def test_first_stages_in_registers(tmp_path: Path) -> None:
+    """A task's weights come into registers a stage or several at a time, with the same bits; some tasks end with half a stage."""
+    kernel = verified(llama_config(512, 96, 1, 4, 2, 16, 64), sms=3, kv_dtype="f32", bytes=3072)
+    tensors = RandomWeights(kernel.kernel)
+    reference, results = ReferenceBackend().load(kernel, tensors), []
+    for vectors, most in ((0, 1), (3, 2), (28, 8)):
+        emitted = emit_kernel(kernel.kernel, loads=Loads(6, weights=vectors))
+        stages = {int(n) for n in re.findall(r"FirstStages<.*, (\d+)> held", emitted.source)}
+        assert max(stages) == most, stages
+        emulated = EmulatedKernel(emitted, packed_weights(emitted.plan, tensors), tmp_path)
+        results.append(
+            [emulated.step({"token": np.array([t], np.int32)}, n)["logits"][0].copy() for n, t in enumerate((5, 17))]
+        )
+    assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
+    for pos, token in enumerate((5, 17)):
+        _, expected = reference.step(token, pos)
+        assert np.abs(results[0][pos] - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(

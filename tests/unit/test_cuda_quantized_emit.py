@@ -80,7 +80,7 @@ def test_streams_have_the_bytes_of_their_formats() -> None:
 def test_a_mixed_kernel_uses_both_products() -> None:
     source = emit_kernel(lower(CONFIGS["gqa"], weights="int8")).source
     assert "FirstCodes<Quantized<Int8, 128, F32Scale, 0, NOTHING," in source
-    assert " FirstStage<" in source
+    assert " FirstStages<" in source
     assert "FirstCodes" not in emit_kernel(lower(CONFIGS["gqa"])).source
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any, get_args
@@ -37,13 +38,14 @@ needs_emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g
 
 SMS = 3
 POSITION = 40  # its attention has two groups of earlier rows in the ring
+MODELS = CONFIGS | {"wide": llama_config(512, 96, 1, 4, 2, 16, 64)}
 
 
 def run(
-    folder: Path, detail: TraceDetail | None, events: int = 4000, sms: int = SMS, **options: Any
+    folder: Path, detail: TraceDetail | None, events: int = 4000, sms: int = SMS, config: str = "gqa", **options: Any
 ) -> tuple[EmittedKernel, np.ndarray, list[BlockTrace]]:
     """The kernel, its logits, and its trace in the emulator."""
-    kernel = verified(CONFIGS["gqa"], sms=sms, **options)
+    kernel = verified(MODELS[config], sms=sms, **options)
     emitted = emit_kernel(kernel.kernel, trace=detail)
     weights = packed_weights(emitted.plan, RandomWeights(kernel.kernel))
     folder = folder / f"{detail}_{events}"
@@ -120,6 +122,20 @@ def test_quantised_weights(tmp_path: Path) -> None:
         numbers = block.consumers.codes & 4095
         stages = numbers[np.isin(numbers, (STAGE_READY, STAGE_DONE))]
         assert stages.tolist() == [STAGE_READY, STAGE_DONE] * int((block.producer.codes & 4095 == PUSHED).sum())
+
+
+@needs_emulator
+@pytest.mark.parametrize("sms", [2, SMS])
+def test_several_first_stages(sms: int, tmp_path: Path) -> None:
+    """Where several stages come into registers at once, each is noted, also if an SM has several tasks."""
+    emitted, traced, blocks = run(tmp_path, "stages", sms=sms, config="wide", bytes=3072)
+    assert re.search(r"FirstStages<.*, [2-8]> held", emitted.source)
+    assert np.array_equal(traced, run(tmp_path, None, sms=sms, config="wide", bytes=3072)[1])
+    for block in blocks:
+        numbers = block.consumers.codes & 4095
+        stages = numbers[np.isin(numbers, (STAGE_READY, STAGE_DONE))]
+        assert stages.tolist() == [STAGE_READY, STAGE_DONE] * int((block.producer.codes & 4095 == PUSHED).sum())
+        assert block.consumers.dropped == 0 and (block.consumers.clocks > 0).all()
 
 
 @needs_emulator

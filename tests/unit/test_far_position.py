@@ -12,8 +12,8 @@ from amk.tools.bench.shapes import SHAPES
 @pytest.mark.parametrize(
     ("shape", "position", "is_fused"),
     [
-        ("smollm2-135m", 272, True),
-        ("qwen3-0.6b", 272, True),
+        ("smollm2-135m", 256, True),
+        ("qwen3-0.6b", 192, True),
         ("llama-3.2-1b", 352, False),
         ("llama-3.1-8b", 352, False),
     ],

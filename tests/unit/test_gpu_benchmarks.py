@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from bench_fakes import FakeDevice
-from cuda_models import CONFIGS, verified
+from cuda_models import llama_config, verified
 
-from amk.amk_ir.targets import get_target
-from amk.backends.cuda.compile import CompiledKernel
-from amk.backends.cuda.emit import emit_kernel
-from amk.backends.cuda.nvrtc import Cubin, Resources, inline_headers
+from amk.amk_ir.targets import Target, get_target
+from amk.backends.cuda.compile import compile_kernel
+from amk.backends.cuda.nvrtc import Cubin, Resources
 from amk.passes.verify_schedule import VerifiedKernel
 from amk.tools.bench.shapes import SHAPES
 
@@ -91,7 +90,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
             "detect_target": lambda: get_target("sm_90a"),
             "packed_pieces": lambda _: (),
             "compile_kernel": compiled,
-            "unchecked": lambda kernel: kernel,
+            "PairCompiler": lambda: SimpleNamespace(unchecked=lambda kernel: kernel),
         }
         for attribute, value in stand_ins.items():
             if hasattr(module, attribute):
@@ -139,18 +138,23 @@ def test_spin_price(run: Run):
 
 
 def test_unchecked_spins_are_other_ones(monkeypatch: pytest.MonkeyPatch):
-    """The line that `spin_price` replaces is in the source of every kernel; one that spills then is no measure."""
+    """The line that `spin_price` replaces is in the source of every kernel; where either spills, both have less in registers."""
     module = load("spin_price", monkeypatch)
-    emitted = emit_kernel(verified(CONFIGS["gqa"], "sm_90a", sms=2).kernel)
-    source, resources = inline_headers(emitted.source), Resources(168, 0, 0, 0, 0)
-    compiled = CompiledKernel("", source, b"bounded", emitted.plan, resources, "")
-    monkeypatch.setattr(module, "compile_cubin", lambda *_: Cubin(b"unchecked", resources, ""))
-    other = module.unchecked(compiled)
-    assert "__trap()" in other.source and "__trap()" not in source
-    assert (other.image, other.plan) == (b"unchecked", compiled.plan)
-    monkeypatch.setattr(module, "compile_cubin", lambda *_: Cubin(b"", Resources(168, 4, 4, 0, 0), ""))
-    with pytest.raises(SystemExit, match="without the checks it spills"):
-        module.unchecked(compiled)
+    kernel = verified(llama_config(64, 64, 1, 2, 1, 64, 64), "sm_90a", sms=2)
+    compiled: list[bool] = []
+
+    def compile_cubin(source: str, target: Target, name: str) -> Cubin:
+        compiled.append(is_unchecked := "__trap()" in source)
+        spills = 4 if compiled == [False, True] else 0
+        return Cubin(b"unchecked" if is_unchecked else b"bounded", Resources(168, spills, spills, 0, 0), "")
+
+    monkeypatch.setattr(module, "compile_cubin", compile_cubin)
+    compiler = module.PairCompiler()
+    bounded = compile_kernel(kernel, compiler=compiler)
+    other = compiler.unchecked(bounded)
+    assert compiled == [False, True] * 2
+    assert "__trap()" in other.source and "__trap()" not in bounded.source
+    assert (bounded.image, other.image, other.plan) == (b"bounded", b"unchecked", bounded.plan)
 
 
 def test_nothing_set(run: Run):

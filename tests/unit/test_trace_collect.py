@@ -86,7 +86,7 @@ def test_overflow() -> None:
     run(TraceOptions(events=needed, repeat=1))
 
 
-@pytest.mark.parametrize(("context", "options", "expected"), [(271, {}, 1), (272, {}, 0), (272, {"parts": 3}, 3)])
+@pytest.mark.parametrize(("context", "options", "expected"), [(191, {}, 1), (192, {}, 0), (192, {"parts": 3}, 3)])
 def test_kernel_of_a_context(context: int, options: dict[str, int], expected: int) -> None:
     """At long contexts the kernel is traced that would run there: its attention is divided among more SMs."""
     model = import_config(llama_config(64, 64, 1, 4, 2, 128, 64, max_seq=512), weight_dtype="bf16", kv_dtype="bf16")

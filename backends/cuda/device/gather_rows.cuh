@@ -136,21 +136,28 @@ __device__ __forceinline__ void gather_rows(RowGather<ROWS, WIDTH, STRIDE, Weigh
 }
 
 // Rows of K_BLOCKS * 32 words, and one task like `matvec` meanwhile: while the hardware copies later segments, earlier ones are split
-// and multiplied, so the ring does not stand still. A segment has whole stages of CHUNK blocks. `norm_sums`: of a norm, where the sums
-// of squares go, which the next barrier makes known.
-template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS, typename Weight, typename Reader>
+// and multiplied, so the ring does not stand still; the first HELD stages are in registers before the first segment is there. A segment
+// has whole stages of CHUNK blocks. `norm_sums`: of a norm, where the sums of squares go, which the next barrier makes known.
+template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS, int HELD, typename Weight, typename Reader>
 __device__ __forceinline__ void matvec_gathered(
     Reader& reader, RowGather<ROWS, K_BLOCKS * 32, activation_stride(K_BLOCKS), Weight>& gather, Activations x,
     float* norm_sums, float* partial, Watch& watch, u32 operation) {
     using Rows = RowGather<ROWS, K_BLOCKS * 32, activation_stride(K_BLOCKS), Weight>;
     constexpr int EACH = Rows::SEGMENT / 32, LAST = K_BLOCKS - (Rows::SEGMENTS - 1) * EACH;
-    static_assert(EACH % CHUNK == 0, "stages are whole");
+    static_assert(Rows::SEGMENTS > 1 && EACH % CHUNK == 0 && HELD * CHUNK <= EACH, "stages of a whole first segment");
     float squares[ROWS] = {};
     Sums<GROUPS, ROWS> sums = {};
     LaneActivations<ROWS, activation_stride(K_BLOCKS)> lane(x);
     gather.start(x);
+    FirstStages<GROUPS, K_BLOCKS, CHUNK, ROWS, HELD> held;
+    held.load(reader, watch, operation);
+    gather.split(x, 0, squares, watch);
+    consumer_barrier();
+    held.add(sums, lane);
+    if constexpr (EACH > HELD * CHUNK) add_stages<EACH - HELD * CHUNK, CHUNK>(sums, reader, lane, watch, operation);
+    lane.skip(EACH - HELD * CHUNK);
 #pragma unroll 1
-    for (int segment = 0; segment < Rows::SEGMENTS - 1; ++segment) {
+    for (int segment = 1; segment < Rows::SEGMENTS - 1; ++segment) {
         gather.split(x, segment, squares, watch);
         consumer_barrier();
         add_stages<EACH, CHUNK>(sums, reader, lane, watch, operation);

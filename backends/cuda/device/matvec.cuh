@@ -236,28 +236,51 @@ struct Nothing {  // to do meanwhile
     __device__ __forceinline__ void operator()() const {}
 };
 
-// A warp's weights of the first stage of a task, in registers: so they can be there before the activations are.
-template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS>
-struct FirstStage {
+// A warp's weights of the first STAGES stages of a task, in registers: so they can be there before the activations are, and the
+// ring loads what comes after them meanwhile. All but the first are whole stages.
+template <int GROUPS, int K_BLOCKS, int CHUNK, int ROWS, int STAGES>
+struct FirstStages {
     static constexpr int BLOCKS = K_BLOCKS < CHUNK ? K_BLOCKS : CHUNK, REST = BLOCKS % CONSUMER_WARPS;
     static constexpr int MOST = (BLOCKS + CONSUMER_WARPS - 1) / CONSUMER_WARPS;
+    static_assert(STAGES == 1 || STAGES * CHUNK <= K_BLOCKS, "whole stages");
     using Lane = LaneActivations<ROWS, activation_stride(K_BLOCKS)>;
-    uint4 weights[MOST][GROUPS];
+    uint4 weights[STAGES][MOST][GROUPS];
 
-    // Whether this warp has block number `b` of its own.
+    // Whether this warp has block number `b` of its own of a stage.
     __device__ __forceinline__ static bool has(int b) { return REST == 0 || b + 1 < MOST || threadIdx.x / 32 < REST; }
 
     template <typename Reader>
     __device__ __forceinline__ void load(Reader& reader, Watch& watch, u32 operation) {
-        const uint4* from = reinterpret_cast<const uint4*>(reader.acquire(watch, operation));
-        from += threadIdx.x / 32 * GROUPS * 32 + threadIdx.x % 32;
 #pragma unroll
-        for (int b = 0; b < MOST; ++b)
-            if (has(b)) {
+        for (int s = 0; s < STAGES; ++s) {
+            const uint4* from = reinterpret_cast<const uint4*>(reader.acquire(watch, operation));
+            from += threadIdx.x / 32 * GROUPS * 32 + threadIdx.x % 32;
 #pragma unroll
-                for (int g = 0; g < GROUPS; ++g) weights[b][g] = from[(b * CONSUMER_WARPS * GROUPS + g) * 32];
-            }
-        reader.release();
+            for (int b = 0; b < MOST; ++b)
+                if (has(b)) {
+#pragma unroll
+                    for (int g = 0; g < GROUPS; ++g) weights[s][b][g] = from[(b * CONSUMER_WARPS * GROUPS + g) * 32];
+                }
+            reader.release();
+        }
+    }
+
+    // Adds their products with the activations from `lane` on, which then skips these.
+    __device__ __forceinline__ void add(Sums<GROUPS, ROWS>& sums, Lane& lane) const {
+#pragma unroll
+        for (int s = 0; s < STAGES; ++s) {
+            typename Lane::Operand operand[MOST];
+#pragma unroll
+            for (int b = 0; b < MOST; ++b)
+                if (has(b)) lane.load(operand[b], b);
+#pragma unroll
+            for (int b = 0; b < MOST; ++b)
+                if (has(b)) {
+#pragma unroll
+                    for (int g = 0; g < GROUPS; ++g) sums.add(g, b, weights[s][b][g], operand[b]);
+                }
+            lane.skip(CHUNK);
+        }
     }
 
     // The rest of `matvec`. meanwhile: what is done while the first products are made.
@@ -266,21 +289,10 @@ struct FirstStage {
                                              Meanwhile meanwhile) const {
         Sums<GROUPS, ROWS> sums = {};
         Lane lane(x);
-        typename Lane::Operand operand[MOST];
-#pragma unroll
-        for (int b = 0; b < MOST; ++b)
-            if (has(b)) lane.load(operand[b], b);
-#pragma unroll
-        for (int b = 0; b < MOST; ++b)
-            if (has(b)) {
-#pragma unroll
-                for (int g = 0; g < GROUPS; ++g) sums.add(g, b, weights[b][g], operand[b]);
-            }
+        add(sums, lane);
         meanwhile();
-        if constexpr (K_BLOCKS > CHUNK) {
-            lane.skip(CHUNK);
-            add_stages<K_BLOCKS - CHUNK, CHUNK>(sums, reader, lane, watch, operation);
-        }
+        if constexpr (K_BLOCKS > STAGES * CHUNK)
+            add_stages<K_BLOCKS - STAGES * CHUNK, CHUNK>(sums, reader, lane, watch, operation);
         sums.put(partial);
     }
 };

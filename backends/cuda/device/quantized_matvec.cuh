@@ -267,7 +267,7 @@ struct Either<false, A, B> {
     using Type = B;
 };
 
-// A warp's codes of the first stage of a task, in registers, before the activations are there; as `FirstStage` (matvec.cuh).
+// A warp's codes of the first stage of a task, in registers, before the activations are there; as `FirstStages` (matvec.cuh).
 // Those of whole rows are unpacked then, if they are few, and so are their scales there, if the stage has them.
 template <typename Q, int GROUPS, int BLOCKS, int CHUNK, int ROWS>
 struct FirstCodes {

@@ -13,15 +13,15 @@
 
 // Codes of every format are multiplied with the same activations as bf16 weights, once for q, k and v; the first ones are in registers
 // before the activations are there.
-// CHECK: FirstCodes<Quantized<Int8, 128, F32Scale, 0, NOTHING, 2>, 1, 1, 1, 1> stage;
-// CHECK: at = load_stage(stage, at,
+// CHECK: FirstCodes<Quantized<Int8, 128, F32Scale, 0, NOTHING, 2>, 1, 1, 1, 1> held = {};
+// CHECK: at = load_first(held, at,
 // CHECK: const Activations x = activations(work);
 // CHECK: for (int slot = 0; slot < count_{{[0-9]+}} + count_{{[0-9]+}} + count_{{[0-9]+}}; ++slot)
-// CHECK: at = multiply_after(stage, at,
+// CHECK: at = multiply_after(held, at,
 // CHECK-NOT: multiply_after
 // CHECK: // queue.run @linear_q[layer]
 // CHECK-NOT: multiply_after
 // CHECK: // queue.run @linear_v[layer]
-// CHECK: FirstCodes<Quantized<Int4, 0, F16Scale, 16, ZERO_POINT, 1>, 2, 1, 1, 1> stage;
+// CHECK: FirstCodes<Quantized<Int4, 0, F16Scale, 16, ZERO_POINT, 1>, 2, 1, 1, 1> held = {};
 // CHECK: const Activations x = activations(work);
-// CHECK: at = multiply_after(stage, at,
+// CHECK: at = multiply_after(held, at,

@@ -25,15 +25,15 @@
 // CHECK:       const int begin_1 = (sm + 3) % 4, end_1 = 5;
 // CHECK-NEXT:  if (begin_1 < end_1) {
 // The first weights come into registers before the activations do.
-// CHECK:       FirstStage<1, 2, 2, 1> stage;
+// CHECK:       FirstStages<1, 2, 2, 1, 1> held = {};
 // CHECK-NEXT:  {
-// CHECK-NEXT:    at = load_stage(stage, at,
+// CHECK-NEXT:    at = load_first(held, at,
 // CHECK:       x.put(i, load0[u]);
 // CHECK:       // queue.run @project[] on cyclic 1
 // CHECK:       for (int slot = 0; slot < count_1; ++slot) {
 // CHECK-NEXT:    if (!(slot == 0)) {
-// CHECK-NEXT:      at = load_stage(stage, at,
-// CHECK:         at = multiply_after(stage, at, flip * PARTIAL_FLOATS + slot * 64,
+// CHECK-NEXT:      at = load_first(held, at,
+// CHECK:         at = multiply_after(held, at, flip * PARTIAL_FLOATS + slot * 64,
 // CHECK:       product<1, 1>(partial + slot * 64, 0, (e));
 // CHECK:       store_value(p.b_y + (((f_tile) * 8) + (e)),
 // CHECK:       // queue.signal @done[0]

@@ -358,7 +358,7 @@ task.program @others max_seq 64 tokens 1 {
 
 // -----
 
-// Eight parts, one for 128 positions, would have 2,048 words for a product to merge: there is one for each block of 64.
+// A part for each block of 64 positions: 4,352 words are more than a product merges.
 task.program @words max_seq 1088 tokens 1 {
   task.buffer @x input : tensor<1x4x2x64xf32>
   task.buffer @kr input : tensor<1x2x2x64xf32>
@@ -392,3 +392,37 @@ task.program @words max_seq 1088 tokens 1 {
 // CHECK:     task.program @words
 // CHECK:     task.family @attention_part (kv_head = 2, part = 3) {
 // CHECK:     task.family @attention (head = 2) {
+
+// -----
+
+// Sixteen have 4,096 words, which it merges: a task has all heads that it reads.
+task.program @merged max_seq 1024 tokens 1 {
+  task.buffer @x input : tensor<1x4x2x64xf32>
+  task.buffer @kr input : tensor<1x2x2x64xf32>
+  task.buffer @k state : tensor<1024x2x2x64xbf16>
+  task.buffer @w weight from #amk.checkpoint<"w"> : tensor<8x4x2x64xbf16>
+  task.buffer @o scratch : tensor<1x4x2x64xf32>
+  task.buffer @y output : tensor<1x2x8xf32>
+  task.family @attention (kv_head = 2) {
+    %q = task.load @x[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 64] : tensor<1x2x2x64xf32>
+    %k = task.stream @k[0 : pos, kv_head : 1, 0 : 2, 0 : 64] : tensor<?x1x2x64xbf16>
+    %n = task.load @kr[0 : 1, kv_head : 1, 0 : 2, 0 : 64] : tensor<1x1x2x64xf32>
+    %o = task.attention %q, %k, %k, %n, %n {scale = 0.5 : f64} : (tensor<1x2x2x64xf32>, tensor<?x1x2x64xbf16>, tensor<1x1x2x64xf32>)
+    task.store %o, @o[0 : 1, kv_head*2 : 2, 0 : 2, 0 : 64] : tensor<1x2x2x64xf32>
+  }
+  task.family @product (i = 2) {
+    %o = task.load @o[0 : 1, i*2 : 2, 0 : 2, 0 : 64] : tensor<1x2x2x64xf32>
+    %w = task.stream @w[0 : 8, i*2 : 2, 0 : 2, 0 : 64] : tensor<8x2x2x64xbf16>
+    %y = task.matmul %o, %w : (tensor<1x2x2x64xf32>, tensor<8x2x2x64xbf16>) -> tensor<1x8xf32>
+    task.store %y, @y[0 : 1, i, 0 : 8] : tensor<1x8xf32>
+  }
+  task.order {
+    task.call @attention[]
+    task.call @product[]
+  }
+}
+
+// MANY:      task.program @merged
+// MANY:      task.family @attention_part (kv_head = 2, part = 16) {
+// MANY:      task.family @attention (head = 2) {
+// CHECK:     task.program @merged
