@@ -21,6 +21,11 @@ def programs(module: ModuleOp) -> tuple[task.ProgramOp, ...]:
     return tuple(op for op in module.ops if isinstance(op, task.ProgramOp))
 
 
+def steps_have_one_token(module: ModuleOp) -> bool:
+    """Whether a step of any task program of a module has a single token."""
+    return all(program.tokens.value.data == 1 for program in programs(module))
+
+
 @dataclass
 class ProgramIndex:
     """Who is called where, who reads and who writes what, in one program as it is now."""

@@ -11,7 +11,7 @@ from xdsl.passes import ModulePass
 from xdsl.transforms.canonicalize import CanonicalizePass
 
 from .convert_graph_to_task import ConvertGraphToTaskPass
-from .family_bodies import programs
+from .family_bodies import steps_have_one_token
 from .fuse_into_consumer import FuseIntoConsumerPass
 from .fuse_into_producer import FuseIntoProducerPass
 from .pipeline import Pipeline, run_passes
@@ -58,7 +58,7 @@ class GraphToTaskPass(ModulePass, Pipeline):
             steps: list[ModulePass] = [
                 SplitAttentionOutputPass(self.tasks or self.sms or SplitAttentionOutputPass.tasks)
             ]
-            if all(program.tokens.value.data == 1 for program in programs(op)):
+            if steps_have_one_token(op):
                 steps.append(FuseIntoConsumerPass(("add", "sum_parts")))
             run_passes(ctx, op, steps)
         fused = (FuseIntoConsumerPass(("attention",)),) if self.attention_output == "fused" else ()

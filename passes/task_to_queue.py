@@ -11,7 +11,7 @@ from xdsl.utils.exceptions import PassFailedException
 
 from ..amk_ir.errors import TargetError
 from ..amk_ir.targets import get_target
-from .family_bodies import programs
+from .family_bodies import steps_have_one_token
 from .fuse_into_consumer import FuseIntoConsumerPass
 from .insert_sync import Handoff, InsertSyncPass
 from .pipeline import Pipeline, run_passes
@@ -47,8 +47,8 @@ class TaskToQueuePass(ModulePass, Pipeline):
         except TargetError as e:
             raise PassFailedException(f"task-to-queue: {e}") from e
         sms = grid_size(self.name, target, self.sms)
-        is_one = all(program.tokens.value.data == 1 for program in programs(op))
-        merged = (FuseIntoConsumerPass(("attention_merge",), ("matmul",)),) if self.parts != 1 and is_one else ()
+        merges = self.parts != 1 and steps_have_one_token(op)
+        merged = (FuseIntoConsumerPass(("attention_merge",), ("matmul",)),) if merges else ()
         run_passes(
             ctx,
             op,

@@ -81,14 +81,20 @@ def write_activations(
 
     meanwhile: writes what needs no activations, where it is done while they are waited for.
     """
+    match op_of(matmuls_of(run.family)[0].x):
+        case AttentionOp():
+            write_attended(source, context, run, meanwhile)
+        case AttentionMergeOp() as merge:
+            write_merged(source, context, run, merge, meanwhile)
+        case _:
+            meanwhile()
+            _write_computed(source, context, run)
+    context.trace.read(source)
+
+
+def _write_computed(source: SourceWriter, context: EmitContext, run: PlacedTasks) -> None:
+    """Activations that are loaded and computed element by element, or a norm's."""
     x = matmuls_of(run.family)[0].x
-    if isinstance(op_of(x), AttentionOp):
-        write_attended(source, context, run, meanwhile)
-        return
-    if isinstance(merge := op_of(x), AttentionMergeOp):
-        write_merged(source, context, run, merge, meanwhile)
-        return
-    meanwhile()
     shape = shape_of(x)
     layout = context.streams[run.name].layout
     norms = [value for value in ops_of(run.family, RmsNormOp) if _depends_on(x, value)]
@@ -118,7 +124,6 @@ def write_activations(
 
         write_norm_rows(source, context, run, norm, (put_raw, get_raw), [put])
     source.line(f"}}\n{finish_activations(layout, shape[0])}")
-    context.trace.read(source)
     context.need_work(4 * shape[0] * layout.activations)
 
 

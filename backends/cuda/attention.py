@@ -369,7 +369,6 @@ def write_merged(
         where = "" if tokens == 1 else f"i / {width} * {layout.activations} + "
         source.line(f"x.put({where}i % {width}, {_merged(op, 'i', f'i / {dim}')});")
     source.line(finish_activations(layout, tokens))
-    context.trace.read(source)
 
 
 def _write_parts(source: SourceWriter, context: EmitContext, run: PlacedTasks, op: AttentionMergeOp, at: int) -> None:

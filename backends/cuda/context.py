@@ -28,7 +28,8 @@ class Loads:
 
     elements: vectors of up to 16 bytes in loops over elements. inline: whether products, and attentions of one token, are
     inlined; out of line, they have registers of their own. early: whether products inlined have their first weights in registers
-    before their activations; weights: vectors of them in all, where those of one stage are fewer. rows: whether attentions inlined have their first keys and values there before their queries.
+    before their activations. weights: vectors of bf16 weights that a thread has then, if those of a stage are fewer. rows: whether
+    attentions inlined have their first keys and values there before their queries.
     gathers: whether, of several tokens, an SM's first product is made while its activations are gathered. anew: whether what
     depends on the thread is computed anew in each iteration of a loop. more: whether consumers have the registers of a
     whole producer warpgroup, if the target can move them.

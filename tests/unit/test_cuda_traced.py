@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -110,6 +111,24 @@ def test_divided_attention(fuse: str, operations: int, tmp_path: Path) -> None:
     facts = facts_of("emulated", "a CPU", emitted.plan, TraceOptions(POSITION, "stages"))
     names = align(RawTrace(facts, tuple(blocks))).operations
     assert sum("attention" in name for name in names) == operations
+
+
+@needs_emulator
+def test_activations_of_what_attends_itself(tmp_path: Path) -> None:
+    """They end after the attention that they are made of, not when it does."""
+    emitted, _, blocks = run(tmp_path, "phases", fuse_attention="always")
+    texts = [point.text for point in emitted.plan.trace_points]
+    found = 0
+    for block in blocks:
+        events = [
+            (texts[c & 4095], int(clock))
+            for c, clock in zip(block.consumers.codes, block.consumers.clocks, strict=True)
+        ]
+        for (before, begin), (after, end) in pairwise(events):
+            if (before, after) == ("attention", "activations"):
+                assert 0 < (end - begin) % 2**32 < 2**31
+                found += 1
+    assert found > 0
 
 
 @needs_emulator
