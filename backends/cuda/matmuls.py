@@ -11,7 +11,6 @@ from xdsl.ir import SSAValue
 from ...amk_ir.errors import CompileError
 from ...amk_ir.segments import BLOCK_K, Segments, partials_bytes
 from ...dialects.task import RmsNormOp, shape_of
-from ...passes.stage_size import USUAL_BYTES
 from .activations import (
     deferred_norm,
     gather_of,
@@ -23,6 +22,7 @@ from .activations import (
 )
 from .context import EmitContext, attentions_of
 from .coordinates import INDEX_PREFIX, Coordinates, sum_text
+from .first_stages import first_stages, held_stages
 from .fragments import FragmentLayout
 from .limits import MOST_TOKENS
 from .placement import PlacedTasks, most_of_all
@@ -32,16 +32,10 @@ from .rows import GATHERED_TOGETHER, RowGather, write_rows
 from .source import SourceWriter
 from .stores import StoreLoop, store_loop
 from .trace_points import PointKind
-from .values import CONSUMERS, Given
+from .values import Given
 
 MAX_GROUPS = 16
 """Groups of 8 weight rows whose sums a thread keeps in registers."""
-MOST_VECTORS = 6
-"""Vectors of bf16 or of codes of a stage that a thread keeps in registers while activations are waited for; of bf16 no more than its
-even share of a ring stage, or of one of 16 KiB."""
-VECTOR_BYTES = 16
-MOST_COLUMNS = 2
-"""Tokens whose activations are columns of the n side of mma; as LaneActivations, device/matvec.cuh."""
 
 
 def write_matmuls(source: SourceWriter, context: EmitContext, runs: Sequence[PlacedTasks], shared: str | None) -> None:
@@ -196,23 +190,7 @@ class _Matmul:
 
     @property
     def _first_stages(self) -> int:
-        """How many stages of a task come into registers by a call of their own: the first one, and of bf16 the whole ones after it
-        that there is room for."""
-        context = self.context
-        layout, tokens = context.streams[self.run.name].layout, context.tokens
-        if self.segments is not None or not context.loads.is_early:
-            return 0
-        if isinstance(layout, QuantizedLayout):
-            # of more tokens, codes and as many activations are more than fit the registers
-            return int(tokens <= MOST_COLUMNS and layout.stage_vectors <= MOST_VECTORS)
-        share = max(context.ring.stage_bytes, USUAL_BYTES) // (CONSUMERS * VECTOR_BYTES)
-        if layout.stage_vectors > min(MOST_VECTORS, share):
-            return 0
-        return self._held_of(layout, layout.k_blocks // layout.chunk_blocks) if tokens == 1 else 1
-
-    def _held_of(self, layout: FragmentLayout, stages: int) -> int:
-        """How many of so many whole stages fit the registers for weights; at least one."""
-        return max(1, min(stages, self.context.loads.weights // layout.stage_vectors))
+        return first_stages(self.context, self.run)
 
     def write_early(self, source: SourceWriter) -> None:
         """What needs no activations, of a run with one batch an SM, which may have no tasks here."""
@@ -335,7 +313,7 @@ class _Matmul:
             with source.block(f"if ({' && '.join(is_first)})" if is_first else ""):
                 self.gather.write_wait(source, self.context)
                 gathering = self.gather.product_arguments("nullptr" if deferred_norm(run) is None else "norm_sums")
-                held = self._held_of(layout, GATHERED_TOGETHER // BLOCK_K // layout.chunk_blocks)
+                held = held_stages(self.context, layout, GATHERED_TOGETHER // BLOCK_K // layout.chunk_blocks)
                 self._call(
                     source, gathered_text(layout, held), f"at, {at}, {self.operation}, {gathering}", layout.chunks
                 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from ...dialects.task import AttentionOp, AttentionPartOp, FamilyOp, ForOp, Load
 from .caches import CacheLayout
 from .context import EmitContext, attentions_of, cache_layouts
 from .emit import LOADS
+from .first_stages import early_bytes
 from .placement import PlacedTasks
 
 Floats = NDArray[np.float64]
@@ -36,7 +38,8 @@ class PhaseWork:
 
     name: of its runs, with the loop indices. owns: whether an SM has a task of it; the others skip it. weight_bytes,
     cache_bytes: what comes through the ring, of weights and of earlier keys and values. words: of activations that other
-    tasks of the step write, and that an SM gathers; those that several runs load are gathered once.
+    tasks of the step write, and that an SM gathers; those that several runs load are gathered once. early_bytes: of weights, what
+    registers have taken from the ring before the words are there.
     """
 
     name: str
@@ -44,6 +47,7 @@ class PhaseWork:
     weight_bytes: Floats
     cache_bytes: Floats
     words: Floats
+    early_bytes: Floats
 
 
 @dataclass(frozen=True)
@@ -110,17 +114,18 @@ def predict(phases: Sequence[PhaseWork], ring_bytes: int, of: StepParameters) ->
     total = handoffs = work = 0.0
     loaded = np.zeros(sms)  # bytes in the ring that nobody has used yet
     durations: list[float] = []
-    for phase in phases:
+    for phase, following in zip_longest(phases, phases[1:]):
         used = phase.weight_bytes + phase.cache_bytes
         wait = np.where(phase.words > 0, of.phase_us + of.word_ns * 1e-3 * phase.words, 0.0)
-        ready = np.minimum(ring_bytes, loaded + rate * wait)
+        ready = np.minimum(ring_bytes + phase.early_bytes, loaded + rate * wait)
         busy = phase.weight_bytes / of.multiply_bytes_per_us + phase.cache_bytes / of.attend_bytes_per_us
         lasts = np.where(phase.owns, wait + np.maximum(busy, (used - ready) / rate), 0.0)
         duration = float(lasts.max())
-        # An SM that skips the phase, or is done with it, loads on until its ring is full.
+        # An SM that skips the phase, or is done with it, loads on until its ring is full, and takes the next weights from it.
         wait = np.where(phase.owns, wait, 0.0)
         ready = np.where(phase.owns, ready, loaded)
-        loaded = np.clip(ready + rate * (duration - wait) - used, 0.0, ring_bytes)
+        most = ring_bytes if following is None else ring_bytes + following.early_bytes
+        loaded = np.clip(ready + rate * (duration - wait) - used, 0.0, most)
         slowest = int(lasts.argmax())
         handoffs += float(wait[slowest])
         work += float(busy[slowest])
@@ -158,7 +163,7 @@ class _Reader:
     def _phase(self, program: ProgramOp, runs: Sequence[RunOp], scope: Mapping[str, int]) -> PhaseWork:
         sms = self.kernel.num_sms
         owns = np.zeros(sms, np.bool_)
-        weights, cache, words = (np.zeros(sms) for _ in range(3))
+        weights, cache, words, early = (np.zeros(sms) for _ in range(4))
         gathered: dict[tuple[str, tuple[int, ...]], NDArray[np.bool_]] = {}  # by which SMs
         for run in runs:
             family = self.kernel.families[run.family_name]
@@ -167,6 +172,8 @@ class _Reader:
             owns |= counts > 0
             if (stream := self.context.streams.get(run.family_name)) is not None:
                 weights += counts * stream.layout.task_bytes
+                taken = early_bytes(self.context, PlacedTasks(run, family, program.sms, 0))
+                early = np.maximum(early, np.where(counts > 0, taken, 0))
             for attention in attentions_of(family):
                 sizes = [self._cache_bytes(attention, family.domain.unflatten(int(task))) for task in tasks]
                 cache += np.bincount(owners, sizes, minlength=sms)
@@ -186,7 +193,7 @@ class _Reader:
                     words += counts * size
         name = ", ".join(dict.fromkeys(f"@{run.family_name}" for run in runs))
         where = ", ".join(f"{index} = {value}" for index, value in scope.items())
-        return PhaseWork(f"{name} ({where})" if where else name, owns, weights, cache, words)
+        return PhaseWork(f"{name} ({where})" if where else name, owns, weights, cache, words, early)
 
     def _gathered(self, family: FamilyOp) -> Iterator[Access]:
         """The loads of what other tasks of the step write."""
