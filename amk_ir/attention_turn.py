@@ -24,6 +24,12 @@ def dealt(head_dim: int) -> int:
     return GROUP * (8 if head_dim <= 64 else 4 if head_dim <= 128 else 2)
 
 
+def is_single(tokens: int, heads: int, kv_heads: int) -> bool:
+    """Whether the queries of an attention task are few, and of one KV head: whoever wants a result merges the sums of the teams; as
+    `Attention::IS_SINGLE` in backends/cuda/device/attention.cuh."""
+    return kv_heads == 1 and tokens * heads <= 8
+
+
 def work_bytes(tokens: int, heads: int, kv_heads: int, dim: int, element_bytes: int) -> int:
     """Shared memory of an attention task of `heads` queries a token and a cache of elements of so many bytes.
 
@@ -38,7 +44,7 @@ def work_bytes(tokens: int, heads: int, kv_heads: int, dim: int, element_bytes: 
         rows_bytes(rows, key_blocks)
         + kv_heads * tail * GROUP * (key_blocks * BLOCK_K + value_row) * element_bytes
         + 4 * slots * (teams(dim) * (value_row + 2) + 4)
-        + (0 if kv_heads == 1 and rows <= 8 else 4 * rows * (dim + 2))
+        + (0 if is_single(tokens, heads, kv_heads) else 4 * rows * (dim + 2))
     )
 
 

@@ -90,14 +90,14 @@ class SplitAttentionPass(ModulePass):
         *own, rows, group, second, element = region.dims
         block = self.block or dealt(2 * half)
         read = group.size.constant  # heads
-        is_split = tokens == 1 and read < heads and _are_read(index, region, read)
+        by_group = tokens == 1 and read < heads and _are_read(index, region, read)
         max_seq = index.program.max_seq.value.data
 
         def parts_of(positions: int) -> int:
             return self.parts or min(self.sms // tasks, max(2, max_seq // positions))
 
-        parts = parts_of(block if is_split else _POSITIONS)
-        is_split = is_split and parts * read * 2 * half <= _READ_WORDS
+        parts = parts_of(block if by_group else _POSITIONS)
+        merges_group = by_group and parts * read * 2 * half <= _READ_WORDS
         loops = {name for name, _ in domain[:bound]}
         whole = tasks * read == heads and group.limit is None and rows.extent == tokens
         if parts < 2 or not whole or any(d.kept or not d.start.names <= loops for d in own):
@@ -151,7 +151,7 @@ class SplitAttentionPass(ModulePass):
         for value, hint in values:
             value.name_hint = hint
         target = task.StoreOp(merge.result, Access(region.buffer, (*own, rows, every[2], second, element)))
-        merged_heads, slices = (read, 1) if is_split else (1, _slices(parts, half))
+        merged_heads, slices = (read, 1) if merges_group else (1, _slices(parts, half))
         tile: Tile = (None, Dim(Linear.of(HEAD) * merged_heads, Linear(constant=merged_heads)), None, None)
         added = [(HEAD, heads // merged_heads)]
         if slices > 1:

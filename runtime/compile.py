@@ -54,7 +54,7 @@ def far_position(config: DecoderConfig) -> int:
     """
     if output_tile(config.hidden, config.kv_heads, _FAR_SMS) > OUTPUT_ROWS:
         return int(_FAR_TURNS * turn(config.head_dim))
-    return int((1 + min(1.0, 64 / min(config.head_dim, 128))) * turn(config.head_dim))
+    return int((1 + 64 / min(max(config.head_dim, 64), 128)) * turn(config.head_dim))
 
 
 def plan(

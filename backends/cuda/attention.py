@@ -8,7 +8,7 @@ from math import log, prod
 
 from xdsl.ir import SSAValue
 
-from ...amk_ir.attention_turn import GROUP, teams, work_bytes
+from ...amk_ir.attention_turn import GROUP, is_single, teams, work_bytes
 from ...amk_ir.errors import CompileError
 from ...dialects.task import AttentionMergeOp, AttentionOp, AttentionPartOp, FamilyOp, StreamOp, op_of, shape_of
 from .caches import CacheLayout
@@ -100,16 +100,11 @@ class AttentionPlan:
         return self.op if isinstance(self.op, AttentionPartOp) else None
 
     @property
-    def is_single(self) -> bool:
-        """Whether the queries are few, and of one KV head: whoever wants a result merges the sums of the teams; as `IS_SINGLE`."""
-        return self.kv_heads == 1 and self.tokens * self.heads <= 8
-
-    @property
     def can_be_early(self) -> bool:
         """Whether the first keys and values can be in registers before the queries are there."""
         return (
             self.tokens == 1
-            and self.is_single
+            and is_single(self.tokens, self.heads, self.kv_heads)
             and self.dim <= HELD_DIM
             and teams(self.dim) % self.chunk == 0
             and self.element == "u16"

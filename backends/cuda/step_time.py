@@ -168,18 +168,17 @@ class _Reader:
         for run in runs:
             family = self.kernel.families[run.family_name]
             owners, tasks = place(run, family, program, scope)
+            placed = PlacedTasks(run, family, program.sms, 0)
             counts = np.bincount(owners, minlength=sms).astype(np.float64)
             owns |= counts > 0
             if (stream := self.context.streams.get(run.family_name)) is not None:
                 weights += counts * stream.layout.task_bytes
-                taken = early_bytes(self.context, PlacedTasks(run, family, program.sms, 0))
-                early = np.maximum(early, np.where(counts > 0, taken, 0))
+                early = np.maximum(early, np.where(counts > 0, early_bytes(self.context, placed), 0))
             for attention in attentions_of(family):
                 sizes = [self._cache_bytes(attention, family.domain.unflatten(int(task))) for task in tasks]
                 cache += np.bincount(owners, sizes, minlength=sms)
             bound = tuple(value.evaluate(scope) for value in run.indices.data)
             names = family.domain.names[len(bound) :]
-            steady = PlacedTasks(run, family, program.sms, 0).steady
             for access in self._gathered(family):
                 size = self._elements(access)
                 own = access.names.intersection(names)
@@ -187,7 +186,7 @@ class _Reader:
                     have = gathered.setdefault((str(access), bound), np.zeros(sms, np.bool_))
                     words += np.where((counts > 0) & ~have, size, 0)
                     have |= counts > 0
-                elif own <= steady:  # for all tasks of an SM
+                elif own <= placed.steady:  # for all tasks of an SM
                     words += np.where(counts > 0, size, 0)
                 else:
                     words += counts * size
