@@ -330,10 +330,12 @@ static inline void start_copy(unsigned char* to, const unsigned char* from, unsi
     copy.each_piece([](unsigned char* to, const unsigned char*, unsigned n) { memset(to, 0xff, n); });  // NaN until it lands
     if (emu_sm->copy_count == EMU_COPIES) abort();
     emu_sm->copies[emu_sm->copy_count++] = copy;
-    if (is_bulk) {
-        mbarrier_at(full)->bytes += bytes;
-        mbarrier_arrive(full);
-    }
+}
+// The producer's arrival at a barrier of bulk copies, before the copy.
+static inline void expect_copy(unsigned long long* full, unsigned bytes) {
+    if (mbarrier_at(full)->expected != 1) return;
+    mbarrier_at(full)->bytes += bytes;
+    mbarrier_arrive(full);
 }
 
 // mma.m16n8k16 with the register layout of the PTX manual: lane = 4 * row + pair

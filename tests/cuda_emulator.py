@@ -43,7 +43,7 @@ def host_source(source: str) -> str:
             text = "\n".join(pending)
             if text.count("{") == text.count("}") and "{" in text and not re.search(r"\)\s*$", line):
                 replaced = "asm" in text or re.search(
-                    r" (start_copy|mbarrier_poll|publish_barriers|shared_address|void order_copies|void drain_copies)\(",
+                    r" (expect_copy|start_copy|mbarrier_poll|publish_barriers|shared_address|void order_copies|void drain_copies)\(",
                     text,
                 )
                 lines.append("" if replaced else text)

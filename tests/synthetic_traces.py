@@ -38,8 +38,8 @@ POINTS = (
     TracePoint(PointKind.WORK, "products", _DOWN, _LOOPS),
     TracePoint(PointKind.WORK, "results", _DOWN, _LOOPS),
 )
-START, WORDS, ACTIVATIONS, PRODUCTS, RESULTS, SIGNAL, COUNTERS = range(5, 12)
-DOWN = 12
+START, WORDS, ACTIVATIONS, PRODUCTS, RESULTS, SIGNAL, COUNTERS = range(6, 13)
+DOWN = 13
 OPERATIONS = (
     "queue.fetch @linear_q",
     "queue.fetch @linear_down",

@@ -242,7 +242,7 @@ def _write_task(
     run: PlacedTasks,
     plan: AttentionPlan,
     name: str,
-    meanwhile: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> None:
     """Attends for one task: everything from its operands to results in the work area that a barrier has made visible."""
     operation = context.operation(f"task.stream in @{run.name}, consumed")
@@ -262,9 +262,12 @@ def _write_task(
         _write_call(source, context, f"{ATTEND_AFTER}<{name}>", f"rows, {arguments}")
     else:
         _write_call(source, context, f"{ATTEND}<{name}>", arguments)
-    meanwhile()
+    if meanwhile is not None:
+        trace.mark(source, "attention", run.text)
+        meanwhile()
     source.line("consumer_barrier();")
-    trace.mark(source, "attention", run.text)
+    if meanwhile is None:
+        trace.mark(source, "attention", run.text)
 
 
 def _write_call(source: SourceWriter, context: EmitContext, function: str, arguments: str) -> None:

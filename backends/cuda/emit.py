@@ -44,6 +44,7 @@ BLOCK_THREADS, MORE_THREADS = 288, 384
 LOADS = (
     Loads(6, weights=28),
     Loads(6, weights=28, more=True),
+    Loads(6, weights=24, more=True),
     Loads(6, weights=8, anew=True, more=True),
     Loads(6),
     Loads(6, weights=8, rows=False),

@@ -40,7 +40,7 @@ class TracePoint:
     """What ends at a timestamp.
 
     text: what it was. operation: the IR that it belongs to. loops: (index, extent) of the loops around it, outermost
-    first; the index of an event numbers their iterations in row-major order. At STAGE_READY and PUSHED it numbers
+    first; the index of an event numbers their iterations in row-major order. At STAGE_READY, PUSHED and PUSHED_NEXT it numbers
     `KernelPlan.operations`, at TIME it is the GPU's timer in units of TIMER_NS, without its higher bits.
     """
 
@@ -50,13 +50,14 @@ class TracePoint:
     loops: tuple[tuple[str, int], ...] = ()
 
 
-STAGE_READY, STAGE_DONE, PUSHED, LANDED, TIME = range(5)
+STAGE_READY, STAGE_DONE, PUSHED, LANDED, PUSHED_NEXT, TIME = range(6)
 """Numbers of the points that the device library knows; as in device/trace.cuh."""
 FIXED_POINTS = (
     TracePoint(PointKind.RING, "wait for the ring"),
     TracePoint(PointKind.WORK, "a stage was read"),
     TracePoint(PointKind.PRODUCER, "load of a stage started"),
     TracePoint(PointKind.PRODUCER, "load of a stage landed"),
+    TracePoint(PointKind.PRODUCER, "load of a stage landed, and that of another one started"),
     TracePoint(PointKind.PRODUCER, "the GPU's timer"),
 )
 

@@ -24,6 +24,7 @@ from amk.backends.cuda.trace_points import (
     LANDED,
     POINT_BITS,
     PUSHED,
+    PUSHED_NEXT,
     STAGE_DONE,
     STAGE_READY,
     PointKind,
@@ -74,9 +75,9 @@ def test_timestamps(detail: TraceDetail, tmp_path: Path) -> None:
         assert texts[0] == "start of the step"
         assert {"activations", "products", "results", "signal"} <= set(texts)
         seen |= set(texts)
-        fetched |= {operations[c >> 12].text for c in block.producer.codes if c & 4095 == PUSHED}
+        fetched |= {operations[c >> 12].text for c in block.producer.codes if c & 4095 in (PUSHED, PUSHED_NEXT)}
         assert 0 < block.begin_ns < block.align_ns
-        pushed, landed = (int((block.producer.codes & 4095 == p).sum()) for p in (PUSHED, LANDED))
+        pushed, landed = (int(np.isin(block.producer.codes & 4095, (p, PUSHED_NEXT)).sum()) for p in (PUSHED, LANDED))
         assert pushed == landed > 0
         if detail == "stages":  # every stage that was loaded is read, one after the other
             stages = numbers[np.isin(numbers, (STAGE_READY, STAGE_DONE))]
@@ -140,7 +141,9 @@ def test_quantised_weights(tmp_path: Path) -> None:
     for block in blocks:
         numbers = block.consumers.codes & 4095
         stages = numbers[np.isin(numbers, (STAGE_READY, STAGE_DONE))]
-        assert stages.tolist() == [STAGE_READY, STAGE_DONE] * int((block.producer.codes & 4095 == PUSHED).sum())
+        assert stages.tolist() == [STAGE_READY, STAGE_DONE] * int(
+            np.isin(block.producer.codes & 4095, (PUSHED, PUSHED_NEXT)).sum()
+        )
 
 
 @needs_emulator
@@ -153,7 +156,9 @@ def test_several_first_stages(sms: int, tmp_path: Path) -> None:
     for block in blocks:
         numbers = block.consumers.codes & 4095
         stages = numbers[np.isin(numbers, (STAGE_READY, STAGE_DONE))]
-        assert stages.tolist() == [STAGE_READY, STAGE_DONE] * int((block.producer.codes & 4095 == PUSHED).sum())
+        assert stages.tolist() == [STAGE_READY, STAGE_DONE] * int(
+            np.isin(block.producer.codes & 4095, (PUSHED, PUSHED_NEXT)).sum()
+        )
         assert block.consumers.dropped == 0 and (block.consumers.clocks > 0).all()
 
 

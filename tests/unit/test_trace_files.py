@@ -57,7 +57,7 @@ def _edit_header(columns: dict[str, Any], **fields: Any) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda c: _edit_header(c, amk_trace=99), "version 99, this AMK reads version 1"),
+        (lambda c: _edit_header(c, amk_trace=99), "version 99, this AMK reads version 2"),
         (lambda c: _edit_header(c, sms=5), "do not fit 5 SMs"),
         (lambda c: _edit_header(c, sms=0), "contradicts itself"),
         (lambda c: _edit_header(c, points=[]), "contradicts itself"),

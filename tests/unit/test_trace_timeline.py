@@ -9,7 +9,8 @@ import pytest
 from synthetic_traces import LAYERS, STAGES_EACH, synthetic, times_of
 
 from amk.amk_ir.errors import TraceError
-from amk.backends.cuda.trace_points import STAGE_DONE, STAGE_READY
+from amk.backends.cuda.trace_points import LANDED, PUSHED, PUSHED_NEXT, STAGE_DONE, STAGE_READY
+from amk.backends.cuda.tracing import BlockTrace, TraceRow
 from amk.tools.trace.timeline import Spent, align, occupancy
 
 
@@ -25,8 +26,29 @@ def test_times(resolution: int, ghz: float) -> None:
         expected = np.array([ns for ns, _, _ in times_of(number)[0]]) - 100
         assert np.abs(np.concatenate([sm.starts[:1], sm.ends]) - expected).max() <= accuracy
         assert (sm.starts[1:] == sm.ends[:-1]).all()
-        pushed = np.array([ns for ns, point, _ in times_of(number)[1] if point == 2]) - 100
+        pushed = np.array([ns for ns, point, _ in times_of(number)[1] if point == PUSHED]) - 100
         assert np.abs(sm.pushed - pushed).max() <= accuracy
+        landed = np.array([ns for ns, point, _ in times_of(number)[1] if point == LANDED]) - 100
+        assert np.abs(sm.landed - landed).max() <= accuracy
+
+
+def test_pushed_next() -> None:
+    """One event that a load has landed and the next one is under way is both."""
+    trace = synthetic()
+
+    def joined(block: BlockTrace) -> BlockTrace:
+        row = block.producer
+        codes, keep = row.codes.copy(), np.ones(len(row.codes), bool)
+        landed = np.flatnonzero(codes & 4095 == LANDED)[:-1]
+        pushed = np.flatnonzero(codes & 4095 == PUSHED)[1:]
+        keep[landed], codes[pushed] = False, codes[pushed] - PUSHED + PUSHED_NEXT
+        return replace(block, producer=TraceRow(row.clocks[keep], codes[keep], 0))
+
+    before, timeline = align(trace), align(replace(trace, blocks=tuple(joined(block) for block in trace.blocks)))
+    for old, new in zip(before.sms, timeline.sms, strict=True):
+        assert np.array_equal(new.pushed, old.pushed)
+        assert np.array_equal(new.fetches, old.fetches)
+        assert np.array_equal(new.landed, [*old.pushed[1:], old.landed[-1]])
 
 
 @pytest.mark.parametrize("resolution", [1, 32, 1000])

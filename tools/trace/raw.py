@@ -17,7 +17,7 @@ from ...backends.cuda.trace_points import FIXED_POINTS, POINT_BITS, PointKind, T
 from ...backends.cuda.tracing import BlockTrace, TraceRow
 from ...runtime.files import write_atomically
 
-VERSION = 1
+VERSION = 2
 """Of the files."""
 _HEADER = "header"
 _COLUMNS = {"clocks": np.uint32, "codes": np.uint32, "lengths": np.int64, "dropped": np.int64, "anchors": np.uint64}

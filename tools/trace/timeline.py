@@ -16,6 +16,7 @@ from ...backends.cuda.trace_points import (
     LANDED,
     POINT_BITS,
     PUSHED,
+    PUSHED_NEXT,
     STAGE_DONE,
     STAGE_READY,
     TIME,
@@ -244,8 +245,9 @@ def _sm_timeline(facts: TraceFacts, block: BlockTrace, times: Floats, loads: Flo
     owned = owners.of(points, indices)
     load_codes = block.producer.codes.astype(np.int64)
     load_points = load_codes & ((1 << POINT_BITS) - 1)
-    pushed, landed = loads[load_points == PUSHED], loads[load_points == LANDED]
-    fetches = load_codes[load_points == PUSHED] >> POINT_BITS
+    is_pushed, is_landed = (np.isin(load_points, (point, PUSHED_NEXT)) for point in (PUSHED, LANDED))
+    pushed, landed = loads[is_pushed], loads[is_landed]
+    fetches = load_codes[is_pushed] >> POINT_BITS
     runs = owners.ends_run[points]
     if facts.detail == "stages":
         read = ends[points == STAGE_DONE]

@@ -1,6 +1,6 @@
 // The weight ring: shared-memory stages, filled by the producer warp in stream order, emptied by the consumer warps in
 // the same order. ring_bulk.cuh (sm_90 and later) or ring_async.cuh (sm_80 to sm_89) defines how a stage is
-// filled: `start_copy`, `FULL_ARRIVALS`, `mbarrier_poll`, `any_driver`, `drain_copies`.
+// filled: `expect_copy`, `start_copy`, `FULL_ARRIVALS`, `mbarrier_poll`, `any_driver`, `drain_copies`.
 #pragma once
 #include "spin.cuh"
 #include "trace.cuh"
@@ -123,24 +123,21 @@ struct RingWriter {
     // step follows that would use it.
     __device__ __forceinline__ void push(const u8* source, u32 bytes, Watch& watch, u32 operation) {
         if (stopped) return;
+        stopped = any_driver(!await_room(watch, operation));
+        if (stopped) return;
+        // All but the copy is done before the oldest load has landed: from then on, the memory waits for the next one. It follows
+        // a wait that gave up, too, since it has been announced.
+        expect_copy(ring.full + stage, bytes);
         const bool awaits = under_way == IN_FLIGHT;
-        bool failed = false;
         if (awaits) {
             const u32 landing = oldest();
-            failed = !wait_barrier<Side::PRODUCER>(ring.full + landing, oldest_parity(), watch, operation, WAIT_RING_FULL, landing);
-            trace.read(POINT_LANDED);
-            if (!failed) --under_way;
-        }
-        failed = failed || !await_room(watch, operation);
-        stopped = any_driver(failed);
-        if (stopped) {
-            if (awaits) trace.store();
-            return;
+            const bool has_landed =
+                wait_barrier<Side::PRODUCER>(ring.full + landing, oldest_parity(), watch, operation, WAIT_RING_FULL, landing);
+            stopped = any_driver(!has_landed);
+            if (!stopped) --under_way;
         }
         start_copy(ring.data + stage * STAGE_BYTES, source, bytes, ring.full + stage);
-        if (awaits) trace.store();
-        trace.mark(operation << POINT_BITS | POINT_PUSHED);
-        if (stage % 2 == 0) trace.mark_time();
+        trace.mark(operation << POINT_BITS | (awaits ? POINT_PUSHED_NEXT : POINT_PUSHED));
         ++under_way;
         if (++stage == STAGES) {
             stage = 0;
@@ -154,6 +151,7 @@ struct RingWriter {
         for (; count > 0; --count) {
             const u32 size = count == 1 ? bytes : chunk;
             push(source, size, watch, operation);
+            if (count % 4 == 1) trace.mark_time();  // with the last stage, whatever follows
             source += size;
             bytes -= size;
         }

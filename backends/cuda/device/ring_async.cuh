@@ -25,6 +25,8 @@ __device__ __forceinline__ bool mbarrier_poll(u64* barrier, u32 parity) {
     return done != 0;
 }
 
+__device__ __forceinline__ void expect_copy(u64*, u32) {}
+
 // The whole warp stays together: the policy lives in a uniform register, and lanes that run ahead with a copy or an
 // arrival of their own end in an illegal instruction (seen on sm_90 with NVRTC 13.0).
 __device__ __forceinline__ void start_copy(u8* destination, const u8* source, u32 bytes, u64* full) {

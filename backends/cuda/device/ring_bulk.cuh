@@ -27,14 +27,18 @@ __device__ __forceinline__ bool mbarrier_poll(u64* barrier, u32 parity) {
 // Whether any driving thread says so; there is only one.
 __device__ __forceinline__ bool any_driver(bool value) { return value; }
 
-// Every weight is read once a token: evict-first keeps activations and the KV cache in L2.
-__device__ __forceinline__ void start_copy(u8* destination, const u8* source, u32 bytes, u64* full) {
-    u64 policy;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+// The producer's arrival; its copy of `bytes` may follow later.
+__device__ __forceinline__ void expect_copy(u64* full, u32 bytes) {
     asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1;\n}" ::"r"(
                      shared_address(full)),
                  "r"(bytes)
                  : "memory");
+}
+
+// Every weight is read once a token: evict-first keeps activations and the KV cache in L2.
+__device__ __forceinline__ void start_copy(u8* destination, const u8* source, u32 bytes, u64* full) {
+    u64 policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
     asm volatile(
         "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
             shared_address(destination)),

@@ -11,7 +11,8 @@ constexpr u32 POINT_STAGE_READY = 0;  // consumers: the next stage of the ring i
 constexpr u32 POINT_STAGE_DONE = 1;   // consumers: and has been read
 constexpr u32 POINT_PUSHED = 2;       // producer: the load of the next stage was started
 constexpr u32 POINT_LANDED = 3;       // producer: the oldest load under way was seen to have landed
-constexpr u32 POINT_TIME = 4;         // producer: the index is the time
+constexpr u32 POINT_PUSHED_NEXT = 4;  // producer: both, one right after the other
+constexpr u32 POINT_TIME = 5;         // producer: the index is the time
 constexpr u32 POINT_BITS = 12;
 
 // Words: events; %globaltimer at `begin` and at `align`; the clock then, in the low and the high half; the timer's tick.
