@@ -30,7 +30,7 @@ _FIXED_RESERVE = 8192
 """Shared memory in bytes for mbarriers, reductions over warps, partial sums and phase tables."""
 _FEW_LOADS, _MORE_LOADS = 3, 4
 """Loads of a stage that keep an SM's share of the memory busy; those that keep it busier, and polls of words waiting for longer."""
-_LONG_PHASE = 2
+_LONG_PHASE = 3
 """Rings that an SM streams in a phase, on average, from which on more loads are worth longer polls."""
 _SHORT_RING = 4
 """Stages of a ring in which a stage that is being read is missed."""
@@ -42,7 +42,7 @@ class PlanStreamPass(ModulePass):
 
     stages: number of ring stages; 0: as many as fit beside the activations, at most twelve. bytes: size of a stage, a
     multiple of 512; scales of quantised weights come on top. in_flight: loads outstanding at a time; few, so that polls do not queue
-    behind them: 0 stands for 3, for 4 where an SM streams two rings of weights or more in a phase, on average, or for all stages
+    behind them: 0 stands for 3, for 4 where an SM streams three rings of weights or more in a phase, on average, or for all stages
     of a ring of at most 4, which could not be kept full otherwise.
     room: bytes for scales in a stage, at least: kernels that share weights cut them into the same stages, whatever else they have.
     """
