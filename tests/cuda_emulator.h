@@ -154,6 +154,7 @@ static unsigned char* emu_dynamic_shared;
 static unsigned emu_random_state;
 static unsigned long long emu_events;  // of all that a wait may be for
 static unsigned long long emu_clock;   // ns
+static unsigned emu_fastest_copy;      // turns that a copy takes at least
 
 static unsigned emu_random(unsigned below) {
     emu_random_state = emu_random_state * 1664525u + 1013904223u;
@@ -326,7 +327,7 @@ static inline void start_copy(unsigned char* to, const unsigned char* from, unsi
     if (bytes % 16 || reinterpret_cast<uintptr_t>(from) % 16) abort();
     const bool is_bulk = mbarrier_at(full)->expected == 1;
     if (!is_bulk && mbarrier_at(full)->expected != 32) abort();
-    const Copy copy = {to, from, bytes, full, emu_random(7), is_bulk, threadIdx.x % 32};
+    const Copy copy = {to, from, bytes, full, emu_fastest_copy + emu_random(7), is_bulk, threadIdx.x % 32};
     copy.each_piece([](unsigned char* to, const unsigned char*, unsigned n) { memset(to, 0xff, n); });  // NaN until it lands
     if (emu_sm->copy_count == EMU_COPIES) abort();
     emu_sm->copies[emu_sm->copy_count++] = copy;

@@ -33,8 +33,10 @@ from amk.backends.cuda.trace_points import TRACE_HEADER
 _HEADER = Path(__file__).with_name("cuda_emulator.h")
 
 
-def host_source(source: str) -> str:
-    """C++ for the host: functions with PTX removed (the header has them), shared memory from the emulator."""
+def host_source(source: str, fastest_copy: int = 0) -> str:
+    """C++ for the host: functions with PTX removed (the header has them), shared memory from the emulator.
+
+    fastest_copy: turns that a piece of a bulk copy takes at least."""
     lines: list[str] = []
     pending: list[str] = []
     for line in inline_headers(source).splitlines():
@@ -57,6 +59,7 @@ def host_source(source: str) -> str:
 static const Parameters* emu_parameters;
 extern "C" void emu_step(const Parameters* p, int grid, int shared_bytes, unsigned seed) {{
     emu_parameters = p;
+    emu_fastest_copy = {fastest_copy};
     emu_launch_grid([] {{ amk_step(*emu_parameters); }}, grid, shared_bytes, seed);
 }}
 """
@@ -73,11 +76,12 @@ class EmulatedKernel:
         time_limit_s: float = 60.0,
         trace_events: int = 4000,
         beside: EmulatedKernel | None = None,
+        fastest_copy: int = 0,
     ):
         self.plan: KernelPlan = emitted.plan
         self.time_limit_s = time_limit_s
         source = folder / "kernel.cpp"
-        source.write_text(host_source(emitted.source))
+        source.write_text(host_source(emitted.source, fastest_copy))
         self._step: Any = _compiled(source.read_text(), source).emu_step
         self._weights = _aligned_bytes(self.plan.weight_bytes if beside is None else 0)
         self._regions = {r.parameter: self._weights.ctypes.data + r.offset for r in self.plan.weight_regions}

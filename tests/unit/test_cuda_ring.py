@@ -12,6 +12,7 @@ import pytest
 from cuda_emulator import EmulatedKernel
 from cuda_models import RandomWeights, llama_config, lower, verified
 
+from amk.amk_ir.errors import StuckWaitError
 from amk.backends.cuda.emit import emit_kernel
 from amk.backends.cuda.pack import packed_weights
 from amk.backends.reference.backend import ReferenceBackend
@@ -48,6 +49,23 @@ def test_rings(case: tuple[tuple[int, int], str], target: str, tmp_path: Path) -
         logits = emulated.step({"token": np.array([token], np.int32)}, pos, seed=pos)["logits"][0]
         expected = reference.step(token, pos)[1]
         assert np.abs(logits - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
+@needs_emulator
+@pytest.mark.parametrize("target", ["sm_90a", "sm_80"])
+@pytest.mark.parametrize("ring", [(1, 1), (2, 2), (4, 4), (5, 3), (5, 4)])
+def test_rings_of_slow_loads(ring: tuple[int, int], target: str, tmp_path: Path) -> None:
+    """A grid that gives up ends, whatever is under way: a stage that consumers have released before its load has landed is not
+    announced again."""
+    config = llama_config(320, 1024, 1, 4, 2, 64, 80)
+    kernel = verified(config, target, sms=3, kv_dtype="f32", stages=ring[0], in_flight=ring[1], bytes=4096)
+    emitted = emit_kernel(kernel.kernel)
+    weights = packed_weights(emitted.plan, RandomWeights(kernel.kernel))
+    emulated = EmulatedKernel(emitted, weights, tmp_path, fastest_copy=3000)
+    for seed in range(4):
+        emulated.arrays["abort"].view(np.uint32)[0] = 1
+        with pytest.raises(StuckWaitError):
+            emulated.step({"token": np.array([5], np.int32)}, 0, seed=seed)
 
 
 def test_loads_are_out_of_line() -> None:

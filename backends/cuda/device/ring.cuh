@@ -101,7 +101,10 @@ struct RingWriter {
     WriterTrace trace = {};
 
     static constexpr u32 STOPPED = 1u << 31;
-    static_assert(STAGES < 1 << 16 && IN_FLIGHT < 1 << 14, "the state fits one word");
+    static_assert(STAGES < 1 << 16 && IN_FLIGHT < (1 << 14) - 1, "the state fits one word");
+    // Whether a load is announced before the oldest one has landed: that is of another stage. Where all stages may be under way, it
+    // is of this one, and consumers that gave up have released it, landed or not.
+    static constexpr bool IS_EARLY = IN_FLIGHT < STAGES;
 
     // As one word, between calls of a function that is not inlined: 16 bits, 1, 14 and 1.
     __device__ __forceinline__ u32 packed() const { return stage | parity << 16 | under_way << 17 | (stopped ? STOPPED : 0); }
@@ -127,15 +130,17 @@ struct RingWriter {
         if (stopped) return;
         // All but the copy is done before the oldest load has landed: from then on, the memory waits for the next one. It follows
         // a wait that gave up, too, since it has been announced.
-        expect_copy(ring.full + stage, bytes);
+        if constexpr (IS_EARLY) expect_copy(ring.full + stage, bytes);
         const bool awaits = under_way == IN_FLIGHT;
         if (awaits) {
             const u32 landing = oldest();
             const bool has_landed =
                 wait_barrier<Side::PRODUCER>(ring.full + landing, oldest_parity(), watch, operation, WAIT_RING_FULL, landing);
             stopped = any_driver(!has_landed);
+            if (!IS_EARLY && stopped) return;
             if (!stopped) --under_way;
         }
+        if constexpr (!IS_EARLY) expect_copy(ring.full + stage, bytes);
         start_copy(ring.data + stage * STAGE_BYTES, source, bytes, ring.full + stage);
         trace.mark(operation << POINT_BITS | (awaits ? POINT_PUSHED_NEXT : POINT_PUSHED));
         ++under_way;
@@ -151,7 +156,7 @@ struct RingWriter {
         for (; count > 0; --count) {
             const u32 size = count == 1 ? bytes : chunk;
             push(source, size, watch, operation);
-            if (count % 4 == 1) trace.mark_time();  // with the last stage, whatever follows
+            if (count % 4 == 1 && !stopped) trace.mark_time();  // with the last stage, whatever follows
             source += size;
             bytes -= size;
         }
