@@ -1,6 +1,6 @@
 // RUN: amk-opt %s -p 'place-tasks{sms=2 target=sm_90a},plan-stream{stages=8 bytes=512}' | filecheck %s
 
-// Four loads in flight where an SM streams two rings of weights or more between two hand-offs, on average; else three.
+// Four loads in flight where an SM streams three rings of weights or more between two hand-offs, on average; else three.
 
 // 1,024 rows of 64 bytes on two SMs are 32 KiB in one phase, of a ring of 4 KiB.
 // CHECK: queue.kernel @long
@@ -20,7 +20,7 @@ task.program @long max_seq 8 tokens 1 {
   }
 }
 
-// The same in eight phases, one after the other, are 4 KiB in each: less than two rings.
+// Eight phases, one after the other, of 10 KiB an SM in each: more than two rings, but less than three.
 // CHECK: queue.kernel @short
 // CHECK-SAME: #amk.ring<stages = 8, bytes = 512, in_flight = 3>
 task.program @short max_seq 8 tokens 1 {
@@ -31,7 +31,7 @@ task.program @short max_seq 8 tokens 1 {
     %x = task.load @x[0 : 1, 0 : 128] : tensor<1x128xf32>
     task.store %x, @a[0, 0 : 1, 0 : 128] : tensor<1x128xf32>
   }
-  task.family @f (layer = 8, tile = 2) {
+  task.family @f (layer = 8, tile = 10) {
     %x = task.load @a[layer, 0 : 1, 0 : 128] : tensor<1x128xf32>
     %w = task.stream @w[layer, tile*8 : 8, 0 : 128] : tensor<8x128xbf16>
     %y = task.matmul %x, %w : (tensor<1x128xf32>, tensor<8x128xbf16>) -> tensor<1x8xf32>
