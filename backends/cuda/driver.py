@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...amk_ir.errors import DeviceError, UsageError
 from ...amk_ir.targets import TARGETS, Target
 from .driver_api import check, driver_bindings
-from .launch_gate import LaunchGate
+from .launch_gate import time_launches
 from .parameters import Launch, parameter_bytes
 from .plan import KernelPlan, aligned
 from .sent_tokens import count_sent, sent_token
@@ -418,32 +418,15 @@ class LoadedKernel:
         return self.finish()
 
     def time_steps(self, pos: int, repeats: int, steps: int = 1, variant: Variant | None = None) -> list[float]:
-        """Milliseconds of each of `repeats` launches of `steps` steps from `pos` on, after one that is not counted, by events
-        around each; `variant` as `launch`. The GPU is idle before, and has both events and the launch when it begins, so
-        nothing that the host does counts.
+        """Milliseconds of each of `repeats` launches of `steps` steps from `pos` on, after one that is not counted, as
+        `time_launches` measures them; `variant` as `launch`.
 
-        Raises as `launch` and `finish`; DeviceError where a tool makes launches wait for their end.
+        Raises as `launch`, `finish` and `time_launches`.
         """
         self._activate()
         self.launch(pos, steps, variant=variant)
         self.finish()
-        driver = self._driver
-        events = [check(driver.cuEventCreate(0), "timing") for _ in range(2)]
-        times: list[float] = []
-        try:
-            with LaunchGate(driver) as gate:
-                for _ in range(repeats):
-                    gate.close()
-                    check(driver.cuEventRecord(events[0], 0), "timing")
-                    self.launch(pos, steps, variant=variant)
-                    check(driver.cuEventRecord(events[1], 0), "timing")
-                    gate.open()
-                    self.finish()
-                    times.append(float(check(driver.cuEventElapsedTime(events[0], events[1]), "timing")))
-        finally:
-            for event in events:
-                driver.cuEventDestroy(event)
-        return times
+        return time_launches(self._driver, lambda: self.launch(pos, steps, variant=variant), self.finish, repeats)
 
     def close(self) -> None:
         """Frees the GPU's memory. May be called twice."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from threading import Timer
 from typing import Any
 
@@ -75,3 +76,29 @@ class LaunchGate:
         self._let_go()
         self._driver.cuStreamSynchronize(self._stream)
         self._driver.cuMemFreeHost(self._address)
+
+
+def time_launches(driver: Any, launch: Callable[[], None], finish: Callable[[], object], repeats: int) -> list[float]:
+    """Milliseconds of each of `repeats` launches on the default stream, by events around each; `finish` waits for the end of one.
+    The GPU is idle before, and has both events and the launch when it begins, so nothing that the host does counts.
+
+    What is launched must have been so before, as behind any gate. Raises what `launch` and `finish` do; DeviceError where a tool
+    makes launches wait for their end.
+    """
+    events: list[Any] = []
+    times: list[float] = []
+    try:
+        events += [check(driver.cuEventCreate(0), "timing") for _ in range(2)]
+        with LaunchGate(driver) as gate:
+            for _ in range(repeats):
+                gate.close()
+                check(driver.cuEventRecord(events[0], 0), "timing")
+                launch()
+                check(driver.cuEventRecord(events[1], 0), "timing")
+                gate.open()
+                finish()
+                times.append(float(check(driver.cuEventElapsedTime(events[0], events[1]), "timing")))
+    finally:
+        for event in events:
+            driver.cuEventDestroy(event)
+    return times

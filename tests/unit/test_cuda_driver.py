@@ -13,6 +13,7 @@ from cuda_models import CONFIGS, RandomWeights, llama_config, lower, verified
 from xdsl.parser import Parser
 
 from amk.amk_ir.errors import DeviceError, ScheduleError, UsageError
+from amk.amk_ir.targets import get_target
 from amk.backends.cuda import driver_api, launch_gate
 from amk.backends.cuda.backend import CudaBackend
 from amk.backends.cuda.driver import DeviceInfo, LoadedKernel, Variant, device_info
@@ -21,6 +22,7 @@ from amk.backends.cuda.launch_gate import LaunchGate
 from amk.backends.cuda.stuck import RECORD_WORDS, stuck_error
 from amk.passes.verify_schedule import verify
 from amk.runtime.compile import find_kernel, new_context
+from amk.tools.bench import read_peak
 
 
 def _kernel(shape: Shape):
@@ -187,6 +189,23 @@ def test_only_the_gpu_is_timed() -> None:
     events = ["cuEventRecord", "cuLaunchCooperativeKernel", "cuEventRecord"]
     assert calls[first : first + 4] == ["cuStreamWaitValue32", *events]
     assert (calls.count("cuLaunchCooperativeKernel"), calls.count("cuMemFreeHost"), kernel._epoch) == (3, 1, 3)
+
+
+def test_read_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first launch is not timed, the others are without the host's part; nothing is left."""
+    driver = Calls()
+    monkeypatch.setattr(read_peak, "import_module", lambda _: driver)
+    monkeypatch.setattr(read_peak, "compile_cubin", lambda *_: MagicMock(image=b""))
+    assert read_peak.read_peak(get_target("sm_90a"), 1 << 20, 3) == pytest.approx((1 << 20) / 1.5e-3)
+    first = driver.names.index("cuStreamWaitValue32")
+    assert (driver.names[:first].count("cuLaunchKernel"), driver.names.count("cuLaunchKernel")) == (1, 4)
+    assert driver.names[first : first + 4] == [
+        "cuStreamWaitValue32",
+        "cuEventRecord",
+        "cuLaunchKernel",
+        "cuEventRecord",
+    ]
+    assert driver.names[-2:] == ["cuMemFree", "cuModuleUnload"]
 
 
 def test_a_gate_opens() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...amk_ir.targets import Target
 from ...backends.cuda.driver_api import check
-from ...backends.cuda.launch_gate import LaunchGate
+from ...backends.cuda.launch_gate import time_launches
 from ...backends.cuda.nvrtc import compile_cubin
 
 SOURCE = r"""
@@ -41,7 +41,6 @@ def read_peak(target: Target, size: int = 1 << 31, repeats: int = 10) -> float:
     image = compile_cubin(SOURCE, target, "read_all").image
     module = check(driver.cuModuleLoadData(image), "loading the read test")
     memory: Any = None
-    events: list[Any] = []
     try:
         function = check(driver.cuModuleGetFunction(module, b"read_all"), "loading the read test")
         memory = check(driver.cuMemAlloc(size + 16), f"allocating {size >> 20} MiB for the read test")
@@ -50,7 +49,6 @@ def read_peak(target: Target, size: int = 1 << 31, repeats: int = 10) -> float:
         buffer = ctypes.create_string_buffer(content, len(content))
         base = ctypes.addressof(buffer)
         pointers = (ctypes.c_void_p * 3)(base, base + 8, base + 16)
-        events += [check(driver.cuEventCreate(0), "timing the read test") for _ in range(2)]
 
         def launch() -> None:
             launched = driver.cuLaunchKernel(
@@ -58,20 +56,13 @@ def read_peak(target: Target, size: int = 1 << 31, repeats: int = 10) -> float:
             )
             check(launched, "launching the read test")
 
+        def finish() -> None:
+            check(driver.cuStreamSynchronize(0), "running the read test")
+
         launch()
-        times: list[float] = []
-        with LaunchGate(driver) as gate:
-            for _ in range(repeats):
-                gate.close()
-                check(driver.cuEventRecord(events[0], 0), "timing the read test")
-                launch()
-                check(driver.cuEventRecord(events[1], 0), "timing the read test")
-                gate.open()
-                check(driver.cuEventSynchronize(events[1]), "running the read test")
-                times.append(float(check(driver.cuEventElapsedTime(events[0], events[1]), "timing the read test")))
+        finish()
+        times = time_launches(driver, launch, finish, repeats)
     finally:
-        for event in events:
-            driver.cuEventDestroy(event)
         if memory is not None:
             driver.cuMemFree(memory)
         driver.cuModuleUnload(module)
