@@ -38,8 +38,7 @@ POINTS = (
     TracePoint(PointKind.WORK, "products", _DOWN, _LOOPS),
     TracePoint(PointKind.WORK, "results", _DOWN, _LOOPS),
 )
-START, WORDS, ACTIVATIONS, PRODUCTS, RESULTS, SIGNAL, COUNTERS = range(6, 13)
-DOWN = 13
+START, WORDS, ACTIVATIONS, PRODUCTS, RESULTS, SIGNAL, COUNTERS, DOWN, *_ = range(len(FIXED_POINTS), len(POINTS))
 OPERATIONS = (
     "queue.fetch @linear_q",
     "queue.fetch @linear_down",

@@ -195,6 +195,8 @@ def write_attention(
         source.line(f"const int tile = {task};")
         source.lines(run.index_lines())
         _write_task(source, context, run, plan, name)
+        source.line("consumer_barrier();")
+        context.trace.mark(source, "attention", run.text)
         given: dict[SSAValue, Given] = {}
         if isinstance(op, AttentionOp):
             given[op.result] = lambda at: f"{name}::result(work, {at.number(0, 2)}, {at.number(2, 4)})"
@@ -214,7 +216,10 @@ def write_attended(source: SourceWriter, context: EmitContext, run: PlacedTasks,
     source.line(
         f'static_assert({plan.tokens * layout.activations * 4} <= {name}::MAXIMA_AT, "the activations leave the sums alone");'
     )
-    _write_task(source, context, run, plan, name, meanwhile)
+    _write_task(source, context, run, plan, name)
+    context.trace.mark(source, "attention", run.text)
+    meanwhile()
+    source.line("consumer_barrier();")
     width = plan.heads * plan.dim
     source.line("const Activations x = activations(work);")
     pairs = plan.tokens * width // 2
@@ -242,9 +247,8 @@ def _write_task(
     run: PlacedTasks,
     plan: AttentionPlan,
     name: str,
-    meanwhile: Callable[[], None] | None = None,
 ) -> None:
-    """Attends for one task: everything from its operands to results in the work area that a barrier has made visible."""
+    """Attends for one task: everything from its operands to results in the work area; a barrier has to follow."""
     operation = context.operation(f"task.stream in @{run.name}, consumed")
     trace, arguments = context.trace, f"at, pos, {plan.part_text(run)}, {operation}"
     source.lines(plan.pointers(context, run))
@@ -262,12 +266,6 @@ def _write_task(
         _write_call(source, context, f"{ATTEND_AFTER}<{name}>", f"rows, {arguments}")
     else:
         _write_call(source, context, f"{ATTEND}<{name}>", arguments)
-    if meanwhile is not None:
-        trace.mark(source, "attention", run.text)
-        meanwhile()
-    source.line("consumer_barrier();")
-    if meanwhile is None:
-        trace.mark(source, "attention", run.text)
 
 
 def _write_call(source: SourceWriter, context: EmitContext, function: str, arguments: str) -> None:

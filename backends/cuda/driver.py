@@ -418,14 +418,12 @@ class LoadedKernel:
         return self.finish()
 
     def time_steps(self, pos: int, repeats: int, steps: int = 1, variant: Variant | None = None) -> list[float]:
-        """Milliseconds of each of `repeats` launches of `steps` steps from `pos` on, after one that is not counted, as
-        `time_launches` measures them; `variant` as `launch`.
+        """Milliseconds of each of `repeats` launches of `steps` steps from `pos` on, as `time_launches` measures them; `variant` as
+        `launch`.
 
         Raises as `launch`, `finish` and `time_launches`.
         """
         self._activate()
-        self.launch(pos, steps, variant=variant)
-        self.finish()
         return time_launches(self._driver, lambda: self.launch(pos, steps, variant=variant), self.finish, repeats)
 
     def close(self) -> None:

@@ -79,12 +79,15 @@ class LaunchGate:
 
 
 def time_launches(driver: Any, launch: Callable[[], None], finish: Callable[[], object], repeats: int) -> list[float]:
-    """Milliseconds of each of `repeats` launches on the default stream, by events around each; `finish` waits for the end of one.
-    The GPU is idle before, and has both events and the launch when it begins, so nothing that the host does counts.
+    """Milliseconds of each of `repeats` launches on the default stream, after one that is not counted, by events around each;
+    `finish` waits for the end of one. The GPU is idle before, and has both events and the launch when it begins, so nothing that
+    the host does counts.
 
-    What is launched must have been so before, as behind any gate. Raises what `launch` and `finish` do; DeviceError where a tool
+    Raises what `launch` and `finish` do; DeviceError where a tool
     makes launches wait for their end.
     """
+    launch()
+    finish()
     events: list[Any] = []
     times: list[float] = []
     try:

@@ -57,6 +57,11 @@ def run(
     return emitted, logits, [] if detail is None else read_rows(emulated.arrays["trace"], sms, events)
 
 
+def count(block: BlockTrace, point: int) -> int:
+    """How many loads were started (PUSHED), or have landed (LANDED)."""
+    return int(np.isin(block.producer.codes & 4095, (point, PUSHED_NEXT)).sum())
+
+
 @needs_emulator
 @pytest.mark.parametrize("detail", get_args(TraceDetail))
 def test_timestamps(detail: TraceDetail, tmp_path: Path) -> None:
@@ -77,7 +82,7 @@ def test_timestamps(detail: TraceDetail, tmp_path: Path) -> None:
         seen |= set(texts)
         fetched |= {operations[c >> 12].text for c in block.producer.codes if c & 4095 in (PUSHED, PUSHED_NEXT)}
         assert 0 < block.begin_ns < block.align_ns
-        pushed, landed = (int(np.isin(block.producer.codes & 4095, (p, PUSHED_NEXT)).sum()) for p in (PUSHED, LANDED))
+        pushed, landed = (count(block, point) for point in (PUSHED, LANDED))
         assert pushed == landed > 0
         if detail == "stages":  # every stage that was loaded is read, one after the other
             stages = numbers[np.isin(numbers, (STAGE_READY, STAGE_DONE))]
@@ -115,9 +120,10 @@ def test_divided_attention(fuse: str, operations: int, tmp_path: Path) -> None:
 
 
 @needs_emulator
-def test_activations_of_what_attends_itself(tmp_path: Path) -> None:
-    """They end after the attention that they are made of, not when it does; their first weights are taken in between."""
-    emitted, _, blocks = run(tmp_path, "phases", fuse_attention="always")
+@pytest.mark.parametrize(("config", "last"), [("gqa", "attention"), ("mqa", "first weights")])
+def test_activations_of_what_attends_itself(config: str, last: str, tmp_path: Path) -> None:
+    """They end after the attention that they are made of, not when it does; first weights, if there are any, come in between."""
+    emitted, _, blocks = run(tmp_path, "phases", config=config, fuse_attention="always")
     texts = [point.text for point in emitted.plan.trace_points]
     found = 0
     for block in blocks:
@@ -127,7 +133,7 @@ def test_activations_of_what_attends_itself(tmp_path: Path) -> None:
         ]
         for (before, begin), (after, end) in pairwise(events):
             assert (before, after) != ("first weights", "attention")
-            if before in ("attention", "first weights") and after == "activations":
+            if (before, after) == (last, "activations"):
                 assert 0 < (end - begin) % 2**32 < 2**31
                 found += 1
     assert found > 0
@@ -142,9 +148,7 @@ def test_quantised_weights(tmp_path: Path) -> None:
     for block in blocks:
         numbers = block.consumers.codes & 4095
         stages = numbers[np.isin(numbers, (STAGE_READY, STAGE_DONE))]
-        assert stages.tolist() == [STAGE_READY, STAGE_DONE] * int(
-            np.isin(block.producer.codes & 4095, (PUSHED, PUSHED_NEXT)).sum()
-        )
+        assert stages.tolist() == [STAGE_READY, STAGE_DONE] * count(block, PUSHED)
 
 
 @needs_emulator
@@ -157,9 +161,7 @@ def test_several_first_stages(sms: int, tmp_path: Path) -> None:
     for block in blocks:
         numbers = block.consumers.codes & 4095
         stages = numbers[np.isin(numbers, (STAGE_READY, STAGE_DONE))]
-        assert stages.tolist() == [STAGE_READY, STAGE_DONE] * int(
-            np.isin(block.producer.codes & 4095, (PUSHED, PUSHED_NEXT)).sum()
-        )
+        assert stages.tolist() == [STAGE_READY, STAGE_DONE] * count(block, PUSHED)
         assert block.consumers.dropped == 0 and (block.consumers.clocks > 0).all()
 
 
